@@ -1,0 +1,19 @@
+"""Continuous-time sequence models, the solvers that integrate them, and their training."""
+
+from __future__ import annotations
+
+from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
+from .solvers import DivergedSolve, Exact, Solution, Solver, TorchDiffEq
+
+__all__ = [
+    "ContinuousRNN",
+    "DiscreteRNN",
+    "DiscreteSSM",
+    "DivergedSolve",
+    "Exact",
+    "SequenceModel",
+    "Solution",
+    "Solver",
+    "StateSpaceModel",
+    "TorchDiffEq",
+]

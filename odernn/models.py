@@ -1,0 +1,379 @@
+"""The models: nonlinear RNN and state-space model, in continuous and discrete time, one layer or a stack."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from . import activations, parameterizations, recurrences
+from .fields import Form, Layer, VectorField
+from .parameterizations import Parameterization, Time
+from .paths import Interpolation, Path, interpolate
+from .solvers import Solution, Solver, automatic
+from .solvers.base import check_finite, diverged
+
+
+class _LayerWeights(nn.Module):
+    """Raw weights of one layer: the recurrence, U (*ensemble, m, d) and b (*ensemble, m)."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        recurrence: str,
+        parameterization: Parameterization,
+        bias: bool,
+        ensemble: tuple[int, ...],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.recurrence = recurrences.create(recurrence, hidden_size, parameterization, ensemble, generator)
+        U = torch.randn(*ensemble, hidden_size, input_size, generator=generator, dtype=torch.float64)
+        self.U = nn.Parameter(U / math.sqrt(input_size))
+        self.b = nn.Parameter(torch.zeros(*ensemble, hidden_size, dtype=torch.float64)) if bias else None
+
+    def effective(self) -> Layer:
+        return Layer(self.recurrence.state_matrix(), self.recurrence.scale_input(self.U), self.b)
+
+
+class SequenceModel(nn.Module, ABC):
+    """Base of all models: weights, readout, spectrum. Arrays are (..., batch, time, channel).
+
+    Args:
+        input_size: d, entries of x.
+        hidden_size: m, entries of the state of one layer.
+        output_size: entries of y.
+        activation: one of `odernn.activations.ACTIVATIONS`.
+        recurrence: one of `odernn.recurrences.RECURRENCES`.
+        parameterization: a name from `odernn.parameterizations.PARAMETERIZATIONS` or an object of these.
+        num_layers: layers, each fed by the one below: its state (rnn), or sigma of it (ssm).
+        bias: whether the layers have b (which starts at 0).
+        ensemble: leading axes carried by every weight: that many models at once.
+        seed: an integer, or a generator on the CPU, for the initial weights.
+        dtype, device: of the weights. They are drawn in float64 on the CPU, so a seed means the same model everywhere.
+
+    Raises:
+        ValueError: sizes below 1, unknown names (lists the choices), or a combination without meaning.
+    """
+
+    form: ClassVar[Form]
+    time: ClassVar[Time]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        activation: str = "tanh",
+        recurrence: str = "dense",
+        parameterization: str | Parameterization = "direct",
+        *,
+        num_layers: int = 1,
+        bias: bool = True,
+        ensemble: Sequence[int] = (),
+        seed: int | torch.Generator = 0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size, "num_layers": num_layers}
+        for name, value in sizes.items():
+            if not (isinstance(value, int) and value >= 1):
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if isinstance(parameterization, str):
+            parameterization = parameterizations.get(parameterization, self.time)
+        if parameterization.time != self.time:
+            raise ValueError(
+                f"{type(self).__name__} needs a parameterization in {self.time} time, got one in {parameterization.time} time"
+            )
+        self.input_size, self.hidden_size, self.output_size = input_size, hidden_size, output_size
+        self.num_layers = num_layers
+        self.activation = activations.get(activation)
+        self.parameterization = parameterization
+        self.ensemble = tuple(ensemble)
+        generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+        self.layers = nn.ModuleList(
+            _LayerWeights(
+                input_size if index == 0 else hidden_size,
+                hidden_size,
+                recurrence,
+                parameterization,
+                bias,
+                self.ensemble,
+                generator,
+            )
+            for index in range(num_layers)
+        )
+        c = torch.randn(*self.ensemble, output_size, hidden_size, generator=generator, dtype=torch.float64)
+        self.c = nn.Parameter(c / math.sqrt(hidden_size))
+        self.to(device=device, dtype=dtype or torch.get_default_dtype())
+
+    def config(self) -> dict[str, Any]:
+        """What `odernn.models.build` needs to make a model of the same kind: JSON values only."""
+        layer = self.layers[0]
+        return {
+            "model": type(self).name,
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "output_size": self.output_size,
+            "activation": self.activation.name,
+            "recurrence": layer.recurrence.name,
+            "parameterization": self.parameterization.config(),
+            "num_layers": self.num_layers,
+            "bias": layer.b is not None,
+            "ensemble": list(self.ensemble),
+        }
+
+    name: ClassVar[str]
+
+    def field(self) -> VectorField:
+        """The vector field at the effective weights of this moment, differentiable in the raw ones."""
+        layers = tuple(layer.effective() for layer in self.layers)  # type: ignore[operator]
+        return VectorField(self.form, layers, self.activation, self.c)
+
+    def spectrum(self) -> Tensor:
+        """Eigenvalues of every layer's W, complex, (*ensemble, num_layers * hidden_size)."""
+        return torch.cat([layer.recurrence.spectrum() for layer in self.layers], -1)  # type: ignore[operator, union-attr]
+
+    def stability_margin(self) -> Tensor:
+        """Distance of the spectrum of W from instability, (*ensemble,): -max Re l in continuous time, 1 - max |l| in
+        discrete time. Negative: unstable. (`DiscreteRNN` is the Euler step of a continuous model: its W is judged as such.)"""
+        spectrum = self.spectrum()
+        return -spectrum.real.amax(-1) if self.time == "continuous" else 1 - spectrum.abs().amax(-1)
+
+    def set_matrix(self, W: Tensor, layer: int = 0) -> None:
+        """Sets the raw weights of one layer so that its effective W is this one, (m, m) or (*ensemble, m, m): the papers
+        compare parameterisations from identical W.
+
+        Raises:
+            ValueError: a W that the recurrence and parameterisation cannot take.
+        """
+        self.layers[layer].recurrence.set_matrix(W)  # type: ignore[operator, union-attr]
+
+    def rest_state(self) -> Tensor:
+        """The state that h(-inf) = 0 has reached by t = 0 under zero input, (*ensemble, state): W h + b = 0; 0 where there
+        is no unique one (RNN with relu or sigmoid)."""
+        return self.field().rest_state(discrete=self._is_map())
+
+    @abstractmethod
+    def _is_map(self) -> bool:
+        """Whether h_{k+1} = F(h_k, x_k), so that rest means h = F(h, 0) and not F(h, 0) = 0."""
+
+    def _initial_state(self, field: VectorField, h0: Tensor | Literal["rest", "zero"] | None, batch: int, like: Tensor) -> Tensor:
+        shape = (*self.ensemble, batch, field.size)
+        if h0 is None or (isinstance(h0, str) and h0 == "rest"):
+            return field.rest_state(discrete=self._is_map()).unsqueeze(-2).expand(shape)
+        if isinstance(h0, str):
+            if h0 != "zero":
+                raise ValueError(f"h0 must be a tensor, 'rest' or 'zero', got {h0!r}")
+            return like.new_zeros(shape)
+        try:
+            return h0.to(like).expand(shape)
+        except RuntimeError:
+            raise ValueError(f"h0 must have a shape that broadcasts to {shape}, got {tuple(h0.shape)}") from None
+
+    def _check_input(self, x: Tensor, t: Tensor) -> None:
+        _check_times(t)
+        if x.ndim < 3 or x.shape[-1] != self.input_size or x.shape[-2] != t.numel():
+            raise ValueError(
+                f"x must be (..., batch, time, channel) = (..., batch, {t.numel()}, {self.input_size}), got {tuple(x.shape)}"
+            )
+        if x.shape[:-3] != self.ensemble[len(self.ensemble) - (x.ndim - 3) :]:
+            raise ValueError(
+                f"leading axes of x, {tuple(x.shape[:-3])}, must be trailing axes of the ensemble {self.ensemble}: "
+                "flatten further axes into the batch"
+            )
+        if x.dtype != self.c.dtype or x.device != self.c.device:
+            raise ValueError(
+                f"x is {x.dtype} on {x.device}, the model {self.c.dtype} on {self.c.device}: convert one (x.to(...), model.to(...))"
+            )
+        if not torch.isfinite(x).all():
+            raise ValueError(f"x holds {int((~torch.isfinite(x)).sum())} NaN or infinite values: remove or fill them")
+
+
+def _check_times(t: Tensor) -> None:
+    if t.ndim != 1 or t.numel() < 2:
+        raise ValueError(f"t must be (time,) with at least two times, got shape {tuple(t.shape)}")
+    if not torch.isfinite(t).all():
+        raise ValueError("t holds NaN or infinite values")
+    steps = t.diff()
+    if not (steps > 0).all():
+        first = int((steps <= 0).nonzero()[0])
+        raise ValueError(
+            f"t must increase, got t[{first}] = {float(t[first]):g} and t[{first + 1}] = {float(t[first + 1]):g}: sort it"
+        )
+
+
+class _ContinuousModel(SequenceModel):
+    """A model dh/dt = F(h, x(t)) that a solver integrates."""
+
+    time = "continuous"
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        h0: Tensor | Literal["rest", "zero"] | None = None,
+        *,
+        solver: Solver | None = None,
+        interpolation: Interpolation = "linear",
+    ) -> Tensor:
+        """y at times t for samples x of the input.
+
+        Args:
+            x: (..., batch, time, input).
+            t: (time,), increasing, even or not.
+            h0: state at t[0], broadcasting to (*ensemble, batch, state); None or 'rest' for the zero-input rest state (the
+                papers' h(-inf) = 0), 'zero' for 0.
+            solver: None for `odernn.solvers.automatic`.
+            interpolation: of x between the samples, 'linear' or 'hold'.
+
+        Returns:
+            y, (*ensemble, batch, time, output).
+
+        Raises:
+            ValueError: shapes, times or values that do not fit.
+            DivergedSolve: the state did not stay finite.
+        """
+        self._check_input(x, t)
+        field = self.field()
+        path = interpolate(t.to(x.dtype), x, interpolation)
+        return readout_along(field, self._solve(field, path, path.times, h0, solver).h)
+
+    def solve(
+        self,
+        path: Path,
+        t: Tensor,
+        h0: Tensor | Literal["rest", "zero"] | None = None,
+        *,
+        solver: Solver | None = None,
+        check: bool = True,
+    ) -> Solution:
+        """The states along a control path, with the number of evaluations; arguments as in `forward`.
+
+        `check=False` returns a diverged state as it came (inf or nan) in place of raising.
+        """
+        _check_times(t)
+        if path.channels != self.input_size:
+            raise ValueError(f"the path has {path.channels} channels, the model takes {self.input_size}")
+        if t[0] < path.times[0] or t[-1] > path.times[-1]:
+            raise ValueError(
+                f"the path is defined on [{float(path.times[0]):g}, {float(path.times[-1]):g}], got t from {float(t[0]):g} to {float(t[-1]):g}"
+            )
+        return self._solve(self.field(), path, t, h0, solver, check)
+
+    def _solve(
+        self,
+        field: VectorField,
+        path: Path,
+        t: Tensor,
+        h0: Tensor | Literal["rest", "zero"] | None,
+        solver: Solver | None,
+        check: bool = True,
+    ) -> Solution:
+        initial = self._initial_state(field, h0, path.start.shape[-3], path.start)
+        if check and not torch.isfinite(initial).all():
+            raise diverged(field, float(t[0]), initial, "W is singular, so there is no rest state to start from")
+        solution = (solver or automatic(field)).solve(field, path, t, initial)
+        if check:
+            check_finite(solution, field)
+        return solution
+
+    def _is_map(self) -> bool:
+        return False
+
+
+def readout_along(field: VectorField, h: Tensor) -> Tensor:
+    """y, (..., batch, time, output), of states along time, (..., batch, time, state)."""
+    return field.readout(h.flatten(-3, -2)).unflatten(-2, h.shape[-3:-1])
+
+
+class ContinuousRNN(_ContinuousModel):
+    """dh/dt = sigma(W h + U x + b), y = c^T h ([IA] Eq 2)."""
+
+    form = "rnn"
+    name = "rnn"
+
+
+class StateSpaceModel(_ContinuousModel):
+    """dh/dt = W h + U x + b, y = c^T sigma(h) ([SSM], [StableSSM])."""
+
+    form = "ssm"
+    name = "ssm"
+
+
+class _DiscreteModel(SequenceModel):
+    """A model whose state moves once a sample; x_k acts on h_{k+1}."""
+
+    def forward(self, x: Tensor, t: Tensor, h0: Tensor | Literal["rest", "zero"] | None = None) -> Tensor:
+        """y at times t for samples x; arguments and result as in `ContinuousRNN.forward`."""
+        return readout_along(self.field(), self.states(x, t, h0))
+
+    def states(self, x: Tensor, t: Tensor, h0: Tensor | Literal["rest", "zero"] | None = None) -> Tensor:
+        """h, (*ensemble, batch, time, state)."""
+        self._check_input(x, t)
+        field = self.field()
+        states = [self._initial_state(field, h0, x.shape[-3], x)]
+        for x_k, step in zip(x[..., :-1, :].unbind(-2), t.to(x.dtype).diff()):
+            states.append(self._advance(states[-1], field(states[-1], x_k), step))
+        h = torch.stack(states, -2)
+        check_finite(Solution(t, h, evaluations=t.numel() - 1), field)
+        return h
+
+    @abstractmethod
+    def _advance(self, h: Tensor, value: Tensor, step: Tensor) -> Tensor:
+        """h_{k+1} from h_k, F(h_k, x_k) and Dt."""
+
+
+class DiscreteRNN(_DiscreteModel):
+    """h_{k+1} = h_k + Dt sigma(W h_k + U x_k + b), y_k = c^T h_k: the Euler step of `ContinuousRNN`, with Dt from t.
+
+    W is that of the continuous model, parameterised in continuous time.
+    """
+
+    form = "rnn"
+    time = "continuous"
+    name = "discrete_rnn"
+
+    def _advance(self, h: Tensor, value: Tensor, step: Tensor) -> Tensor:
+        return h + step * value
+
+    def _is_map(self) -> bool:
+        return False
+
+
+class DiscreteSSM(_DiscreteModel):
+    """h_{k+1} = W h_k + U x_k + b, y_k = c^T sigma(h_k), parameterised in discrete time; Dt is part of W and U."""
+
+    form = "ssm"
+    time = "discrete"
+    name = "discrete_ssm"
+
+    def _advance(self, h: Tensor, value: Tensor, step: Tensor) -> Tensor:
+        return value
+
+    def _is_map(self) -> bool:
+        return True
+
+
+MODELS: dict[str, type[SequenceModel]] = {cls.name: cls for cls in (ContinuousRNN, StateSpaceModel, DiscreteRNN, DiscreteSSM)}
+
+
+def build(config: dict[str, Any], **arguments: Any) -> SequenceModel:
+    """The model that a `SequenceModel.config()` describes; `arguments` (seed, dtype, device) go to its constructor.
+
+    Raises:
+        ValueError: an unknown model name.
+    """
+    config = dict(config)
+    name = config.pop("model")
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+    cls = MODELS[name]
+    config["parameterization"] = parameterizations.get(time=cls.time, **config["parameterization"])
+    return cls(**config, **arguments)

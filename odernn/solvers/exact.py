@@ -1,0 +1,118 @@
+"""The closed-form solution of linear state equations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..fields import VectorField
+from ..paths import Path
+from ..recurrences import DenseMatrix, from_modes
+from .base import Solution, Solver, merged_grid
+
+# Below this |z| the quotients of phi_1 and phi_2 lose digits to cancellation and a Taylor series takes over.
+_SERIES_RADIUS = 0.5
+# Terms of that series: 0.5^16 / 18! is far below double precision.
+_SERIES_TERMS = 16
+# Interval lengths of an even grid differ by a few roundings of its times.
+_GRID_ROUNDING = 16
+
+
+@dataclass(frozen=True)
+class Exact(Solver):
+    """h_{k+1} = e^z h_k + D (phi_1(z) v_k + phi_2(z) (v_{k+1} - v_k)),  z = W D,
+
+    for dh/dt = W h + v(t) with a drive v = U x + b that is linear on each interval of length D; exact up to rounding. Here
+    phi_1(z) = (e^z - 1) / z and phi_2(z) = (e^z - 1 - z) / z^2. Elementwise for diagonal W, one matrix exponential per distinct
+    interval length for dense W.
+
+    Supports one layer that is linear in its state: `StateSpaceModel`, and `ContinuousRNN` with activation 'linear'.
+    """
+
+    @staticmethod
+    def supports(field: VectorField) -> bool:
+        return field.linear and len(field.layers) == 1
+
+    def solve(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
+        if not self.supports(field):
+            raise ValueError(
+                "solver 'exact' needs one layer that is linear in its state (StateSpaceModel, or ContinuousRNN with activation "
+                f"'linear'), got {len(field.layers)} {field.form} layer(s) with {field.activation.name!r}: choose 'dopri5' or 'rk4'"
+            )
+        path, grid, positions = merged_grid(path, t)
+        (layer,) = field.layers
+        left, right = layer.drive_along(path.start), layer.drive_along(path.end)  # (..., batch, K, m)
+        steps = _distinct_steps(grid)
+        if isinstance(layer.W, DenseMatrix):
+            decay, phi1, phi2 = (matrix.mT for matrix in _dense_phi(layer.W.W, steps))  # (S, ..., m, m)
+            from_left, slope = phi1 * _column(steps, phi1), phi2 * _column(steps, phi2)
+            each = decay.shape[0] > 1
+
+            def advance(h: Tensor, k: int) -> Tensor:
+                s = k if each else 0
+                v, dv = left[..., k, :], right[..., k, :] - left[..., k, :]
+                return h @ decay[s] + v @ from_left[s] + dv @ slope[s]
+
+            states = _scan(advance, h0, grid.numel() - 1)
+        else:
+            W = layer.W
+            z = W.eigenvalue.unsqueeze(-2) * steps.unsqueeze(-1)  # (..., S, modes): S = K, or 1 on an even grid
+            decay, phi1, phi2 = (factor.unsqueeze(-3) for factor in (z.exp(), *_phi(z)))
+            left, right = W.to_modes(left), W.to_modes(right)
+            kick = steps.unsqueeze(-1) * (phi1 * left + phi2 * (right - left))
+            decay = decay.expand(*decay.shape[:-2], grid.numel() - 1, decay.shape[-1])
+            states = _scan(lambda h, k: decay[..., k, :] * h + kick[..., k, :], W.to_modes(h0), grid.numel() - 1)
+            states = from_modes(states)
+        return Solution(t, states[..., positions, :], evaluations=0)
+
+
+def _scan(advance: Callable[[Tensor, int], Tensor], h: Tensor, count: int) -> Tensor:
+    """h_0, ..., h_count along a new axis before the last, h_{k+1} = advance(h_k, k)."""
+    states = [h]
+    for k in range(count):
+        states.append(advance(states[-1], k))
+    return torch.stack(torch.broadcast_tensors(*states), -2)
+
+
+def _distinct_steps(grid: Tensor) -> Tensor:
+    """Interval lengths, (K,), or (1,) when they differ by no more than the rounding of the grid's times."""
+    steps = grid.diff()
+    mean = (grid[-1] - grid[0]) / steps.numel()
+    rounding = _GRID_ROUNDING * torch.finfo(grid.dtype).eps * grid.abs().max()
+    return mean.reshape(1) if (steps - mean).abs().max() <= rounding else steps
+
+
+def _column(steps: Tensor, like: Tensor) -> Tensor:
+    return steps.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def _phi(z: Tensor) -> tuple[Tensor, Tensor]:
+    """phi_1(z), phi_2(z) elementwise, real or complex, accurate for every z, with accurate derivatives."""
+    small = z.abs() < _SERIES_RADIUS
+    far = torch.where(small, torch.ones_like(z), z)
+    near = torch.where(small, z, torch.zeros_like(z))
+    phi1, phi2 = torch.zeros_like(z), torch.zeros_like(z)
+    for k in reversed(range(_SERIES_TERMS)):
+        phi1 = phi1 * near + 1 / math.factorial(k + 1)
+        phi2 = phi2 * near + 1 / math.factorial(k + 2)
+    growth = far.exp() - 1
+    return torch.where(small, phi1, growth / far), torch.where(small, phi2, (growth - far) / far**2)
+
+
+def _dense_phi(W: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """e^z, phi_1(z), phi_2(z) of z = W D for each D, (S, ..., m, m), as blocks of one matrix exponential.
+
+    exp [[z, I, 0], [0, 0, I], [0, 0, 0]] has the first row [e^z, phi_1(z), phi_2(z)].
+    Source: Al-Mohy and Higham, SIAM J. Sci. Comput. 33 (2011), Theorem 2.1.
+    """
+    m = W.shape[-1]
+    z = W * _column(steps, W.unsqueeze(0))
+    eye = torch.eye(m, dtype=W.dtype, device=W.device).expand_as(z)
+    zero = torch.zeros_like(z)
+    rows = [torch.cat(row, -1) for row in ((z, eye, zero), (zero, zero, eye), (zero, zero, zero))]
+    top = torch.linalg.matrix_exp(torch.cat(rows, -2))[..., :m, :]
+    return top[..., :m], top[..., m : 2 * m], top[..., 2 * m :]
