@@ -80,9 +80,7 @@ class VectorField:
         states: list[Tensor] = []
         z: Tensor | None = None
         for layer in self.layers:
-            drive = layer.b if z is None else (z.unsqueeze(-2) @ layer.U.mT).squeeze(-2)
-            if z is not None and layer.b is not None:
-                drive = drive + layer.b
+            drive = layer.b if z is None else layer.drive(z.unsqueeze(-2)).squeeze(-2)
             ensemble = torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in (layer.U, self.c)))
             if drive is None or (self.form == "rnn" and not self.activation.rests_at_zero):
                 h = layer.U.new_zeros(*ensemble, layer.U.shape[-2])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,18 @@ from .solvers import Solution, Solver, automatic
 from .solvers.base import check_finite, diverged
 
 
-class _LayerWeights(nn.Module):
+@dataclass(frozen=True)
+class Response:
+    """What a model answers to an input: y (*ensemble, batch, time, output) and the states behind it."""
+
+    y: Tensor
+    solution: Solution
+
+
+InitialState = Tensor | Literal["rest", "zero"] | None
+
+
+class LayerWeights(nn.Module):
     """Raw weights of one layer: the recurrence, U (*ensemble, m, d) and b (*ensemble, m)."""
 
     def __init__(
@@ -61,6 +73,7 @@ class SequenceModel(nn.Module, ABC):
         ValueError: sizes below 1, unknown names (lists the choices), or a combination without meaning.
     """
 
+    name: ClassVar[str]
     form: ClassVar[Form]
     time: ClassVar[Time]
 
@@ -98,7 +111,7 @@ class SequenceModel(nn.Module, ABC):
         self.ensemble = tuple(ensemble)
         generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
         self.layers = nn.ModuleList(
-            _LayerWeights(
+            LayerWeights(
                 input_size if index == 0 else hidden_size,
                 hidden_size,
                 recurrence,
@@ -115,7 +128,7 @@ class SequenceModel(nn.Module, ABC):
 
     def config(self) -> dict[str, Any]:
         """What `odernn.models.build` needs to make a model of the same kind: JSON values only."""
-        layer = self.layers[0]
+        layer = self.layer_weights[0]
         return {
             "model": type(self).name,
             "input_size": self.input_size,
@@ -129,16 +142,19 @@ class SequenceModel(nn.Module, ABC):
             "ensemble": list(self.ensemble),
         }
 
-    name: ClassVar[str]
+    @property
+    def layer_weights(self) -> tuple[LayerWeights, ...]:
+        """The raw weights, layer by layer from the input."""
+        return tuple(cast(LayerWeights, layer) for layer in self.layers)
 
     def field(self) -> VectorField:
         """The vector field at the effective weights of this moment, differentiable in the raw ones."""
-        layers = tuple(layer.effective() for layer in self.layers)  # type: ignore[operator]
+        layers = tuple(layer.effective() for layer in self.layer_weights)
         return VectorField(self.form, layers, self.activation, self.c)
 
     def spectrum(self) -> Tensor:
         """Eigenvalues of every layer's W, complex, (*ensemble, num_layers * hidden_size)."""
-        return torch.cat([layer.recurrence.spectrum() for layer in self.layers], -1)  # type: ignore[operator, union-attr]
+        return torch.cat([layer.recurrence.spectrum() for layer in self.layer_weights], -1)
 
     def stability_margin(self) -> Tensor:
         """Distance of the spectrum of W from instability, (*ensemble,): -max Re l in continuous time, 1 - max |l| in
@@ -153,7 +169,7 @@ class SequenceModel(nn.Module, ABC):
         Raises:
             ValueError: a W that the recurrence and parameterisation cannot take.
         """
-        self.layers[layer].recurrence.set_matrix(W)  # type: ignore[operator, union-attr]
+        self.layer_weights[layer].recurrence.set_matrix(W)
 
     def rest_state(self) -> Tensor:
         """The state that h(-inf) = 0 has reached by t = 0 under zero input, (*ensemble, state): W h + b = 0; 0 where there
@@ -164,7 +180,7 @@ class SequenceModel(nn.Module, ABC):
     def _is_map(self) -> bool:
         """Whether h_{k+1} = F(h_k, x_k), so that rest means h = F(h, 0) and not F(h, 0) = 0."""
 
-    def _initial_state(self, field: VectorField, h0: Tensor | Literal["rest", "zero"] | None, batch: int, like: Tensor) -> Tensor:
+    def _initial_state(self, field: VectorField, h0: InitialState, batch: int, like: Tensor) -> Tensor:
         shape = (*self.ensemble, batch, field.size)
         if h0 is None or (isinstance(h0, str) and h0 == "rest"):
             return field.rest_state(discrete=self._is_map()).unsqueeze(-2).expand(shape)
@@ -190,7 +206,8 @@ class SequenceModel(nn.Module, ABC):
             )
         if x.dtype != self.c.dtype or x.device != self.c.device:
             raise ValueError(
-                f"x is {x.dtype} on {x.device}, the model {self.c.dtype} on {self.c.device}: convert one (x.to(...), model.to(...))"
+                f"x is {x.dtype} on {x.device}, the model {self.c.dtype} on {self.c.device}: "
+                "convert one (x.to(...), model.to(...))"
             )
         if not torch.isfinite(x).all():
             raise ValueError(f"x holds {int((~torch.isfinite(x)).sum())} NaN or infinite values: remove or fill them")
@@ -209,7 +226,7 @@ def _check_times(t: Tensor) -> None:
         )
 
 
-class _ContinuousModel(SequenceModel):
+class ContinuousModel(SequenceModel):
     """A model dh/dt = F(h, x(t)) that a solver integrates."""
 
     time = "continuous"
@@ -218,7 +235,7 @@ class _ContinuousModel(SequenceModel):
         self,
         x: Tensor,
         t: Tensor,
-        h0: Tensor | Literal["rest", "zero"] | None = None,
+        h0: InitialState = None,
         *,
         solver: Solver | None = None,
         interpolation: Interpolation = "linear",
@@ -240,16 +257,29 @@ class _ContinuousModel(SequenceModel):
             ValueError: shapes, times or values that do not fit.
             DivergedSolve: the state did not stay finite.
         """
+        return self.respond(x, t, h0, solver=solver, interpolation=interpolation).y
+
+    def respond(
+        self,
+        x: Tensor,
+        t: Tensor,
+        h0: InitialState = None,
+        *,
+        solver: Solver | None = None,
+        interpolation: Interpolation = "linear",
+    ) -> Response:
+        """As `forward`, with the states and the cost of the solve."""
         self._check_input(x, t)
         field = self.field()
         path = interpolate(t.to(x.dtype), x, interpolation)
-        return readout_along(field, self._solve(field, path, path.times, h0, solver).h)
+        solution = self._solve(field, path, path.times, h0, solver)
+        return Response(readout_along(field, solution.h), solution)
 
     def solve(
         self,
         path: Path,
         t: Tensor,
-        h0: Tensor | Literal["rest", "zero"] | None = None,
+        h0: InitialState = None,
         *,
         solver: Solver | None = None,
         check: bool = True,
@@ -262,9 +292,8 @@ class _ContinuousModel(SequenceModel):
         if path.channels != self.input_size:
             raise ValueError(f"the path has {path.channels} channels, the model takes {self.input_size}")
         if t[0] < path.times[0] or t[-1] > path.times[-1]:
-            raise ValueError(
-                f"the path is defined on [{float(path.times[0]):g}, {float(path.times[-1]):g}], got t from {float(t[0]):g} to {float(t[-1]):g}"
-            )
+            domain, asked = (f"[{float(times[0]):g}, {float(times[-1]):g}]" for times in (path.times, t))
+            raise ValueError(f"the path is defined on {domain}, got t over {asked}: ask for times inside")
         return self._solve(self.field(), path, t, h0, solver, check)
 
     def _solve(
@@ -272,7 +301,7 @@ class _ContinuousModel(SequenceModel):
         field: VectorField,
         path: Path,
         t: Tensor,
-        h0: Tensor | Literal["rest", "zero"] | None,
+        h0: InitialState,
         solver: Solver | None,
         check: bool = True,
     ) -> Solution:
@@ -293,44 +322,45 @@ def readout_along(field: VectorField, h: Tensor) -> Tensor:
     return field.readout(h.flatten(-3, -2)).unflatten(-2, h.shape[-3:-1])
 
 
-class ContinuousRNN(_ContinuousModel):
+class ContinuousRNN(ContinuousModel):
     """dh/dt = sigma(W h + U x + b), y = c^T h ([IA] Eq 2)."""
 
     form = "rnn"
     name = "rnn"
 
 
-class StateSpaceModel(_ContinuousModel):
+class StateSpaceModel(ContinuousModel):
     """dh/dt = W h + U x + b, y = c^T sigma(h) ([SSM], [StableSSM])."""
 
     form = "ssm"
     name = "ssm"
 
 
-class _DiscreteModel(SequenceModel):
+class DiscreteModel(SequenceModel):
     """A model whose state moves once a sample; x_k acts on h_{k+1}."""
 
-    def forward(self, x: Tensor, t: Tensor, h0: Tensor | Literal["rest", "zero"] | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, h0: InitialState = None) -> Tensor:
         """y at times t for samples x; arguments and result as in `ContinuousRNN.forward`."""
-        return readout_along(self.field(), self.states(x, t, h0))
+        return self.respond(x, t, h0).y
 
-    def states(self, x: Tensor, t: Tensor, h0: Tensor | Literal["rest", "zero"] | None = None) -> Tensor:
-        """h, (*ensemble, batch, time, state)."""
+    def respond(self, x: Tensor, t: Tensor, h0: InitialState = None, *, check: bool = True) -> Response:
+        """As `forward`, with the states. `check=False` returns a diverged state as it came in place of raising."""
         self._check_input(x, t)
         field = self.field()
         states = [self._initial_state(field, h0, x.shape[-3], x)]
         for x_k, step in zip(x[..., :-1, :].unbind(-2), t.to(x.dtype).diff()):
             states.append(self._advance(states[-1], field(states[-1], x_k), step))
-        h = torch.stack(states, -2)
-        check_finite(Solution(t, h, evaluations=t.numel() - 1), field)
-        return h
+        solution = Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
+        if check:
+            check_finite(solution, field)
+        return Response(readout_along(field, solution.h), solution)
 
     @abstractmethod
     def _advance(self, h: Tensor, value: Tensor, step: Tensor) -> Tensor:
         """h_{k+1} from h_k, F(h_k, x_k) and Dt."""
 
 
-class DiscreteRNN(_DiscreteModel):
+class DiscreteRNN(DiscreteModel):
     """h_{k+1} = h_k + Dt sigma(W h_k + U x_k + b), y_k = c^T h_k: the Euler step of `ContinuousRNN`, with Dt from t.
 
     W is that of the continuous model, parameterised in continuous time.
@@ -347,7 +377,7 @@ class DiscreteRNN(_DiscreteModel):
         return False
 
 
-class DiscreteSSM(_DiscreteModel):
+class DiscreteSSM(DiscreteModel):
     """h_{k+1} = W h_k + U x_k + b, y_k = c^T sigma(h_k), parameterised in discrete time; Dt is part of W and U."""
 
     form = "ssm"

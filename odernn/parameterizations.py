@@ -225,6 +225,6 @@ def get(name: str, time: Time = "continuous", **arguments: float) -> Parameteriz
     if name not in PARAMETERIZATIONS:
         raise ValueError(f"unknown parameterization {name!r}: choose one of {', '.join(PARAMETERIZATIONS)}")
     try:
-        return PARAMETERIZATIONS[name](time=time, **arguments)  # type: ignore[arg-type]
+        return PARAMETERIZATIONS[name](time=time, **arguments)
     except TypeError:
         raise ValueError(f"parameterization {name!r} does not take {sorted(arguments)}") from None

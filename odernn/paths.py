@@ -36,11 +36,11 @@ class Path:
 
     @cached_property
     def _times(self) -> list[float]:
-        return self.times.tolist()  # type: ignore[no-any-return]
+        return self.times.tolist()
 
     def __call__(self, s: Tensor) -> Tensor:
         """x(s) at one time s, (..., batch, channel); at a jump the limit from the right."""
-        k = min(max(bisect_right(self._times, float(s)) - 1, 0), len(self._times) - 2)
+        k = min(max(bisect_right(self._times, s.item()) - 1, 0), len(self._times) - 2)
         fraction = (s - self.times[k]) / (self.times[k + 1] - self.times[k])
         return torch.lerp(self.start[..., k, :], self.end[..., k, :], fraction.to(self.start.dtype))
 
@@ -53,8 +53,11 @@ class Path:
         k = (torch.searchsorted(self.times, left, right=True) - 1).clamp(0, self.times.numel() - 2)
         width = self.times[k + 1] - self.times[k]
         start, end = self.start[..., k, :], self.end[..., k, :]
-        fractions = (((s - self.times[k]) / width).to(start.dtype).unsqueeze(-1) for s in (left, right))
-        return Path(times, *(torch.lerp(start, end, fraction) for fraction in fractions), self.continuous)
+
+        def at(s: Tensor) -> Tensor:
+            return torch.lerp(start, end, ((s - self.times[k]) / width).to(start.dtype).unsqueeze(-1))
+
+        return Path(times, at(left), at(right), self.continuous)
 
     @property
     def channels(self) -> int:

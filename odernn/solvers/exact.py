@@ -40,8 +40,9 @@ class Exact(Solver):
     def solve(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
         if not self.supports(field):
             raise ValueError(
-                "solver 'exact' needs one layer that is linear in its state (StateSpaceModel, or ContinuousRNN with activation "
-                f"'linear'), got {len(field.layers)} {field.form} layer(s) with {field.activation.name!r}: choose 'dopri5' or 'rk4'"
+                "solver 'exact' needs one layer that is linear in its state (StateSpaceModel, or ContinuousRNN with "
+                f"activation 'linear'), got {len(field.layers)} {field.form} layer(s) with {field.activation.name!r}: "
+                "choose 'dopri5' or 'rk4'"
             )
         path, grid, positions = merged_grid(path, t)
         (layer,) = field.layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -74,31 +75,30 @@ class TorchDiffEq(Solver):
             reached, last_state = s.item(), h.detach()
             return field(h, path(s))
 
-        parameters = (*field.tensors, path.start, path.end)
         try:
-            if self.method in _FIXED_STEP:
-                options = {"grid_constructor": self._grid_constructor(path), "perturb": not path.continuous}
-                h = self._odeint(rate, h0, grid, options, parameters)
-            elif self.method != _SCIPY and path.continuous:
-                h = self._odeint(rate, h0, grid, _adaptive_options(grid), parameters)
-            else:
-                h = self._interval_by_interval(path, h0, field.tensors, rate)
-        except (AssertionError, ValueError) as error:
-            # torchdiffeq asserts on an underflowing step and on non-finite states; SciPy's solvers raise ValueError.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", "Functional iteration did not converge", UserWarning)
+                h = self._integrate(rate, path, grid, h0, field.tensors)
+        except (AssertionError, ValueError, UserWarning) as error:
+            # torchdiffeq asserts on an underflowing step and on non-finite states; SciPy's solvers raise ValueError; and of a
+            # corrector of implicit_adams that did not converge torchdiffeq only warns.
             raise diverged(field, reached, last_state, str(error).split(":")[0] or type(error).__name__) from error
         return Solution(t, h[positions].movedim(0, -2), evaluations)
 
-    def _interval_by_interval(
-        self,
-        path: Path,
-        h0: Tensor,
-        weights: tuple[Tensor, ...],
-        rate: Callable[[Tensor, Tensor, Path], Tensor],
+    def _integrate(
+        self, rate: Callable[..., Tensor], path: Path, grid: Tensor, h0: Tensor, weights: tuple[Tensor, ...]
     ) -> Tensor:
-        """One solve per interval, for methods that cannot be told of jumps of the input in both directions of time."""
+        """h on the grid, (time, ..., batch, state)."""
+        parameters = (*weights, path.start, path.end)
+        if self.method in _FIXED_STEP:
+            options = {"grid_constructor": self._grid_constructor, "perturb": not path.continuous}
+            return self._odeint(rate, h0, grid, options, parameters)
+        if self.method != _SCIPY and path.continuous:
+            return self._odeint(rate, h0, grid, _adaptive_options(grid), parameters)
+        # One solve per interval, for methods that cannot be told of jumps of the input in both directions of time.
         states = [h0]
-        for k in range(path.times.numel() - 1):
-            piece = Path(path.times[k : k + 2], path.start[..., k : k + 1, :], path.end[..., k : k + 1, :], True)
+        for k in range(grid.numel() - 1):
+            piece = Path(grid[k : k + 2], path.start[..., k : k + 1, :], path.end[..., k : k + 1, :], True)
             options = {} if self.method == _SCIPY else _adaptive_options(piece.times)
             parameters = (*weights, piece.start, piece.end)
             states.append(self._odeint(partial(rate, path=piece), states[-1], piece.times, options, parameters)[-1])
@@ -114,36 +114,31 @@ class TorchDiffEq(Solver):
     ) -> Tensor:
         arguments: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": options}
         if not self.adjoint:
-            return torchdiffeq.odeint(rate, h0, times, **arguments)  # type: ignore[no-any-return]
+            return torchdiffeq.odeint(rate, h0, times, **arguments)
         arguments["adjoint_params"] = tuple(tensor for tensor in parameters if tensor.requires_grad)
         if self.method != _SCIPY:
-            return torchdiffeq.odeint_adjoint(rate, h0, times, **arguments)  # type: ignore[no-any-return]
+            return torchdiffeq.odeint_adjoint(rate, h0, times, **arguments)
         # torchdiffeq hands SciPy's times back as tensors of the default dtype: in float32 they are too coarse for a tight
         # tolerance and the step size collapses. Its backward pass runs out of our reach, so that one takes dopri5.
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         try:
-            return torchdiffeq.odeint_adjoint(  # type: ignore[no-any-return]
+            return torchdiffeq.odeint_adjoint(
                 rate, h0, times, **arguments, adjoint_method="dopri5", adjoint_options=_adaptive_options(times)
             )
         finally:
             torch.set_default_dtype(default)
 
-    def _grid_constructor(self, path: Path) -> Callable[..., Tensor]:
+    def _grid_constructor(self, _rate: object, _h0: Tensor, times: Tensor) -> Tensor:
         """Cuts each interval between the given times into equal steps of at most `step_size`."""
-
-        def construct(_rate: object, _h0: Tensor, times: Tensor) -> Tensor:
-            if self.step_size is None:
-                return times
+        if self.step_size is None:
+            return times
+        pieces = []
+        for left, right in zip(times[:-1], times[1:]):
             # The tolerance keeps an interval of exactly n steps from being cut in n + 1 by rounding.
-            pieces = [
-                torch.linspace(float(left), float(right), max(1, math.ceil(float((right - left).abs()) / self.step_size - 1e-6)) + 1,
-                               dtype=times.dtype, device=times.device)[:-1]
-                for left, right in zip(times[:-1], times[1:])
-            ]  # fmt: skip
-            return torch.cat([*pieces, times[-1:]])
-
-        return construct
+            steps = max(1, math.ceil(float((right - left).abs()) / self.step_size - 1e-6))
+            pieces.append(left + (right - left) / steps * torch.arange(steps, dtype=times.dtype, device=times.device))
+        return torch.cat([*pieces, times[-1:]])
 
 
 def _adaptive_options(times: Tensor) -> dict[str, Any]:

@@ -1,0 +1,331 @@
+"""Training of a model on samples of a target: the loop, its optimisers and its state."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
+from tqdm import tqdm
+
+from .losses import LOSSES, relative_l2, stability_penalty
+from .models import ContinuousModel, Response, SequenceModel
+from .paths import Interpolation
+from .solvers import DivergedSolve, Solver
+
+OPTIMIZERS = ("lbfgs", "adam", "adamw")
+SCHEDULES = ("none", "plateau", "cosine")
+
+# When none is given: L-BFGS scales its own step, its line search starts from 1; [IA] Fig 2 trains by Adam at 0.005.
+_DEFAULT_LR = {"lbfgs": 1.0, "adam": 5e-3, "adamw": 5e-3}
+_DEFAULT_BATCH_SIZE = 128  # [IA] Fig 2
+_LBFGS_HISTORY = 50
+# An improvement of the validation error smaller than this, relative, does not count for early stopping.
+_IMPROVEMENT = 1e-3
+# What a diverged trial point of the line search is told to cost, relative to the loss at the start of the search: finite, because
+# its cubic interpolation cannot take inf.
+_DIVERGED_COST = 1e6
+
+
+@dataclass(frozen=True)
+class Data:
+    """Inputs x (batch, time, input) and targets y (batch, time, output) at times t (time,), for training and validation."""
+
+    t: Tensor
+    x: Tensor
+    y: Tensor
+    x_validation: Tensor
+    y_validation: Tensor
+
+    def __post_init__(self) -> None:
+        for x, y in ((self.x, self.y), (self.x_validation, self.y_validation)):
+            if x.shape[-3:-1] != y.shape[-3:-1] or x.shape[-2] != self.t.numel():
+                raise ValueError(
+                    f"x, y and t disagree: x is {tuple(x.shape)}, y is {tuple(y.shape)}, t has {self.t.numel()} times; expected "
+                    "(batch, time, channel) with the same batch and time"
+                )
+            for name, tensor in (("x", x), ("y", y)):
+                if not torch.isfinite(tensor).all():
+                    raise ValueError(f"{name} holds NaN or infinite values")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Args:
+        optimizer: 'lbfgs' (full batch, strong Wolfe line search), 'adam' or 'adamw' (mini-batches).
+        epochs: passes over the data; for L-BFGS rounds of `iterations` steps.
+        iterations: L-BFGS steps per epoch.
+        batch_size: sequences per step of Adam; None for 128. L-BFGS takes all.
+        lr: learning rate; None for 1 (L-BFGS) or 0.005 (Adam).
+        schedule: of the learning rate: 'none', 'plateau' (halved when the validation error stalls) or 'cosine' (to 0).
+        gradient_clip: largest gradient norm of Adam; None for no limit.
+        patience: epochs without a better validation error after which training stops; 0 for never.
+        loss: one of `odernn.losses.LOSSES`.
+        weight_decay: adds weight_decay (|U|^2 + |c|^2) to the loss; for adamw its own decoupled decay of every weight.
+        margin, margin_weight: adds margin_weight max(0, margin - stability margin)^2 to the loss.
+        seed: of the order of the mini-batches.
+    """
+
+    optimizer: str = "lbfgs"
+    epochs: int = 40
+    iterations: int = 10
+    batch_size: int | None = None
+    lr: float | None = None
+    schedule: str = "none"
+    gradient_clip: float | None = None
+    patience: int = 0
+    loss: str = "mse"
+    weight_decay: float = 0.0
+    margin: float = 0.0
+    margin_weight: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", tuple(LOSSES))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        for name, least in (("epochs", 0), ("iterations", 1), ("batch_size", 1), ("patience", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        for name in ("lr", "gradient_clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {value}")
+        for name in ("weight_decay", "margin", "margin_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be non-negative and finite, got {getattr(self, name)}")
+        if self.optimizer == "lbfgs":
+            for name in ("batch_size", "gradient_clip"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for adam, adamw (lbfgs needs all data and the true gradient): leave it out")
+
+
+class Trainer:
+    """Trains one model; its whole state can be saved between epochs and restored bit for bit.
+
+    Args:
+        model: its weights are trained in place.
+        data: samples of the target, on the model's device and in its dtype.
+        config: how.
+        solver: None for the automatic choice; discrete models take none.
+        interpolation: of x between its samples.
+    """
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        data: Data,
+        config: TrainingConfig,
+        *,
+        solver: Solver | None = None,
+        interpolation: Interpolation = "linear",
+    ) -> None:
+        self.model, self.data, self.config = model, data, config
+        self.solver, self.interpolation = solver, interpolation
+        self.optimizer = self._make_optimizer()
+        self.scheduler = self._make_scheduler()
+        self.loss = LOSSES[config.loss]
+        self.history: list[dict[str, float]] = []
+        self.best_error = math.inf
+        self.best_epoch = 0
+        self.evaluations = 0
+        self._penalized = [tensor for name, tensor in model.named_parameters() if name == "c" or name.endswith(".U")]
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.history)
+
+    @property
+    def seconds(self) -> float:
+        return self.history[-1]["seconds"] if self.history else 0.0
+
+    @property
+    def stalled(self) -> bool:
+        """Whether early stopping says to stop."""
+        return 0 < self.config.patience <= self.epoch - self.best_epoch
+
+    def run(self, on_epoch: Callable[[Trainer, bool], None] | None = None, progress: bool = True) -> None:
+        """Trains up to `config.epochs`, or until early stopping.
+
+        Args:
+            on_epoch: called after each epoch with this trainer and whether its validation error is the best so far.
+            progress: shows a progress bar on a terminal.
+
+        Raises:
+            DivergedSolve: the solve, the loss or a gradient stopped being finite. The trainer's state is then that of no epoch;
+                what `on_epoch` last saved is good.
+        """
+        bar = tqdm(
+            total=self.config.epochs, initial=self.epoch, unit="epoch", disable=None if progress else True, dynamic_ncols=True
+        )
+        with bar:
+            while self.epoch < self.config.epochs and not self.stalled:
+                row = self._run_epoch()
+                improved = row["validation_relative_l2"] < self.best_error * (1 - _IMPROVEMENT)
+                if improved:
+                    self.best_error, self.best_epoch = row["validation_relative_l2"], self.epoch
+                if on_epoch is not None:
+                    on_epoch(self, improved)
+                bar.update()
+                loss, margin = row["loss"], row["stability_margin"]
+                bar.set_postfix_str(f"loss {loss:.2e}, validation {row['validation_relative_l2']:.2e}, margin {margin:.2g}")
+
+    def validation_error(self) -> float:
+        """Relative L2 error on the validation set."""
+        with torch.no_grad():
+            response = self.respond(self.data.x_validation)
+            return float(relative_l2(response.y, self.data.y_validation))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the coming epochs depend on: tensors and JSON values."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "history": self.history,
+            "best_error": self.best_error,
+            "best_epoch": self.best_epoch,
+            "evaluations": self.evaluations,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.history = [dict(row) for row in state["history"]]
+        self.best_error, self.best_epoch = state["best_error"], state["best_epoch"]
+        self.evaluations = state["evaluations"]
+
+    def _run_epoch(self) -> dict[str, float]:
+        started = time.perf_counter()
+        loss = self._lbfgs_epoch() if isinstance(self.optimizer, torch.optim.LBFGS) else self._minibatch_epoch()
+        error = self.validation_error()
+        lr = self.optimizer.param_groups[0]["lr"]
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(error)
+        elif self.scheduler is not None:
+            self.scheduler.step()
+        with torch.no_grad():
+            margin, rates = float(self.model.stability_margin()), self.model.spectrum().real.abs()
+        row = {
+            "epoch": self.epoch + 1,
+            "loss": loss,
+            "validation_relative_l2": error,
+            "stability_margin": margin,
+            "slowest_rate": float(rates.min()),
+            "learning_rate": lr,
+            "evaluations": self.evaluations,
+            "seconds": self.seconds + time.perf_counter() - started,
+        }
+        self.history.append(row)
+        return row
+
+    def _minibatch_epoch(self) -> float:
+        """One pass in random order; the mean loss of its steps."""
+        losses = []
+        for index in self._batches():
+            self.optimizer.zero_grad()
+            loss = self._objective(self.data.x[index], self.data.y[index])
+            self._backward(loss)
+            if self.config.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+            self.optimizer.step()
+            losses.append(loss.detach())
+        return float(torch.stack(losses).mean())
+
+    def _batches(self) -> Iterator[Tensor]:
+        # The order depends on seed and epoch alone, so that a resumed run needs no random state.
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.data.x.shape[0], generator=generator)
+        yield from order.to(self.data.x.device).split(self.config.batch_size or _DEFAULT_BATCH_SIZE)
+
+    def _lbfgs_epoch(self) -> float:
+        """`iterations` steps of L-BFGS; the loss at its end."""
+        started_at: float | None = None
+
+        def closure() -> Tensor:
+            nonlocal started_at
+            self.optimizer.zero_grad()
+            try:
+                loss = self._objective(self.data.x, self.data.y)
+                self._backward(loss)
+            except DivergedSolve:
+                if started_at is None:
+                    raise
+                # A trial point of the line search, which then shortens its step.
+                self.optimizer.zero_grad(set_to_none=False)
+                for parameter in self.model.parameters():
+                    parameter.grad = torch.zeros_like(parameter)
+                return self.data.x.new_tensor(_DIVERGED_COST * started_at)
+            if started_at is None:
+                started_at = float(loss)
+            return loss
+
+        self.optimizer.step(closure)  # type: ignore[arg-type]
+        with torch.no_grad():
+            return float(self._objective(self.data.x, self.data.y))
+
+    def _objective(self, x: Tensor, y: Tensor) -> Tensor:
+        response = self.respond(x)
+        self.evaluations += response.solution.evaluations
+        loss = self.loss(response.y, y)
+        if self.config.weight_decay and self.config.optimizer != "adamw":
+            loss = loss + self.config.weight_decay * sum(tensor.square().sum() for tensor in self._penalized)
+        if self.config.margin_weight:
+            loss = loss + self.config.margin_weight * stability_penalty(self.model, self.config.margin)
+        if not torch.isfinite(loss):
+            raise DivergedSolve("the loss is not finite: lower the learning rate or use a stable parameterization")
+        return loss
+
+    def respond(self, x: Tensor) -> Response:
+        if isinstance(self.model, ContinuousModel):
+            return self.model.respond(x, self.data.t, solver=self.solver, interpolation=self.interpolation)
+        return self.model.respond(x, self.data.t)  # type: ignore[operator]
+
+    def _backward(self, loss: Tensor) -> None:
+        try:
+            loss.backward()
+        except AssertionError as error:  # torchdiffeq's adjoint solve asserts when it cannot go on
+            raise DivergedSolve(
+                f"the adjoint solve diverged ({str(error).split(':')[0]}): use --no-adjoint, or a stable parameterization"
+            ) from error
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                remedy = "lower the learning rate, use --no-adjoint or a stable parameterization"
+                raise DivergedSolve(f"the gradient of {name} is not finite: {remedy}")
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        config, parameters = self.config, list(self.model.parameters())
+        lr = _DEFAULT_LR[config.optimizer] if config.lr is None else config.lr
+        if config.optimizer == "lbfgs":
+            # Tolerances far below the losses met here (1e-6 and less): epochs and patience decide when to stop.
+            return torch.optim.LBFGS(
+                parameters,
+                lr=lr,
+                max_iter=config.iterations,
+                history_size=_LBFGS_HISTORY,
+                tolerance_grad=1e-14,
+                tolerance_change=1e-16,
+                line_search_fn="strong_wolfe",
+            )
+        if config.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=lr)
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=config.weight_decay)
+
+    def _make_scheduler(self) -> LRScheduler | ReduceLROnPlateau | None:
+        if self.config.schedule == "plateau":
+            return ReduceLROnPlateau(self.optimizer, factor=0.5)
+        if self.config.schedule == "cosine":
+            return CosineAnnealingLR(self.optimizer, T_max=max(self.config.epochs, 1))
+        return None

@@ -1,0 +1,375 @@
+"""Functionals H_t(x): what a sequence model is to learn."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from targets import grids, quadrature
+from targets.kernels import Kernel
+
+Interpolation = Literal["linear", "hold"]
+Array = NDArray[np.float64]
+PointwiseFunction = Callable[[Tensor], Tensor]
+
+# Time grids whose weights are kept: training, validation and test, and one to spare.
+_CACHED_GRIDS = 4
+# Pairs of times whose moments are computed together on uneven grids: some 50 MB of temporaries.
+_PAIRS_AT_ONCE = 2**18
+# Weights (time, time, channel) of an uneven grid, at most: 4096 times, 128 MB, some 25 s of quadrature.
+_MAX_UNEVEN_WEIGHTS = 2**24
+
+
+class Functional(ABC):
+    """A causal functional sequence H: y(t) = H_t(x), with x = 0 before t_0 and H_t(0) = 0.
+
+    `input_size` and `output_size` are the numbers of channels, None where any (or not known) will do.
+    """
+
+    input_size: int | None = None
+    output_size: int | None = None
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """H_t(x) at the sample times, differentiable in x.
+
+        Args:
+            x: (..., time, input_size) samples of the input.
+            t: (time,) increasing times, possibly uneven.
+
+        Returns:
+            (..., time, output_size), dtype and device of x.
+
+        Raises:
+            ValueError: t is not increasing, x is not finite, or their shapes disagree.
+        """
+        n = len(grids.times(t))
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = f"a {x.dtype} tensor" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise ValueError(f"x is {kind}, expected a floating-point tensor (..., time, channel); convert it")
+        if x.ndim < 2 or x.shape[-2] != n:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, expected (..., {n}, channel) for {n} times; give one sample per time"
+            )
+        _check_channels("x", x, self.input_size)
+        if not torch.isfinite(x).all():
+            raise ValueError("x holds NaN or infinite values, expected finite samples; clean the input")
+        return self._respond(x, t)
+
+    @abstractmethod
+    def _respond(self, x: Tensor, t: Tensor) -> Tensor:
+        """H_t(x) for checked x and t."""
+
+
+class DifferentiableFunctional(Functional):
+    """A functional whose response to the Heaviside input u^x (x for t >= 0, 0 before) has a known derivative.
+
+    Memory functions take `rate` where there is one, and finite differences of `__call__` elsewhere.
+    """
+
+    @abstractmethod
+    def step(self, t: Tensor, x: Tensor) -> Tensor:
+        """H_t(u^x): the response to a Heaviside input that sets in at time 0.
+
+        Args:
+            t: (time,) increasing times; before 0 the response is 0.
+            x: (..., input_size) amplitudes.
+
+        Returns:
+            (..., time, output_size), dtype and device of x.
+        """
+
+    @abstractmethod
+    def rate(self, t: Tensor, x: Tensor) -> Tensor:
+        """d/dt H_t(u^x), without finite differences; arguments and axes as in `step`.
+
+        Source: the integrand of the memory function, [IA] Def 3.1.
+        """
+
+
+class ConvolutionalFunctional(DifferentiableFunctional):
+    """A linear functional given by its memory kernel.
+
+        y(t_n) = int_{t_0}^{t_n} rho(t_n - s)^T x(s) ds,   x(s) the interpolant of the samples, y(t_0) = 0
+
+    Exact for the interpolant up to quadrature, so that y does not depend on the grid an interpolant is
+    written on: the moments of rho on the grid's cells by `quadrature.moments`, then an FFT convolution on
+    even grids and a direct sum on uneven ones. Computed in float64 whatever the dtype of x. The weights of
+    the last few grids are kept.
+
+    Args:
+        kernel: rho; its size is the number of input channels.
+        interpolation: "linear" between samples, or "hold": x(s) = x(t_k) for t_k <= s < t_{k+1}.
+
+    Raises:
+        ValueError: no `Kernel`, or an unknown interpolation.
+
+    Source: [IA] Eq 4 (Riesz representation).
+    """
+
+    output_size = 1
+
+    def __init__(self, kernel: Kernel, interpolation: Interpolation = "linear") -> None:
+        if not isinstance(kernel, Kernel):
+            raise ValueError(f"kernel is a {type(kernel).__name__}, expected a Kernel; wrap a function in kernels.from_callable")
+        if interpolation not in get_args(Interpolation):
+            choices = ", ".join(get_args(Interpolation))
+            raise ValueError(f"interpolation is {interpolation!r}, expected one of {choices}")
+        self.kernel = kernel
+        self.interpolation = interpolation
+        self.input_size = kernel.size
+        self._weights: OrderedDict[tuple[Any, ...], tuple[Tensor, ...]] = OrderedDict()
+        self._quadrature_error: float | None = None
+
+    @property
+    def quadrature_error(self) -> float | None:
+        """Largest relative error estimate of any quadrature so far; None before the first."""
+        return self._quadrature_error
+
+    def _respond(self, x: Tensor, t: Tensor) -> Tensor:
+        x64 = x.double()
+        step = grids.even_step(t)
+        if len(t) == 1:
+            y = torch.zeros_like(x64[..., 0])
+        elif step is not None:
+            newer, older = self._cached(("even", len(t), step), self._even_weights, len(t), step)
+            y = _convolve(newer, x64[..., 1:, :]) + _convolve(older, x64[..., :-1, :])
+            y = nn.functional.pad(y, (1, 0))
+        else:
+            times = grids.times(t)
+            (weights,) = self._cached(("uneven", (times - times[0]).tobytes()), self._uneven_weights, times)
+            y = torch.einsum("nkc,...kc->...n", weights.to(x.device), x64)
+        return y.unsqueeze(-1).to(x.dtype)
+
+    def step(self, t: Tensor, x: Tensor) -> Tensor:
+        _check_channels("x", x, self.input_size)
+        edges = np.concatenate([[0.0], grids.times(t).clip(min=0.0)])
+        positive = np.diff(edges) > 0
+        integral = np.zeros((len(t), self.kernel.size))
+        if positive.any():
+            integral[positive] = self._moments(edges[:-1][positive], edges[1:][positive]).m0
+        return _project(torch.from_numpy(integral.cumsum(axis=0)), x)
+
+    def rate(self, t: Tensor, x: Tensor) -> Tensor:
+        """d/dt H_t(u^x) = rho(t)^T x."""
+        _check_channels("x", x, self.input_size)
+        times = grids.times(t)
+        return _project(torch.from_numpy(self.kernel(times).reshape(len(times), self.kernel.size)), x)
+
+    def memory(self, t: Tensor) -> Tensor:
+        """The memory function M(H)(t) = |rho(t)|_1, exactly; (time,) for t (time,). Source: [IA] Eq 4."""
+        rho = self.kernel(t)
+        return rho.abs() if self.kernel.size == 1 else rho.abs().sum(dim=-1)
+
+    def _moments(self, left: Array, right: Array) -> quadrature.Moments:
+        result = quadrature.moments(self.kernel, left, right)
+        self._quadrature_error = max(result.relative_error, self._quadrature_error or 0.0)
+        return result
+
+    def _cached(self, key: tuple[Any, ...], compute: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[Tensor, ...]:
+        if key not in self._weights:
+            self._weights[key] = compute(*arguments)
+            if len(self._weights) > _CACHED_GRIDS:
+                self._weights.popitem(last=False)
+        self._weights.move_to_end(key)
+        return self._weights[key]
+
+    def _cell_weights(self, left: Array, right: Array) -> tuple[Array, Array]:
+        """Weights (cells, d) of the newer and the older sample of each cell of lags tau in [left, right].
+
+        The newer sample sits at tau = left, the older at tau = right: a linear interpolant weighs the older
+        one by (tau - left)/(right - left), whose integral is the first moment; a held one takes the older one
+        throughout.
+        """
+        moments = self._moments(left, right)
+        older = moments.m1 if self.interpolation == "linear" else moments.m0
+        return moments.m0 - older, older
+
+    def _even_weights(self, n: int, step: float) -> tuple[Tensor, ...]:
+        lags = step * np.arange(n, dtype=np.float64)
+        return tuple(torch.from_numpy(weights) for weights in self._cell_weights(lags[:-1], lags[1:]))
+
+    def _uneven_weights(self, times: Array) -> tuple[Tensor, ...]:
+        """(time, time, d): y_n = sum_k weights[n, k]^T x_k."""
+        n = len(times)
+        if n * n * self.kernel.size > _MAX_UNEVEN_WEIGHTS:
+            raise ValueError(
+                f"t has {n} unevenly spaced times, expected at most "
+                f"{int((_MAX_UNEVEN_WEIGHTS / self.kernel.size) ** 0.5)}; use an even grid or fewer times"
+            )
+        weights = np.zeros((n, n, self.kernel.size))
+        rows, cells = np.tril_indices(n, k=-1)  # row n sees the cells [t_k, t_{k+1}], k < n
+        for first in range(0, len(rows), _PAIRS_AT_ONCE):
+            row, k = rows[first : first + _PAIRS_AT_ONCE], cells[first : first + _PAIRS_AT_ONCE]
+            newer, older = self._cell_weights(times[row] - times[k + 1], times[row] - times[k])
+            weights[row, k + 1] += newer
+            weights[row, k] += older
+        return (torch.from_numpy(weights),)
+
+
+# psi by name; each is elementwise.
+NONLINEARITIES: dict[str, PointwiseFunction] = {
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "square": torch.square,
+    "cube": partial(torch.pow, exponent=3),
+}
+
+
+class NonlinearFunctional(DifferentiableFunctional):
+    """A static nonlinearity of a functional, which keeps its law of memory.
+
+        y(t) = psi(H_t(x)) - psi(0)
+
+    Args:
+        functional: H, a functional whose step response is known.
+        psi: a name (tanh, sigmoid, relu, square, cube) or an elementwise function of tensors.
+        derivative: psi', elementwise; by automatic differentiation where left out.
+
+    Raises:
+        ValueError: another functional, an unknown name, or a psi that changes the shape.
+
+    Source: the nonlinear target of [IA] Fig 2; the paper leaves psi open.
+    """
+
+    def __init__(
+        self,
+        functional: DifferentiableFunctional,
+        psi: str | PointwiseFunction,
+        derivative: PointwiseFunction | None = None,
+    ) -> None:
+        if not isinstance(functional, DifferentiableFunctional):
+            raise ValueError(
+                f"functional is a {type(functional).__name__}, expected a DifferentiableFunctional; "
+                "give a ConvolutionalFunctional"
+            )
+        if isinstance(psi, str) and psi not in NONLINEARITIES:
+            raise ValueError(f"unknown psi {psi!r}, expected one of {', '.join(NONLINEARITIES)}, or a function")
+        self.functional = functional
+        self.psi = NONLINEARITIES[psi] if isinstance(psi, str) else psi
+        self.derivative = derivative
+        self.input_size, self.output_size = functional.input_size, functional.output_size
+
+    def _respond(self, x: Tensor, t: Tensor) -> Tensor:
+        return self._transform(self.functional._respond(x, t))
+
+    def step(self, t: Tensor, x: Tensor) -> Tensor:
+        return self._transform(self.functional.step(t, x))
+
+    def rate(self, t: Tensor, x: Tensor) -> Tensor:
+        """d/dt psi(H_t(u^x)) = psi'(H_t(u^x)) d/dt H_t(u^x)."""
+        return self._slope(self.functional.step(t, x)) * self.functional.rate(t, x)
+
+    def _transform(self, y: Tensor) -> Tensor:
+        transformed = self.psi(y)
+        if not isinstance(transformed, Tensor) or transformed.shape != y.shape:
+            found = tuple(transformed.shape) if isinstance(transformed, Tensor) else type(transformed).__name__
+            raise ValueError(f"psi made {found} of shape {tuple(y.shape)}, expected the same; let it act elementwise")
+        return transformed - self.psi(torch.zeros_like(y))
+
+    def _slope(self, y: Tensor) -> Tensor:
+        if self.derivative is not None:
+            return self.derivative(y)
+        with torch.enable_grad():
+            at = y.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self._transform(at).sum(), at)
+        return slope
+
+
+class TeacherFunctional(Functional):
+    """Any sequence model as a target: y = module(x), or module(x) - module(0).
+
+    Gradients flow to x where x asks for them, never to the weights of a `torch.nn.Module`. The module runs in
+    the mode (training or evaluation) it is in: call `.eval()` on a module with dropout to make a functional
+    of it.
+
+    Args:
+        module: callable on (batch, time, channel) that returns (batch, time, output) or a tuple that begins
+            with it, such as torch.nn.LSTM(batch_first=True); it must be causal.
+        input_size: number of input channels, checked where given.
+        pass_times: call module(x, t), as the models of odernn want, instead of module(x).
+        subtract_zero_input: subtract the response to x = 0, so that H_t(0) = 0.
+
+    Source: the random teachers of [IA] Fig 3 and 12.
+    """
+
+    def __init__(
+        self,
+        module: Callable[..., Any],
+        *,
+        input_size: int | None = None,
+        pass_times: bool = False,
+        subtract_zero_input: bool = False,
+    ) -> None:
+        if not callable(module):
+            raise ValueError(f"module is a {type(module).__name__}, expected a callable on (batch, time, channel)")
+        self.module = module
+        self.input_size = input_size
+        self.pass_times = pass_times
+        self.subtract_zero_input = subtract_zero_input
+
+    def _respond(self, x: Tensor, t: Tensor) -> Tensor:
+        batch = x.reshape(-1, *x.shape[-2:])
+        y = self._run(batch, t)
+        if self.subtract_zero_input:
+            y = y - self._run(torch.zeros_like(batch[:1]), t)
+        return y.reshape(*x.shape[:-2], *y.shape[-2:])
+
+    def _run(self, x: Tensor, t: Tensor) -> Tensor:
+        arguments = (x, t) if self.pass_times else (x,)
+        if not isinstance(self.module, nn.Module):
+            # a callable may hide a module: without a gradient to x there is none to its weights either
+            with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+                answer = self.module(*arguments)
+        else:
+            weights = {name: weight.detach() for name, weight in self.module.named_parameters()}
+            dtype = next((weight.dtype for weight in weights.values() if weight.is_floating_point()), x.dtype)
+            if dtype != x.dtype:
+                raise ValueError(f"x is {x.dtype}, the teacher {dtype}, expected the same; convert one with .to(dtype)")
+            answer = torch.func.functional_call(self.module, weights, arguments)
+        y = answer[0] if isinstance(answer, tuple) else answer
+        if not isinstance(y, Tensor) or y.ndim != 3 or y.shape[:2] != x.shape[:2]:
+            found = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+            raise ValueError(
+                f"the teacher made {found} of x {tuple(x.shape)}, "
+                f"expected ({x.shape[0]}, {x.shape[1]}, output); set batch_first=True or wrap it"
+            )
+        return y
+
+
+def _convolve(weights: Tensor, x: Tensor) -> Tensor:
+    """y_n = sum_{k <= n} weights_k^T x_{n-k} by FFT, float64.
+
+    Args:
+        weights: (time, channel).
+        x: (..., time, channel).
+
+    Returns:
+        (..., time).
+    """
+    n = x.shape[-2]
+    # a power of two that keeps the circular convolution from wrapping round
+    padded = 1 << (2 * n - 1).bit_length()
+    spectrum = torch.fft.rfft(weights.to(x.device), padded, dim=-2) * torch.fft.rfft(x, padded, dim=-2)
+    return torch.fft.irfft(spectrum.sum(dim=-1), padded, dim=-1)[..., :n]
+
+
+def _project(rho: Tensor, x: Tensor) -> Tensor:
+    """rho (time, d) on amplitudes x (..., d): (..., time, 1) in float64, then the dtype of x."""
+    return (x.double() @ rho.to(x.device).mT).unsqueeze(-1).to(x.dtype)
+
+
+def _check_channels(name: str, x: Tensor, input_size: int | None) -> None:
+    if input_size is not None and x.shape[-1:] != (input_size,):
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, expected {input_size} channels on the last axis; "
+            "match the kernel's size or the model's input"
+        )

@@ -1,0 +1,53 @@
+"""Time grids: one check of what a user gives, and whether the samples are evenly spaced."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# A grid counts as even when no sample lies further from t_0 + k dt than this many roundings of the largest
+# time: torch.linspace and torch.arange stay within two, so that such a grid is even but for its rounding.
+_EVEN_ROUNDINGS = 4
+
+
+def times(t: Tensor) -> NDArray[np.float64]:
+    """A user's times as a checked float64 array.
+
+    Args:
+        t: (time,) floating-point tensor, at least one sample, strictly increasing, possibly uneven.
+
+    Returns:
+        (time,) float64 array in main memory.
+
+    Raises:
+        ValueError: t is no such tensor.
+    """
+    if not isinstance(t, Tensor) or not t.is_floating_point():
+        kind = f"a {t.dtype} tensor" if isinstance(t, Tensor) else f"a {type(t).__name__}"
+        raise ValueError(f"t is {kind}, expected a floating-point tensor; give torch.linspace(0, 10, 101)")
+    if t.ndim != 1 or len(t) == 0:
+        raise ValueError(f"t has shape {tuple(t.shape)}, expected (time,); give one time per sample")
+    values = t.detach().cpu().double().numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(f"t[{np.argmin(np.isfinite(values))}] is not finite, expected finite times; remove it")
+    steps = np.diff(values)
+    if (steps <= 0).any():
+        k = int(np.argmax(steps <= 0))
+        raise ValueError(
+            f"t is not increasing (t[{k}] = {values[k]:g}, t[{k + 1}] = {values[k + 1]:g}), "
+            "expected strictly increasing times; sort them and drop repetitions"
+        )
+    return values
+
+
+def even_step(t: Tensor) -> float | None:
+    """The step of an even grid, or None where the grid is uneven beyond the rounding of its own dtype."""
+    values = times(t)
+    if len(values) == 1:
+        return None
+    step = (values[-1] - values[0]) / (len(values) - 1)
+    deviation = np.abs(values - (values[0] + step * np.arange(len(values)))).max()
+    rounding = torch.finfo(t.dtype).eps * np.abs(values).max()
+    return float(step) if deviation <= _EVEN_ROUNDINGS * rounding else None

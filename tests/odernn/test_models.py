@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from problems import F64, combinations, perturb_bias
+
+from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, DivergedSolve, Exact, StateSpaceModel, TorchDiffEq
+from odernn.models import MODELS, build
+from odernn.warm_start import embed
+from targets import ConvolutionalFunctional, kernels
+
+T = torch.tensor([0.0, 0.1, 0.3, 0.35, 0.6, 1.0], dtype=F64)  # uneven
+X = torch.randn(4, 6, 2, dtype=F64, generator=torch.Generator().manual_seed(1))
+CONTINUOUS = (ContinuousRNN, StateSpaceModel)
+
+
+def test_every_combination_answers_with_the_documented_shape():
+    for cls, recurrence, parameterization, activation in combinations((*CONTINUOUS, DiscreteRNN, DiscreteSSM)):
+        for ensemble, num_layers in (((), 1), ((3,), 2)):
+            model = cls(2, 4, 3, activation, recurrence, parameterization, num_layers=num_layers, ensemble=ensemble, dtype=F64)
+            solver = {"solver": TorchDiffEq("rk4")} if cls in CONTINUOUS else {}
+            assert model(X, T, **solver).shape == (*ensemble, 4, 6, 3)
+            assert model.spectrum().shape == (*ensemble, 4 * num_layers)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("cls", [*CONTINUOUS, DiscreteRNN, DiscreteSSM])
+def test_a_model_at_rest_answers_zero_input_with_a_constant(cls, num_layers):
+    for _, recurrence, parameterization, activation in combinations((cls,)):
+        if activation in ("relu", "sigmoid") and cls.form == "rnn":
+            continue  # no unique rest state: see the next test
+        model = cls(2, 4, 1, activation, recurrence, parameterization, num_layers=num_layers, dtype=F64)
+        y = perturb_bias(model)(torch.zeros_like(X), T)
+        # dopri5 at its default tolerance of 1e-6 keeps an equilibrium to about that
+        assert (y - y[..., :1, :]).abs().max() < 1e-5
+        assert (model(torch.zeros_like(X), T, "zero") - y).abs().max() > 1e-3
+
+
+def test_an_rnn_without_a_unique_rest_state_starts_from_zero():
+    for activation in ("relu", "sigmoid"):
+        model = perturb_bias(ContinuousRNN(2, 4, 1, activation, "diagonal", "exp", dtype=F64))
+        assert torch.equal(model.rest_state(), torch.zeros(4, dtype=F64))
+
+
+@pytest.mark.parametrize("cls", CONTINUOUS)
+def test_a_linear_model_is_the_convolution_with_its_kernel(cls):
+    model = cls(1, 5, 1, "linear", "dense", bias=False, dtype=F64)
+    t = torch.linspace(0, 4, 41, dtype=F64)
+    x = torch.randn(3, 41, 1, dtype=F64)
+    (layer,) = model.field().layers
+
+    def rho(times):  # c^T e^{Wt} U
+        exponentials = torch.linalg.matrix_exp(layer.W.to_dense() * torch.from_numpy(times)[:, None, None])
+        return (model.c @ exponentials @ layer.U).detach().numpy()[:, 0, 0]
+
+    y = ConvolutionalFunctional(kernels.from_callable(rho))(x, t)
+    assert torch.allclose(model(x, t, solver=Exact()), y, atol=1e-10)
+    assert torch.allclose(model(x, t, solver=TorchDiffEq("dopri8", rtol=1e-11, atol=1e-12)), y, atol=1e-9)
+
+
+def test_discrete_models_follow_their_recursions():
+    h0 = torch.randn(4, 3, dtype=F64)
+    for cls in (DiscreteRNN, DiscreteSSM):
+        model = perturb_bias(cls(2, 3, 1, "tanh", "orthogonal", "exp", dtype=F64))
+        (layer,) = model.field().layers
+        W, states = layer.W.to_dense(), [h0]
+        for k in range(T.numel() - 1):
+            h = states[-1]
+            rate = h @ W.mT + X[:, k] @ layer.U.mT + layer.b
+            states.append(h + (T[k + 1] - T[k]) * torch.tanh(rate) if cls is DiscreteRNN else rate)
+        h = torch.stack(states, 1)
+        expected = (h if cls is DiscreteRNN else torch.tanh(h)) @ model.c.mT
+        assert torch.allclose(model(X, T, h0), expected, atol=1e-13)
+
+
+def test_the_discrete_rnn_is_the_euler_step_of_the_continuous_one():
+    continuous = perturb_bias(ContinuousRNN(2, 4, 1, "tanh", "dense", dtype=F64))
+    discrete = DiscreteRNN(2, 4, 1, "tanh", "dense", dtype=F64)
+    discrete.load_state_dict(continuous.state_dict())
+    held = continuous(X, T, solver=TorchDiffEq("euler"), interpolation="hold")
+    assert torch.allclose(discrete(X, T), held, atol=1e-13)
+
+
+@pytest.mark.parametrize("cls", CONTINUOUS)
+def test_a_stack_feeds_each_layer_with_the_one_below(cls):
+    model = perturb_bias(cls(2, 3, 1, "tanh", "dense", num_layers=2, dtype=F64))
+    h, x = torch.randn(4, 6, dtype=F64), torch.randn(4, 2, dtype=F64)
+    first, second = model.field().layers
+    one = h[:, :3] @ first.W.W.mT + x @ first.U.mT + first.b
+    below = h[:, :3] if cls is ContinuousRNN else torch.tanh(h[:, :3])
+    two = h[:, 3:] @ second.W.W.mT + below @ second.U.mT + second.b
+    expected = torch.cat([one, two], -1)
+    assert torch.allclose(model.field()(h, x), torch.tanh(expected) if cls is ContinuousRNN else expected)
+
+
+@pytest.mark.parametrize("solver", [TorchDiffEq("rk4", adjoint=True), TorchDiffEq("dopri5", 1e-9, 1e-11), Exact()])
+def test_an_ensemble_is_its_members_side_by_side(solver):
+    cls = StateSpaceModel if isinstance(solver, Exact) else ContinuousRNN
+    for recurrence, parameterization in (("dense", "direct"), ("complex", "exp"), ("orthogonal", "softplus")):
+        together = cls(2, 4, 1, "tanh", recurrence, parameterization, ensemble=(2, 3), dtype=F64)
+        perturb_bias(together)
+        y = together(X, T, solver=solver)
+        for i in range(2):
+            for j in range(3):
+                alone = build(together.config() | {"ensemble": []}, dtype=F64)
+                alone.load_state_dict({name: value[i, j] for name, value in together.state_dict().items()})
+                assert torch.allclose(alone(X, T, solver=solver), y[i, j], atol=1e-8)
+
+
+def test_each_member_may_have_its_own_input():
+    model = ContinuousRNN(2, 4, 1, "tanh", ensemble=(3,), dtype=F64)
+    x = torch.randn(3, 4, 6, 2, dtype=F64)
+    y = model(x, T)
+    assert torch.allclose(y[1], model(x[1], T)[1], atol=1e-7)
+
+
+def test_a_config_rebuilds_the_same_kind_of_model():
+    for name, cls in MODELS.items():
+        model = cls(2, 4, 3, "hardtanh", "complex", "inverse", num_layers=2, bias=False, dtype=F64)
+        again = build(model.config(), dtype=F64)
+        again.load_state_dict(model.state_dict())
+        assert torch.equal(again(X, T), model(X, T)), name
+
+
+def test_the_same_seed_means_the_same_model_in_every_precision():
+    double, single = (ContinuousRNN(2, 8, 1, seed=5, dtype=dtype) for dtype in (F64, torch.float32))
+    for a, b in zip(double.parameters(), single.parameters()):
+        assert torch.equal(a.float(), b)
+    assert not torch.equal(double.c, ContinuousRNN(2, 8, 1, seed=6, dtype=F64).c)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_warm_start_keeps_the_function_of_the_narrow_model(num_layers):
+    for cls, recurrence, parameterization, activation in combinations(CONTINUOUS):
+        if activation == "tanh":
+            arguments = ("tanh", recurrence, parameterization)
+            narrow = perturb_bias(cls(2, 4, 1, *arguments, num_layers=num_layers, dtype=F64))
+            wide = cls(2, 8, 1, *arguments, num_layers=num_layers, seed=9, dtype=F64)
+            embed(narrow, wide)
+            assert torch.allclose(wide(X, T), narrow(X, T), atol=1e-6), arguments
+
+
+def test_a_warm_start_needs_a_narrower_model_of_the_same_kind():
+    with pytest.raises(ValueError, match="narrower"):
+        embed(ContinuousRNN(1, 8, 1), ContinuousRNN(1, 4, 1))
+    with pytest.raises(ValueError, match="activation"):
+        embed(ContinuousRNN(1, 4, 1, "tanh"), ContinuousRNN(1, 8, 1, "relu"))
+
+
+MODEL = ContinuousRNN(2, 4, 1, dtype=F64)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ContinuousRNN(2, 0, 1), "hidden_size must be a positive integer, got 0"),
+        (lambda: ContinuousRNN(2, 4, 1, "swish"), "choose one of linear"),
+        (lambda: MODEL(X, T.flip(0)), "t must increase"),
+        (lambda: MODEL(X, torch.zeros(6, dtype=F64)), "t must increase"),
+        (lambda: MODEL(X[:, :5], T), "x must be"),
+        (lambda: MODEL(X[..., :1], T), "x must be"),
+        (lambda: MODEL(X.float(), T), "convert one"),
+        (lambda: MODEL(X.log(), T), "NaN"),
+        (lambda: MODEL(X, T, h0=torch.zeros(3, dtype=F64)), "h0 must have a shape"),
+        (lambda: MODEL(X, T, h0="sleep"), "'rest' or 'zero'"),
+        (lambda: MODEL(X, T, interpolation="cubic"), "'linear' or 'hold'"),
+        (lambda: MODEL(X, T, solver=Exact()), "solver 'exact' needs"),
+        (lambda: MODEL(X.expand(2, 4, 6, 2), T), "ensemble"),
+        (lambda: build({"model": "cnn"}), "choose one of rnn"),
+        (lambda: TorchDiffEq("rk5"), "choose one of"),
+        (lambda: TorchDiffEq("dopri5", step_size=0.1), "fixed-step"),
+        (lambda: TorchDiffEq("rk4", step_size=0.0), "step_size must be positive"),
+        (lambda: TorchDiffEq("dopri5", rtol=-1.0), "must be positive"),
+        (lambda: TorchDiffEq("scipy_solver", adjoint=False), "adjoint=True"),
+    ],
+)
+def test_bad_input_is_named_with_the_remedy(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_a_diverging_solve_says_when_how_large_and_why(method):
+    model = ContinuousRNN(2, 4, 1, "relu", "dense", dtype=F64)
+    model.set_matrix(200 * torch.eye(4))
+    t = torch.linspace(0, 40, 41, dtype=F64)
+    with pytest.raises(DivergedSolve, match=r"diverged at t = .*\|h\| = .*spectrum of W = 200.*stable parameterization"):
+        model(torch.ones(1, 41, 2, dtype=F64), t, solver=TorchDiffEq(method))
+
+
+def test_a_singular_matrix_has_no_rest_state_to_start_from():
+    model = perturb_bias(ContinuousRNN(2, 4, 1, dtype=F64))
+    model.set_matrix(torch.zeros(4, 4))
+    with pytest.raises(DivergedSolve, match="no rest state"):
+        model(X, T)
+    assert torch.isfinite(model(X, T, "zero")).all()

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from problems import F64, combinations
+
+from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, StateSpaceModel
+from odernn.recurrences import INITIAL_RATES, DiagonalMatrix
+
+ALL = (ContinuousRNN, StateSpaceModel, DiscreteRNN, DiscreteSSM)
+STRUCTURES = sorted({(cls, recurrence, parameterization) for cls, recurrence, parameterization, _ in combinations(ALL)}, key=str)
+
+
+def make(cls, recurrence, parameterization, m=6, **arguments):
+    return cls(2, m, 1, "tanh", recurrence, parameterization, dtype=F64, **arguments)
+
+
+def matrix(model):
+    return model.layer_weights[0].recurrence.state_matrix()
+
+
+@pytest.mark.parametrize(("cls", "recurrence", "parameterization"), STRUCTURES)
+def test_the_spectrum_is_that_of_the_effective_matrix(cls, recurrence, parameterization):
+    model = make(cls, recurrence, parameterization, ensemble=(3,))
+    expected = torch.linalg.eigvals(matrix(model).to_dense())
+
+    def order(z):
+        return sorted(z.tolist(), key=lambda value: (round(value.real, 9), round(value.imag, 9)))
+
+    for got, want in zip(model.spectrum(), expected):
+        assert torch.allclose(torch.tensor(order(got)), torch.tensor(order(want)), atol=1e-10)
+    if model.time == "continuous":
+        assert torch.allclose(model.stability_margin(), -expected.real.amax(-1))
+    else:
+        assert torch.allclose(model.stability_margin(), 1 - expected.abs().amax(-1))
+
+
+@pytest.mark.parametrize(("cls", "recurrence", "parameterization"), STRUCTURES)
+def test_initial_rates_lie_in_the_stated_range(cls, recurrence, parameterization):
+    spectrum = make(cls, recurrence, parameterization, m=64).spectrum()
+    rates = -spectrum.real if cls.time == "continuous" else -spectrum.abs().log()
+    low, high = INITIAL_RATES
+    assert rates.min() >= low - 1e-9
+    assert rates.max() <= high + 1e-9
+    assert rates.max() > 2 * rates.min()
+
+
+@pytest.mark.parametrize(("cls", "recurrence", "parameterization"), STRUCTURES)
+def test_applying_the_matrix_is_multiplying_by_it(cls, recurrence, parameterization):
+    W, h = matrix(make(cls, recurrence, parameterization, ensemble=(3,))), torch.randn(3, 5, 6, dtype=F64)
+    assert torch.allclose(W.apply(h), h @ W.to_dense().mT, atol=1e-13)
+    solved = W.solve(h[:, 0], shift=0.3)
+    back = torch.einsum("eij,ej->ei", W.to_dense() - 0.3 * torch.eye(6, dtype=F64), solved)
+    assert torch.allclose(back, h[:, 0], atol=1e-10)
+
+
+def test_every_parameterization_starts_from_the_same_given_matrix():
+    Q, _ = torch.linalg.qr(torch.randn(6, 6, dtype=F64))
+    rates = torch.tensor([0.2, 0.3, 0.5, 0.7, 0.8, 0.9], dtype=F64)
+    symmetric, diagonal = -Q.mT @ torch.diag(rates) @ Q, -torch.diag(rates)
+    pairs = DiagonalMatrix(-rates[:3], torch.tensor([0.0, 1.0, -2.0], dtype=F64)).to_dense()
+    starts = {"orthogonal": symmetric, "free_orthogonal": symmetric, "diagonal": diagonal, "complex": pairs}
+    starts["dense"] = torch.randn(6, 6, dtype=F64)
+    for cls, recurrence, parameterization in STRUCTURES:
+        if cls is ContinuousRNN:
+            model = make(cls, recurrence, parameterization)
+            model.set_matrix(starts[recurrence])
+            assert torch.allclose(matrix(model).to_dense(), starts[recurrence], atol=1e-12), (recurrence, parameterization)
+
+
+def test_discrete_complex_modes_keep_modulus_and_phase():
+    W = DiagonalMatrix(torch.tensor([0.5, -0.3], dtype=F64), torch.tensor([0.5, 0.4], dtype=F64)).to_dense()
+    model = make(DiscreteSSM, "complex", "exp", m=4)
+    model.set_matrix(W)
+    assert torch.allclose(matrix(model).to_dense(), W, atol=1e-12)
+
+
+def test_the_orthogonal_basis_stays_orthogonal_under_any_change_of_its_weights():
+    model = make(ContinuousRNN, "orthogonal", "softplus")
+    recurrence = model.layer_weights[0].recurrence
+    rates = recurrence.parameterization(recurrence.w.detach())
+    with torch.no_grad():
+        recurrence.A.add_(torch.randn(6, 6, dtype=F64))
+    P = recurrence.basis()
+    assert torch.allclose(P @ P.mT, torch.eye(6, dtype=F64), atol=1e-12)
+    eigenvalues = torch.linalg.eigvalsh(recurrence.state_matrix().to_dense())
+    assert torch.allclose(eigenvalues, rates.sort().values, atol=1e-12)
+
+
+def test_a_free_basis_can_leave_the_stable_region_that_f_keeps():
+    model = make(ContinuousRNN, "free_orthogonal", "direct")
+    with torch.no_grad():
+        model.layer_weights[0].recurrence.w[0] = 0.5
+    assert model.stability_margin() < 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: make(ContinuousRNN, "dense", "softplus"), "takes only the parameterization 'direct'"),
+        (lambda: make(ContinuousRNN, "banded", "direct"), "choose one of dense, diagonal"),
+        (lambda: make(ContinuousRNN, "complex", "exp", m=5), "even hidden size"),
+        (lambda: make(ContinuousRNN, "diagonal", "exp").set_matrix(torch.ones(6, 6)), "needs a diagonal W"),
+        (lambda: make(ContinuousRNN, "orthogonal", "exp").set_matrix(torch.randn(6, 6)), "needs a symmetric W"),
+        (lambda: make(ContinuousRNN, "complex", "exp").set_matrix(torch.randn(6, 6)), "2 x 2 blocks"),
+        (lambda: make(ContinuousRNN, "diagonal", "exp").set_matrix(torch.eye(6)), "reaches eigenvalues in"),
+        (lambda: make(ContinuousRNN, "dense", "direct").set_matrix(torch.eye(5)), "6, 6"),
+        (lambda: make(ContinuousRNN, "dense", "direct").set_matrix(torch.full((6, 6), torch.nan)), "NaN"),
+    ],
+)
+def test_impossible_structures_say_what_to_choose(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
