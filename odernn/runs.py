@@ -48,7 +48,7 @@ class RunDirectory:
                 for name in (METRICS, CHECKPOINT, BEST, SUMMARY, *PICTURES):
                     (path / name).unlink(missing_ok=True)
             path.mkdir(parents=True, exist_ok=True)
-            run._write(CONFIG, _json_bytes({"kind": _KIND, "format": _FORMAT, **config}))
+            run.write_config(config)
         except OSError as error:
             raise ValueError(f"cannot write the run directory {path}: {error.strerror or error}: choose another --out") from error
         return run
@@ -73,6 +73,9 @@ class RunDirectory:
         if config.get("format") != _FORMAT:
             raise ValueError(f"{self.path} was written in format {config.get('format')!r}, this version reads {_FORMAT}")
         return {key: value for key, value in config.items() if key not in ("kind", "format")}
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        self._write(CONFIG, _json_bytes({"kind": _KIND, "format": _FORMAT, **config}))
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         self._write(CHECKPOINT, _torch_bytes(state))

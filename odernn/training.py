@@ -269,7 +269,7 @@ class Trainer:
                     parameter.grad = torch.zeros_like(parameter)
                 return self.data.x.new_tensor(_DIVERGED_COST * started_at)
             if started_at is None:
-                started_at = float(loss)
+                started_at = loss.item()
             return loss
 
         self.optimizer.step(closure)  # type: ignore[arg-type]

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.memory import memory_function
 from command_line import INTERRUPTED, Parser, fail, run
 
+from analysis.memory import memory_function
 from analysis.plotting import plot_memory, plot_training
 from odernn import activations, models, parameterizations, recurrences
 from odernn.experiment import DEVICES, DTYPES, SOLVERS, Experiment, ExperimentConfig
@@ -113,10 +113,11 @@ def prepare(arguments: dict[str, Any]) -> tuple[Experiment, RunDirectory]:
         if unexpected or overwrite:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in unexpected or ["overwrite"])
             raise ValueError(f"--resume goes on with the settings of its run, got {names} as well: leave them out")
-        config = run_directory.config()["experiment"]
-        config["training"] |= arguments
-        experiment = Experiment(ExperimentConfig.from_dict(config))
+        config = run_directory.config()
+        config["experiment"]["training"] |= arguments
+        experiment = Experiment(ExperimentConfig.from_dict(config["experiment"]))
         experiment.resume(run_directory)
+        run_directory.write_config(config)
         return experiment, run_directory
     out = arguments.pop("out", None)
     of_training = set(TrainingConfig.__dataclass_fields__) - {"seed"}

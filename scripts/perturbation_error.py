@@ -1,0 +1,158 @@
+"""Perturbation errors E_m(beta) of trained runs, and whether they approximate their target stably.
+
+python scripts/perturbation_error.py runs/m2 runs/m4 runs/m8 runs/m16
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from command_line import Parser, run
+
+from analysis.perturbation import DRAWS, ERRORS, RESTARTS, STEPS, TOLERANCE, PerturbationCurve, perturbation_error
+from analysis.perturbation_picture import plot_perturbation
+from analysis.verdict import Verdict, judge_stable_approximation
+from odernn.experiment import LoadedRun, load_run
+
+PROGRAM = "perturbation_error.py"
+NAME = "perturbation_error"
+# The radii of the published runs: 0 and 1e-3 2^{i/2}, i = 0 .. 20.
+PUBLISHED_BETAS = [0.0] + [1e-3 * 2 ** (i / 2) for i in range(21)]
+# Enough for slow and fast inputs alike; every sequence costs a solve for each of some thousand perturbed models.
+_SEQUENCES = 32
+
+
+def parser() -> Parser:
+    result = Parser("Perturbation errors E_m(beta) of trained runs of one target, and a verdict on stable approximation.")
+    add = result.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories of train_ode.py: one target, several widths")
+    add(
+        "--betas",
+        nargs="+",
+        type=float,
+        default=PUBLISHED_BETAS,
+        metavar="BETA",
+        help="radii of the balls of weights, increasing",
+    )
+    add("--search", choices=("ascent", "sample"), default="ascent", help="maximise, or draw as the papers do")
+    add("--blocks", nargs="+", default=["recurrent", "all"], help="'recurrent', 'all', or names of weights; a curve for each")
+    add("--norm", choices=("spectral", "max"), default="spectral", help="of a block of weights")
+    add("--error", choices=[name for name in ERRORS], default="relative_l2", help="between the outputs of target and model")
+    add("--draws", type=int, default=DRAWS, help="random draws per beta")
+    add("--restarts", type=int, default=RESTARTS, help="random starts of the ascent per beta")
+    add("--steps", type=int, default=STEPS, help="steps of an ascent, at most")
+    add("--sequences", type=int, default=_SEQUENCES, help="validation sequences to measure on, at most")
+    add("--solver", choices=("auto", "run"), default="auto", help="exact or rk4 with safe steps, or the solver of the run")
+    add("--seed", type=int, default=0, help="of the search")
+    add(
+        "--out", type=Path, default=None, metavar="DIR", help="where to write; the run's directory, or the one above several runs"
+    )
+    return result
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    if arguments.sequences < 1:
+        raise ValueError(f"--sequences must be at least 1, got {arguments.sequences}")
+    runs = [load_run(directory) for directory in arguments.runs]
+    _require_one_target(arguments.runs, runs)
+    out = arguments.out or (arguments.runs[0] if len(runs) == 1 else arguments.runs[0].resolve().parent)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is not a directory: choose another --out")
+    curves = {block: [_curve(run, block, arguments) for run in runs] for block in arguments.blocks}
+    every = [curve for part in curves.values() for curve in part]
+    widths = {curve.hidden_size for curve in every}
+    # One width is no family: its curves are worth having, a verdict on them is not.
+    verdict = judge_stable_approximation(every) if len(widths) > 1 else None
+    _write(out, curves, verdict, arguments)
+    _print(curves, verdict, out)
+
+
+def _curve(run: LoadedRun, block: str, arguments: Any) -> PerturbationCurve:
+    return perturbation_error(
+        run.model,
+        run.target,
+        run.validation_inputs[: arguments.sequences],
+        run.t,
+        arguments.betas,
+        search=arguments.search,
+        blocks=block,
+        norm=arguments.norm,
+        error=arguments.error,
+        draws=arguments.draws,
+        restarts=arguments.restarts,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        solver=run.solver if arguments.solver == "run" else None,
+        interpolation=run.config.interpolation if run.model.time == "continuous" else "linear",  # type: ignore[arg-type]
+    )
+
+
+def _require_one_target(directories: list[Path], runs: list[LoadedRun]) -> None:
+    first = runs[0]
+    x = first.validation_inputs[:1]
+    for directory, other in zip(directories[1:], runs[1:]):
+        same = first.target.input_size == other.target.input_size and torch.allclose(
+            first.target(x, first.t).double(), other.target(x.to(first.t), first.t).double()
+        )
+        if not same:
+            raise ValueError(f"{directory} learnt another target than {directories[0]}: give runs of one target")
+
+
+def _write(out: Path, curves: dict[str, list[PerturbationCurve]], verdict: Verdict | None, arguments: Any) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    columns = ["run", "hidden_size", "horizon", "blocks", "beta", "error", "relative_error", "searched_error", "lifted"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for block, part in curves.items():
+        for directory, curve in zip(arguments.runs, part):
+            for row in zip(curve.betas, curve.errors, curve.relative, curve.searched, curve.lifted):
+                writer.writerow([directory, curve.hidden_size, curve.horizon, block, *map(float, row[:4]), bool(row[4])])
+    _replace(out / f"{NAME}.csv", text.getvalue())
+    content = {
+        "runs": [str(directory) for directory in arguments.runs],
+        "tolerance": TOLERANCE,
+        "seed": arguments.seed,
+        "curves": {block: [curve.as_dict() for curve in part] for block, part in curves.items()},
+        "verdict": verdict.as_dict() if verdict else None,
+    }
+    _replace(out / f"{NAME}.json", json.dumps(content, indent=2) + "\n")
+    panels = {
+        f"{block}, T = {T:g}": family
+        for block, part in curves.items()
+        for T in sorted({curve.horizon for curve in part})
+        if any(beta > 0 for beta in arguments.betas)
+        for family in [[curve for curve in part if curve.horizon == T]]
+    }
+    if panels:
+        plot_perturbation(panels, out / f"{NAME}.png")
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def _print(curves: dict[str, list[PerturbationCurve]], verdict: Verdict | None, out: Path) -> None:
+    print(f"{'blocks':12s} {'m':>5s} {'T':>8s} {'E(0)/|H|':>10s} {'radius r':>10s} {'kappa = r T':>12s}")
+    for block, part in curves.items():
+        for curve in sorted(part, key=lambda curve: (curve.horizon, curve.hidden_size)):
+            radius, least = curve.tolerance_radius(), ">" if curve.radius_is_bound() else ""
+            print(
+                f"{block:12s} {curve.hidden_size:5d} {curve.horizon:8g} {curve.relative_initial:10.2g} "
+                f"{least + format(radius, '.3g'):>10s} {least + format(radius * curve.horizon, '.3g'):>12s}"
+            )
+    print(f"verdict: {verdict if verdict else 'none (needs runs of at least two widths)'}")
+    print(f"written: {out / NAME}.csv, .json, .png")
+
+
+if __name__ == "__main__":
+    run(PROGRAM, main)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from problems import F64, combinations
+
+from odernn import ContinuousRNN, DiscreteSSM, DivergedSolve, StateSpaceModel, TorchDiffEq
+from odernn.training import Data, Trainer, TrainingConfig
+from targets import KERNELS, ConvolutionalFunctional, inputs, kernels
+
+T = torch.linspace(0, 4, 21, dtype=F64)
+
+
+def make_data(kernel=None, size=16, channels=1) -> Data:
+    H = ConvolutionalFunctional(kernel or kernels.exponential())
+    x, x_validation = (inputs.random_fourier(T, size, channels=channels, seed=seed) for seed in (1, 2))
+    return Data(T, x, H(x, T), x_validation, H(x_validation, T))
+
+
+DATA = make_data()
+
+
+def make_trainer(data=DATA, **settings) -> Trainer:
+    model = ContinuousRNN(1, 4, 1, "tanh", "orthogonal", "softplus", dtype=F64)
+    return Trainer(model, data, TrainingConfig(**settings), solver=TorchDiffEq("rk4", adjoint=False))
+
+
+OPTIMISERS = [
+    {"optimizer": "lbfgs", "epochs": 6},
+    {"optimizer": "adam", "epochs": 40, "batch_size": 4, "lr": 0.02},
+    {"optimizer": "adamw", "epochs": 40, "batch_size": 4, "lr": 0.02, "weight_decay": 1e-4, "gradient_clip": 1.0},
+    {"optimizer": "adam", "epochs": 40, "batch_size": 16, "lr": 0.03, "schedule": "cosine", "loss": "time_weighted"},
+]
+
+
+@pytest.mark.parametrize("settings", OPTIMISERS)
+def test_training_learns(settings):
+    trainer = make_trainer(**settings)
+    before = trainer.validation_error()
+    trainer.run(progress=False)
+    assert trainer.epoch == settings["epochs"]
+    assert trainer.validation_error() < (0.05 if settings["optimizer"] == "lbfgs" else 0.4) * before
+
+
+@pytest.mark.parametrize("settings", [*OPTIMISERS, {"optimizer": "adam", "epochs": 6, "schedule": "plateau", "lr": 0.5}])
+def test_a_restored_trainer_ends_in_the_same_weights_bit_for_bit(settings):
+    settings = settings | {"epochs": 6}
+    straight, first, second = (make_trainer(**settings) for _ in range(3))
+    straight.run(progress=False)
+    first.config = replace(first.config, epochs=3)
+    first.run(progress=False)
+    second.load_state_dict(first.state_dict())
+    second.run(progress=False)
+    for a, b in zip(straight.model.parameters(), second.model.parameters()):
+        assert torch.equal(a, b)
+    without_time = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in trainer.history] for trainer in (straight, second)
+    ]
+    assert without_time[0] == without_time[1]
+
+
+def test_the_plateau_schedule_lowers_the_learning_rate_and_early_stopping_stops():
+    trainer = make_trainer(optimizer="adam", epochs=200, lr=3.0, schedule="plateau", patience=30)
+    trainer.run(progress=False)
+    assert trainer.history[-1]["learning_rate"] < 3.0
+    assert trainer.epoch < 200
+    assert trainer.epoch - trainer.best_epoch == 30
+
+
+def test_gradients_are_clipped():
+    trainer = make_trainer(optimizer="adam", epochs=1, gradient_clip=1e-3)
+    trainer.run(progress=False)
+    norms = [parameter.grad.norm() for parameter in trainer.model.parameters()]
+    assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_margin_penalty_keeps_the_spectrum_away_from_zero():
+    free, kept = (make_trainer(make_data(kernels.polynomial(1.1)), epochs=8, margin=0.8, margin_weight=w) for w in (0.0, 10.0))
+    for trainer in (free, kept):
+        trainer.run(progress=False)
+    assert free.model.stability_margin() < 0.7
+    assert kept.model.stability_margin() > 0.75
+
+
+def test_weight_decay_shrinks_the_input_and_readout_weights():
+    free, decayed = (make_trainer(epochs=5, weight_decay=decay) for decay in (0.0, 1e-2))
+    for trainer in (free, decayed):
+        trainer.run(progress=False)
+    size = [
+        sum(p.square().sum() for name, p in trainer.model.named_parameters() if name[-1] in "Uc") for trainer in (free, decayed)
+    ]
+    assert size[1] < 0.9 * size[0]
+
+
+def test_everything_that_constructs_trains_on_every_kernel_and_solver():
+    """All structures, with kernels and solvers dealt out in turn; the loss falls or at least the weights move and stay finite."""
+    solvers = [TorchDiffEq(method, 1e-4, 1e-6, adjoint) for method in ("rk4", "dopri5") for adjoint in (True, False)]
+    data = {name: short(make_data(factory(), size=2)) for name, factory in KERNELS.items()}
+    names = list(data)
+    for index, (cls, recurrence, parameterization, activation) in enumerate(combinations()):
+        model = cls(1, 2, 1, activation, recurrence, parameterization, dtype=F64)
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        config = TrainingConfig(optimizer="adam", epochs=2)
+        trainer = Trainer(model, data[names[index % len(names)]], config, solver=solvers[(index // 5) % len(solvers)])
+        trainer.run(progress=False)
+        moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters())]
+        assert sum(moved) >= len(moved) - 1, (recurrence, parameterization, activation)  # U may be dead under relu
+
+
+def short(data: Data) -> Data:
+    return Data(*(x[:3] if x.ndim == 1 else x[:, :3] for x in (data.t, data.x, data.y, data.x_validation, data.y_validation)))
+
+
+def test_vector_inputs_and_discrete_models_train():
+    data = make_data(kernels.stack([kernels.exponential(), kernels.polynomial()]), channels=2)
+    for model in (
+        StateSpaceModel(2, 4, 1, "linear", "diagonal", "exp", dtype=F64),
+        DiscreteSSM(2, 4, 1, "tanh", "complex", "lru", dtype=F64),
+    ):
+        trainer = Trainer(model, data, TrainingConfig(epochs=5))
+        before = trainer.validation_error()
+        trainer.run(progress=False)
+        assert trainer.validation_error() < 0.3 * before
+
+
+@pytest.mark.parametrize("adjoint", [True, False])
+def test_a_solve_that_diverges_in_training_stops_it_with_the_last_epoch_reported(adjoint):
+    model = ContinuousRNN(1, 4, 1, "linear", "dense", dtype=F64)
+    saved = []
+    trainer = Trainer(
+        model, DATA, TrainingConfig(optimizer="adam", epochs=20, lr=1e8), solver=TorchDiffEq("rk4", adjoint=adjoint)
+    )
+    with pytest.raises(DivergedSolve, match=r"diverged|not finite"):
+        trainer.run(lambda trainer, _: saved.append(trainer.epoch), progress=False)
+    assert trainer.epoch == (saved[-1] if saved else 0) < 20
+
+
+def test_lbfgs_survives_a_diverging_trial_point():
+    model = ContinuousRNN(1, 4, 1, "relu", "dense", dtype=F64)
+    trainer = Trainer(model, DATA, TrainingConfig(epochs=3, lr=1e4), solver=TorchDiffEq("rk4", adjoint=False))
+    before = trainer.validation_error()
+    trainer.run(progress=False)
+    assert trainer.validation_error() < before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "sgd"}, "choose one of lbfgs, adam, adamw"),
+        ({"schedule": "step"}, "choose one of none, plateau, cosine"),
+        ({"loss": "huber"}, "choose one of mse"),
+        ({"epochs": -1}, "epochs must be at least 0, got -1"),
+        ({"optimizer": "adam", "batch_size": 0}, "batch_size must be at least 1"),
+        ({"lr": -1.0}, "lr must be positive"),
+        ({"lr": float("nan")}, "lr must be positive"),
+        ({"weight_decay": -1.0}, "weight_decay must be non-negative"),
+        ({"batch_size": 4}, "leave it out"),
+        ({"gradient_clip": 1.0}, "leave it out"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**settings)
+
+
+def test_bad_data_is_named():
+    with pytest.raises(ValueError, match="x, y and t disagree"):
+        replace(DATA, y=DATA.y[:, :-1])
+    with pytest.raises(ValueError, match="y holds NaN"):
+        replace(DATA, y=DATA.y * torch.nan)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "train_ode.py"
+SMALL = shlex.split(
+    "--hidden-size 4 --points 11 --horizon 2 --train-size 4 --validation-size 4 --epochs 2 --iterations 2 --solver rk4"
+)
+
+
+def train(*arguments, cwd, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False, **options)
+
+
+def test_a_run_trains_prints_its_table_and_leaves_its_files(tmp_path):
+    result = train("--activation", "tanh", *SMALL, "--out", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for row in ("validation relative L2 error", "stability margin", "slowest rate", "vector-field evaluations", "seconds"):
+        assert row in result.stdout
+    names = {"config.json", "metrics.csv", "checkpoint.pt", "best.pt", "summary.json", "training.png", "memory.png"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == names
+    assert result.stderr == ""  # silent where it is not a terminal
+
+
+def test_a_user_supplied_kernel_trains_like_a_named_one_and_resumes_from_elsewhere(tmp_path):
+    (tmp_path / "mine.py").write_text("import numpy as np\ndef rho(t):\n    return np.cos(t) * np.exp(-0.3 * t)\n")
+    result = train(*SMALL, "--kernel", "mine.py:rho", "--out", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    result = train("--resume", tmp_path / "run", "--epochs", 4, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["epochs"] == 4
+
+
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path):
+    settings = [*SMALL, "--epochs", "60", "--train-size", "64"]
+    command = [sys.executable, str(SCRIPT), *settings, "--out", "run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume run" in stderr
+    assert "Traceback" not in stderr
+    assert train("--resume", "run", cwd=tmp_path).returncode == 0
+    assert train(*settings, "--out", "straight", cwd=tmp_path).returncode == 0
+    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["model"] for name in ("run", "straight")]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name])
+
+
+BAD = {
+    "unknown activation": (["--activation", "swish"], "linear"),
+    "no hidden units": (["--hidden-size", "0"], "hidden_size must be a positive integer"),
+    "negative epochs": (["--epochs", "-1"], "epochs must be at least 0, got -1"),
+    "not a number": (["--lr", "fast"], "invalid float value"),
+    "unknown kernel": (["--kernel", "cubic"], "polynomial"),
+    "kernel not integrable near 0": (["--kernel", "bad.py:inverse"], "cannot be integrated"),
+    "kernel with NaN": (["--kernel", "bad.py:nan"], "nan"),
+    "unwritable out": (["--out", "bad.py/run"], "choose another --out"),
+    "out that is not a run": (["--out", "."], "not a run directory"),
+    "resume of nothing": (["--resume", "nowhere"], "no run directory"),
+    "resume of a foreign directory": (["--resume", "."], "not a run directory"),
+    "resume with other settings": (["--resume", ".", "--lr", "1"], ""),
+    "meaningless combination": (["--recurrence", "dense", "--parameterization", "exp"], "takes only the parameterization"),
+    "exact solver for a nonlinear model": (["--solver", "exact"], "solver 'exact' needs"),
+    "warm start from nothing": (["--warm-start", "nowhere"], "no run directory"),
+    "abbreviated flag": (["--activ", "tanh"], "unrecognized arguments"),
+}
+if not torch.cuda.is_available():
+    BAD["no such device"] = (["--device", "cuda"], "--device cpu")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_code_2_with_nothing_written(name, tmp_path):
+    arguments, message = BAD[name]
+    (tmp_path / "bad.py").write_text("def inverse(t):\n    return 1 / t\ndef nan(t):\n    return t * float('nan')\n")
+    result = train(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("train_ode.py: error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert message.lower() in result.stderr.lower()
+    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["bad.py"]
+
+
+def test_an_existing_run_is_not_overwritten_unasked(tmp_path):
+    assert train(*SMALL, "--out", "run", cwd=tmp_path).returncode == 0
+    before = (tmp_path / "run" / "best.pt").read_bytes()
+    result = train(*SMALL, "--seed", "1", "--out", "run", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--overwrite" in result.stderr
+    assert (tmp_path / "run" / "best.pt").read_bytes() == before
+    assert train(*SMALL, "--seed", "1", "--out", "run", "--overwrite", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "run" / "best.pt").read_bytes() != before
+
+
+def test_a_diverging_run_ends_with_one_line_and_keeps_its_checkpoint(tmp_path):
+    arguments = shlex.split(
+        "--activation linear --recurrence dense --parameterization direct --optimizer adam --lr 1e8 --epochs 50"
+    )
+    result = train(*SMALL, *arguments, "--out", "run", cwd=tmp_path)
+    assert result.returncode == 1
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "kept" in result.stderr
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["model"]["c"].isfinite().all()
+
+
+def test_help_explains_every_flag_with_its_default(tmp_path):
+    result = train("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    names = "model hidden-size recurrence parameterization activation kernel solver adjoint no-adjoint epochs batch-size lr"
+    for flag in shlex.split(names + " seed device dtype out resume"):
+        assert f"--{flag}" in result.stdout
+    assert "(default: orthogonal)" in result.stdout
