@@ -59,8 +59,8 @@ class ExperimentConfig:
 
     model: str = "rnn"
     activation: str = "tanh"
-    recurrence: str = "orthogonal"
-    parameterization: str = "softplus"
+    recurrence: str = "dense"
+    parameterization: str = "direct"
     hidden_size: int = 16
     num_layers: int = 1
     kernel: str = "polynomial"
@@ -153,8 +153,9 @@ class Experiment:
             DivergedSolve: with the last good checkpoint kept.
         """
         if self.trainer.epoch == 0:
-            self.trainer.best_error = self.trainer.validation_error()
+            # Saved before the first solve, so that there is something to go on with even if that one diverges.
             self._save(self.trainer, improved=True, run=run)
+            self.trainer.best_error = self.trainer.validation_error()
         self.trainer.run(lambda trainer, improved: self._save(trainer, improved, run), progress=progress)
         self.model.load_state_dict(run.load_best())
         summary = self.summary()

@@ -1,0 +1,154 @@
+"""The fused solve in plain torch operations: the oracle of the compiled kernels, and what runs where there are none.
+
+Shapes are those of `odernn.solvers.fused.Problem`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .. import activations
+
+if TYPE_CHECKING:
+    from .fused import Problem
+
+# sigma' as a function of sigma: all five activations allow it, so the argument need not be kept.
+_DERIVATIVE_OF_VALUE = {
+    "linear": torch.ones_like,
+    "hardtanh": lambda k: (k.abs() < 1).to(k.dtype),
+    "tanh": lambda k: 1 - k * k,
+    "relu": lambda k: (k > 0).to(k.dtype),
+    "sigmoid": lambda k: k * (1 - k),
+}
+
+
+def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
+    v_left, v_right = _drive(problem, V, left, right)
+    h, states = h0, [h0]
+    for interval, length in enumerate(problem.steps.tolist()):
+        for step in range(problem.substeps):
+            _, k = _stages(problem, W, h, v_left[..., interval, :], v_right[..., interval, :], length, step)
+            h = _advance(problem, h, k, length)
+        states.append(h)
+    return torch.stack(states, -2)
+
+
+def backward(
+    problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h_all: Tensor, g_all: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    v_left, v_right = _drive(problem, V, left, right)
+    derivative = _DERIVATIVE_OF_VALUE[problem.activation]
+    A, b, c = problem.tableau.A, problem.tableau.b, problem.tableau.c
+    W_adjoint = adjoint_entries(problem.structure, W)
+    g_W = torch.zeros_like(W)
+    g_left, g_right = torch.zeros_like(v_left), torch.zeros_like(v_right)
+    g = torch.zeros_like(h_all[..., 0, :])
+    for interval in reversed(range(problem.steps.numel())):
+        length = float(problem.steps[interval])
+        dt = length / problem.substeps
+        g = g + g_all[..., interval + 1, :]
+        h, visited = h_all[..., interval, :], []
+        for step in range(problem.substeps):
+            y, k = _stages(problem, W, h, v_left[..., interval, :], v_right[..., interval, :], length, step)
+            h = _advance(problem, h, k, length)
+            visited.append((y, k))
+        for step in reversed(range(problem.substeps)):
+            y, k = visited[step]
+            # The adjoint of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of z_i is sigma' times it.
+            g_y: dict[int, Tensor] = {}
+            for i in reversed(range(len(b))):
+                g_k = dt * (b[i] * g + sum(A[j][i] * g_y[j] for j in g_y))
+                g_z = g_k * derivative(k[i])
+                g_y[i] = apply(problem.structure, W_adjoint, g_z)
+                g_W += _outer(problem.structure, g_z, y[i])
+                fraction = (step + c[i]) / problem.substeps
+                g_left[..., interval, :] += (1 - fraction) * g_z
+                g_right[..., interval, :] += fraction * g_z
+            g = g + sum(g_y.values())
+    g_h0 = g + g_all[..., 0, :]
+    return (g_W, *_input_gradients(problem, V, left, right, g_left, g_right, wanted[2] or wanted[3]), g_h0)
+
+
+def apply(structure: str, W: Tensor, y: Tensor) -> Tensor:
+    """W y for y (E, batch, m) and the entries of W that belong to its structure."""
+    if structure == "dense":
+        return y @ W.mT
+    own = W[:, :1] * y
+    return own if structure == "diagonal" else own + W[:, 1:] * partners(y)
+
+
+def adjoint_entries(structure: str, W: Tensor) -> Tensor:
+    """The entries of W^T."""
+    if structure == "dense":
+        return W.mT
+    return W if structure == "diagonal" else torch.cat([W[:, :1], partners(W[:, 1:])], 1)
+
+
+def partners(y: Tensor) -> Tensor:
+    """y with the entries of each pair exchanged."""
+    return y.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+
+
+def _outer(structure: str, g: Tensor, y: Tensor) -> Tensor:
+    if structure == "dense":
+        return g.mT @ y
+    own = (g * y).sum(-2, keepdim=True)
+    return own if structure == "diagonal" else torch.cat([own, (g * partners(y)).sum(-2, keepdim=True)], 1)
+
+
+def _drive(problem: Problem, V: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """U x + b at both ends of all intervals, (E, batch, K, m): one product."""
+
+    def along(x: Tensor) -> Tensor:
+        flat = x.flatten(1, 2)
+        return torch.baddbmm(V[:, None, :, -1], flat.expand(V.shape[0], -1, -1), V[..., :-1].mT).unflatten(1, x.shape[1:3])
+
+    if problem.source == "jumps":
+        return along(left), along(right)
+    drive = along(left)
+    return (drive, drive) if problem.source == "hold" else (drive[..., :-1, :], drive[..., 1:, :])
+
+
+def _input_gradients(
+    problem: Problem, V: Tensor, left: Tensor, right: Tensor, g_left: Tensor, g_right: Tensor, wanted: bool
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of V, left and right, from those of the drive."""
+    if problem.source == "samples":
+        nothing = torch.zeros_like(g_left[..., :1, :])
+        pieces = [(left, torch.cat([g_left, nothing], -2) + torch.cat([nothing, g_right], -2))]
+    elif problem.source == "hold":
+        pieces = [(left, g_left + g_right)]
+    else:
+        pieces = [(left, g_left), (right, g_right)]
+    g_V = torch.zeros_like(V)
+    g_x: list[Tensor | None] = [None, None]
+    for index, (x, g) in enumerate(pieces):
+        flat = g.flatten(1, 2)
+        g_V[..., :-1] += flat.mT @ x.flatten(1, 2)
+        g_V[..., -1] += flat.sum(1)
+        if wanted:
+            g_x[index] = (flat @ V[..., :-1]).unflatten(1, x.shape[1:3]).sum_to_size(x.shape)
+    return g_V, g_x[0], g_x[1]
+
+
+def _stages(
+    problem: Problem, W: Tensor, h: Tensor, v_left: Tensor, v_right: Tensor, length: float, step: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Stage states y_i and rates k_i of one step."""
+    sigma = activations.get(problem.activation)
+    dt = length / problem.substeps
+    y: list[Tensor] = []
+    k: list[Tensor] = []
+    for row, c in zip(problem.tableau.A, problem.tableau.c):
+        y.append(h + dt * sum(a * k_j for a, k_j in zip(row, k)) if k else h)
+        drive = torch.lerp(v_left, v_right, (step + c) / problem.substeps)
+        k.append(sigma(apply(problem.structure, W, y[-1]) + drive))
+    return y, k
+
+
+def _advance(problem: Problem, h: Tensor, k: list[Tensor], length: float) -> Tensor:
+    return h + length / problem.substeps * sum(b * k_i for b, k_i in zip(problem.tableau.b, k))

@@ -1,0 +1,193 @@
+"""Fixed-step Runge-Kutta solves with their exact discrete adjoint, the whole solve as one operation."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..fields import VectorField
+from ..paths import Path
+from .base import Solution, Solver, merged_grid
+from .standard_form import Source, Structure, inputs_of, standard_weights
+
+Backend = Literal["auto", "numba", "torch", "triton"]
+BACKENDS: tuple[str, ...] = ("auto", "numba", "torch", "triton")
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """Butcher tableau of an explicit method: y_i = h + D sum_j A_ij k_j at t + c_i D, then h + D sum_i b_i k_i.
+
+    Args:
+        A: below the diagonal, row by row.
+    """
+
+    order: int
+    A: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+
+    @property
+    def c(self) -> tuple[float, ...]:
+        return tuple(sum(row) for row in self.A)
+
+    @property
+    def stages(self) -> int:
+        return len(self.b)
+
+
+# The tableaux of torchdiffeq's methods of the same names; its 'rk4' is Kutta's 3/8 rule. 'bosh3' is the third-order solution of
+# Bogacki and Shampine, Appl. Math. Lett. 2 (1989), which torchdiffeq offers with adaptive steps only.
+TABLEAUX: dict[str, Tableau] = {
+    "euler": Tableau(1, ((),), (1.0,)),
+    "midpoint": Tableau(2, ((), (1 / 2,)), (0.0, 1.0)),
+    "heun2": Tableau(2, ((), (1.0,)), (1 / 2, 1 / 2)),
+    "heun3": Tableau(3, ((), (1 / 3,), (0.0, 2 / 3)), (1 / 4, 0.0, 3 / 4)),
+    "bosh3": Tableau(3, ((), (1 / 2,), (0.0, 3 / 4)), (2 / 9, 1 / 3, 4 / 9)),
+    "rk4": Tableau(4, ((), (1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)), (1 / 8, 3 / 8, 3 / 8, 1 / 8)),
+}
+
+
+@dataclass(frozen=True)
+class Fused(Solver):
+    """`substeps` equal steps of an explicit Runge-Kutta method in each interval of the union of output times and breakpoints.
+
+    The drive U x + b is linear within an interval. Gradients are those of the computed solution (the discrete adjoint), to the
+    weights, x and h0; they differentiate once. The stages are computed again on the way back, interval by interval, so memory
+    grows in time only by the states themselves.
+
+    Supports one layer, of either form, with every activation and every W, on ensembles of any shape.
+
+    Args:
+        method: one of `odernn.solvers.fused.TABLEAUX`.
+        substeps: steps per interval.
+        backend: 'numba' (CPU), 'triton' (GPU, m <= 128), 'torch' (plain tensor operations, anywhere), or 'auto': the first of
+            these that runs on the tensors given and is installed.
+    """
+
+    method: str = "rk4"
+    substeps: int = 1
+    backend: Backend = "auto"
+
+    def __post_init__(self) -> None:
+        if self.method not in TABLEAUX:
+            raise ValueError(f"unknown fused method {self.method!r}: choose one of {', '.join(TABLEAUX)}")
+        if isinstance(self.substeps, bool) or not isinstance(self.substeps, int) or self.substeps < 1:
+            raise ValueError(f"substeps must be a positive integer, got {self.substeps!r}")
+        if self.backend not in BACKENDS:
+            raise ValueError(f"unknown backend {self.backend!r}: choose one of {', '.join(BACKENDS)}")
+
+    @property
+    def order(self) -> int:
+        return TABLEAUX[self.method].order
+
+    @staticmethod
+    def supports(field: VectorField) -> bool:
+        return len(field.layers) == 1
+
+    def solve(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
+        if not self.supports(field):
+            raise ValueError(
+                f"the fused solver takes models of one layer, got {len(field.layers)} layers: choose 'rk4' or 'dopri5' of "
+                "torchdiffeq (TorchDiffEq), or num_layers=1"
+            )
+        path, grid, positions = merged_grid(path, t)
+        weights = standard_weights(field, h0)
+        inputs = inputs_of(path, weights.ensemble)
+        problem = Problem(
+            tableau=TABLEAUX[self.method],
+            substeps=self.substeps,
+            steps=grid.double().diff(),
+            activation=field.activation.name if field.form == "rnn" else "linear",
+            structure=weights.structure,
+            source=inputs.source,
+        )
+        backend = backend_for(self.backend, h0, problem)
+        h = _RungeKutta.apply(problem, backend, weights.W, weights.V, inputs.left, inputs.right, weights.h0)
+        h = h.reshape(*weights.ensemble, *h.shape[1:])
+        if positions.numel() != grid.numel():
+            h = h[..., positions, :]
+        return Solution(t, h, evaluations=problem.tableau.stages * self.substeps * problem.steps.numel())
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a backend integrates, but for the tensors: dh/dt = sigma(W h + V [x, 1]).
+
+    A backend is a module with `forward(problem, W, V, left, right, h0) -> h` and `backward(problem, W, V, left, right, h, g, wanted)`,
+    which gives the gradients of (W, V, left, right, h0), or None where `wanted` is false. Shapes:
+
+        W: (E, m, m); its diagonal (E, 1, m); or for pairs (E, 2, m): what multiplies an entry, and what its partner.
+        V: (E, m, d + 1), [U b].
+        left, right: (1 or E, batch, times, d), x at both ends of the intervals: times = K for 'jumps'; 'hold': the same tensor
+            twice; 'samples': the same tensor twice, times = K + 1, interval k from its k-th to its next.
+        h, g: (E, batch, K + 1, m).
+    """
+
+    tableau: Tableau
+    substeps: int
+    steps: Tensor
+    activation: str
+    structure: Structure
+    source: Source
+
+
+class _RungeKutta(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, problem: Problem, backend: ModuleType, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor
+    ) -> Tensor:
+        h = backend.forward(problem, W, V, left, right, h0)
+        ctx.problem, ctx.backend = problem, backend
+        ctx.save_for_backward(W, V, left, right, h)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        return None, None, *ctx.backend.backward(ctx.problem, *ctx.saved_tensors, g, ctx.needs_input_grad[2:])
+
+
+def backend_for(name: str, like: Tensor, problem: Problem | None = None) -> ModuleType:
+    """The module of a backend, for tensors like this one.
+
+    Raises:
+        ValueError: a backend that is not installed or does not run there.
+    """
+    device, dtype = like.device.type, like.dtype
+    if name == "auto":
+        if device == "cpu" and dtype in (torch.float32, torch.float64):
+            name = "numba" if _installed("numba") else "torch"
+            if name == "torch":
+                _say_once("numba is not installed: the fused solver runs as plain torch operations, some 20 times slower (pip install numba)")
+        elif device == "cuda" and _installed("triton") and like.shape[-1] <= 128:
+            name = "triton"
+        else:
+            name = "torch"
+    elif name != "torch" and not _installed(name):
+        raise ValueError(f"backend {name!r} needs the package {name}: pip install {name}, or choose backend 'torch'")
+    elif name == "numba" and device != "cpu":
+        raise ValueError(f"backend 'numba' runs on the CPU, got tensors on {device}: choose 'triton' or 'torch'")
+    return importlib.import_module(f".{_MODULES[name]}", __package__)
+
+
+_MODULES = {"numba": "_numba_backend", "torch": "_torch_backend", "triton": "_triton_backend"}
+
+
+@cache
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+@cache
+def _say_once(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=5)
