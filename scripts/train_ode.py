@@ -113,11 +113,11 @@ def prepare(arguments: dict[str, Any]) -> tuple[Experiment, RunDirectory]:
         if unexpected or overwrite:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in unexpected or ["overwrite"])
             raise ValueError(f"--resume goes on with the settings of its run, got {names} as well: leave them out")
-        config = run_directory.config()
-        config["experiment"]["training"] |= arguments
-        experiment = Experiment(ExperimentConfig.from_dict(config["experiment"]))
+        settings = run_directory.config()
+        settings["experiment"]["training"] |= arguments
+        experiment = Experiment(ExperimentConfig.from_dict(settings["experiment"]))
         experiment.resume(run_directory)
-        run_directory.write_config(config)
+        run_directory.write_config(settings)
         return experiment, run_directory
     out = arguments.pop("out", None)
     of_training = set(TrainingConfig.__dataclass_fields__) - {"seed"}
@@ -161,8 +161,8 @@ def draw(experiment: Experiment, path: Path) -> None:
     if experiment.trainer.history:
         plot_training(experiment.trainer.history, path / "training.png")
     t = experiment.t
-    M = memory_function(experiment.model, t)
-    plot_memory(M, path / "memory.png", target=(t, memory_function(experiment.target, t).values))
+    M, rho = (memory_function(system, t, amplitudes=(1.0,)) for system in (experiment.model, experiment.target))
+    plot_memory(M, path / "memory.png", target=(rho.times, rho.values))
 
 
 if __name__ == "__main__":

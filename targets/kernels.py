@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -393,6 +394,7 @@ def _module(location: str) -> ModuleType:
         assert specification is not None  # always so for an existing .py file
         assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)
+        sys.modules[path.stem] = module  # dataclasses look their module up there while it is being executed
         load_module: Callable[[], Any] = partial(specification.loader.exec_module, module)
     else:
         load_module = partial(importlib.import_module, location)

@@ -1,0 +1,139 @@
+"""Linear memory capacity: how much of each past input a linear readout can recover from the state."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odernn import SequenceModel
+from odernn.models import ContinuousModel, DiscreteModel
+from odernn.paths import hold
+from targets import TeacherFunctional
+
+from .systems import sample_index, sequence_map
+
+# Independent sequences that share the samples: they run side by side.
+_SEQUENCES = 16
+# Directions of the state that hold less than this part of its largest variation are rounding.
+_RANK = {torch.float64: 1e-12, torch.float32: 1e-5}
+# States to regress on: this many, or this many for each coefficient.
+_SAMPLES, _SAMPLES_EACH = 4000, 10
+
+
+@dataclass(frozen=True)
+class MemoryCapacity:
+    """MC_k for each delay.
+
+    Args:
+        delays: (time,).
+        values: MC_k, in [0, 1] for each input channel and summed over them, (time,); corrected for chance, so a nonlinear
+            system's scatter round 0 where nothing is left.
+        total: the sum over every delay up to the largest: at most the rank, and equal to it for a linear system once the delays
+            reach far.
+        rank: linearly independent directions of the state that vary.
+        samples: states that were regressed on.
+    """
+
+    delays: Tensor
+    values: Tensor
+    total: float
+    rank: int
+    samples: int
+
+
+@torch.no_grad()
+def memory_capacity(
+    system: Any,
+    times: Any,
+    *,
+    amplitude: float = 1.0,
+    warmup: float | None = None,
+    samples: int | None = None,
+    dt: float | None = None,
+    input_size: int | None = None,
+    seed: int = 0,
+) -> MemoryCapacity:
+    """Jaeger's linear memory capacity
+
+        MC_k = max_w corr^2(u(n - k), w^T h(n)) = s^2 g_k^T C^-1 g_k,    MC = sum_k MC_k
+
+    under independent inputs u, uniform in [-amplitude, amplitude] (variance s^2) and held for dt each. Delay 0 is the last input
+    that h(n) has felt. Here h(n) = sum_k g_k u(n - k) + rest by least squares, and C = s^2 sum_k g_k g_k^T + cov(rest): the known
+    covariance of the inputs takes the place of its estimate, so a linear system scores its rank with no sampling error.
+
+    Args:
+        system: a model of `odernn` (its state is regressed on), or what else `memory_function` takes (its outputs are: give a
+            module that shows its state).
+        times: (time,), delays >= 0, multiples of dt.
+        amplitude: of the inputs.
+        warmup: time left out at the start; None for the largest delay.
+        samples: states to regress on; None for 4000, or 10 for each coefficient if these are more.
+        dt: time of one input; None for the smallest step of `times`.
+        input_size: d of a callable that does not tell.
+        seed: of the inputs.
+
+    Raises:
+        ValueError: times, sizes or a system that do not fit.
+
+    Source: H. Jaeger, Short term memory in echo state networks, GMD Report 152 (2001).
+    """
+    times = torch.as_tensor(times)
+    times = times if times.is_floating_point() else times.double()
+    if times.ndim != 1 or times.numel() == 0 or not (times.diff() > 0).all() or not times[0] >= 0:
+        raise ValueError("times must be (time,), delays >= 0 that increase: sort them and drop doubles")
+    if not 0 < amplitude < math.inf:
+        raise ValueError(f"amplitude must be a positive number, got {amplitude!r}")
+    dt, delays = sample_index(times, dt)
+    if isinstance(system, TeacherFunctional) and isinstance(system.module, SequenceModel):
+        system = system.module
+    run = _States(system, dt) if isinstance(system, SequenceModel) else sequence_map(system, times, dt, input_size)
+    reach = int(delays[-1]) + 1
+    coefficients = 1 + reach * run.input_size
+    wanted = max(_SAMPLES, _SAMPLES_EACH * coefficients) if samples is None else samples
+    if wanted < 2 * coefficients:
+        raise ValueError(f"samples = {wanted} are too few for {coefficients} coefficients: give at least {2 * coefficients}")
+    left_out = max(reach - 1, 0 if warmup is None else round(warmup / dt))
+    length = left_out + -(-wanted // _SEQUENCES)
+    generator = torch.Generator().manual_seed(seed)
+    u = 2 * torch.rand(_SEQUENCES, length, run.input_size, generator=generator, dtype=torch.float64) - 1
+    u = u.to(run.device, run.dtype)
+    h = run(amplitude * u)[:, left_out:].flatten(0, 1)
+    past = [u[:, left_out - k : length - k].flatten(0, 1) for k in range(reach)]
+    X = torch.cat([*past, torch.ones_like(h[:, :1])], -1)
+    G = torch.linalg.lstsq(X, h).solution
+    rest = h - X @ G
+    freedom = h.shape[0] - X.shape[1]
+    # rows whose Gram matrix is C: the standard deviation of a uniform input is 1 / sqrt(3) of its bound
+    noise = torch.linalg.qr(rest, mode="r").R / math.sqrt(freedom)
+    rows = torch.cat([G[:-1] / math.sqrt(3), noise])
+    left, size, _ = torch.linalg.svd(rows, full_matrices=False)
+    rank = int((size > _RANK.get(h.dtype, 1e-5) * size[0]).sum()) if size[0] > 0 else 0
+    leverage = left[:, :rank].square().sum(-1)
+    # what a coefficient that is zero scores by chance
+    chance = leverage[G.shape[0] - 1 :].sum() / h.shape[0]
+    every = (leverage[: G.shape[0] - 1] - chance).unflatten(0, (reach, run.input_size)).sum(-1)
+    return MemoryCapacity(times, every[delays.to(every.device)], float(every.sum()), rank, h.shape[0])
+
+
+class _States:
+    """h(n) of a model, (sequence, time, size): the state once it has felt u(n)."""
+
+    def __init__(self, model: SequenceModel, dt: float) -> None:
+        if model.ensemble:
+            raise ValueError(f"the model is an ensemble of shape {model.ensemble}: give one member at a time")
+        self._model, self._dt = model, dt
+        self.input_size, self.dtype, self.device = model.input_size, model.c.dtype, model.c.device
+
+    def __call__(self, u: Tensor) -> Tensor:
+        model = self._model
+        t = self._dt * torch.arange(u.shape[1] + 1, dtype=u.dtype, device=u.device)
+        # the sample after the last is never felt
+        u = torch.cat([u, torch.zeros_like(u[:, :1])], 1)
+        if isinstance(model, ContinuousModel):
+            return model.solve(hold(t, u), t).h[:, 1:]
+        assert isinstance(model, DiscreteModel)  # there is no third kind
+        return model.respond(u, t).solution.h[:, 1:]

@@ -1,0 +1,343 @@
+"""The memory function of any system, M(H)(t) = sup_{x != 0} |d/dt H_t(u^x)| / |x|_inf ([IA] Def 3.1)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odernn import Solver
+
+from .systems import PROBES, Answer, Probe, ProbedSystem, probed
+
+# The unit of the models' inputs, and one small enough for the linear regime of the usual activations: the supremum over x != 0
+# contains both.
+AMPLITUDES = (0.1, 1.0)
+# Up to this many input channels every sign vector is a start of the search: 2^6 = 64.
+_ALL_SIGNS = 6
+# Beyond that, this many random ones; and in either case a few points inside the faces.
+_RANDOM_SIGNS = 64
+_FACE_STARTS = 8
+# The ascent runs towards this many times, from the best this many starts at each.
+_ASCENT_TIMES = 8
+_ASCENT_STARTS = 3
+# Step length of the ascent, in units of the amplitude, and how it grows after success and shrinks after failure.
+_STEP, _GROW, _SHRINK = 0.5, 1.5, 0.3
+# For a vector output of a linear system all sign vectors are tried up to this d; a fixed-point iteration goes on from there.
+_ALL_SIGNS_LINEAR = 12
+# A response less than this times its own numerical error may not displace one with a smaller error.
+_TRUSTED = 10.0
+
+
+@dataclass(frozen=True)
+class MemoryFunction:
+    """M(t) with what it rests on.
+
+    Args:
+        times: (time,).
+        values: M, (*ensemble, time).
+        maximizer: the x that attains it at each time, (*ensemble, time, d).
+        floor: (*ensemble,), the level below which rounding (or the tolerance of the solver) rules: `fit_decay` and pictures
+            stop there.
+        probe: "heaviside", "impulse" or "reversed".
+        system: what it belongs to, for legends.
+        sequences: input sequences that the system was run on.
+    """
+
+    times: Tensor
+    values: Tensor
+    maximizer: Tensor
+    floor: Tensor
+    probe: Probe
+    system: str
+    sequences: int
+
+    @property
+    def above_floor(self) -> Tensor:
+        """Where M may be trusted, (*ensemble, time)."""
+        return self.values > self.floor.unsqueeze(-1)
+
+    def __getitem__(self, member: int | tuple[int, ...]) -> MemoryFunction:
+        """One member of an ensemble."""
+        if self.values.ndim == 1:
+            raise IndexError("this memory function belongs to one system, not to an ensemble")
+        return replace(self, values=self.values[member], maximizer=self.maximizer[member], floor=self.floor[member])
+
+
+def memory_function(
+    system: Any,
+    times: Any,
+    *,
+    probe: Probe = "heaviside",
+    amplitudes: Sequence[float] = AMPLITUDES,
+    directions: Tensor | None = None,
+    warmup: float = 0.0,
+    hold: float | None = None,
+    solver: Solver | None = None,
+    dt: float | None = None,
+    input_size: int | None = None,
+    ascent_steps: int = 15,
+    seed: int = 0,
+) -> MemoryFunction:
+    """The memory function
+
+        heaviside  M(t) = sup_{x != 0} |d/dt H_t(u^x)| / |x|_inf,   u^x_t = x for t >= 0
+        impulse    M(t) = sup_{x != 0} |H_t(i^x)| / |x|_inf,        i^x: x at t = 0 only
+        reversed   M(t) = sup_{x != 0} |d/dt H_t(r^x)| / |x|_inf,   r^x_t = x for t < 0
+
+    with |.| of an output vector its Euclidean norm and H_t(x) the response less the zero-input response. All three are |rho(t)|_1
+    for a linear functional; what they mean for each kind of nonlinear system is written in `analysis.systems`.
+
+    The supremum is exact for linear systems of one output (sum of |rho_j|, attained at a sign vector). For others it runs over
+    `amplitudes` and over directions: +-1 for d = 1; for d > 1 all sign vectors (d <= 6) or random ones, points of the faces, and
+    projected gradient ascent on the sphere |x|_inf = amplitude from the best of these. It is a lower bound, never below the
+    best start.
+
+    Args:
+        system: a model of `odernn` (with leading ensemble axes or none), a functional of `targets`, torch.nn.RNN / GRU / LSTM,
+            torch.nn.TransformerEncoder (given its causal mask), or any callable on (batch, time, channel) that returns a tensor
+            (batch, time, output) or a tuple that begins with one. Modules run in evaluation mode, and are left as they were.
+        times: (time,) increasing; M = 0 before t = 0, where the probe sets in. Multiples of `dt` for sampled systems.
+        amplitudes: values of |x|_inf > 0. Ignored for linear systems.
+        directions: (n, d), the only x / |x|_inf to try, in place of the search; None for the search.
+        warmup: time for which the system runs without input before the probe.
+        hold: time for which the reversed probe holds x before t = 0; None: until the system has settled.
+        solver: of the continuous models; None for `Exact` where it applies, else dopri5 at rtol 1e-10, atol 1e-12 (in float64).
+        dt: time of one sample of a sampled system; None for the smallest step of `times`.
+        input_size: d of a callable that does not tell; 1 by default.
+        ascent_steps: of the gradient ascent (d > 1, nonlinear); 0 for none.
+        seed: of the random starts.
+
+    Raises:
+        ValueError: an unknown probe, times or amplitudes that make no sense, a system without a memory function (with the
+            reason).
+        DivergedSolve: an adaptive solver gave up.
+
+    Source: [IA] Def 3.1, Eq 4, App F and G.
+    """
+    if probe not in PROBES:
+        raise ValueError(f"unknown probe {probe!r}: choose one of {', '.join(PROBES)}")
+    times = _checked_times(times)
+    levels = [float(a) for a in amplitudes]
+    if not levels or not all(0 < a < math.inf for a in levels):
+        raise ValueError(f"amplitudes must be positive numbers, got {amplitudes!r}")
+    if not 0 <= warmup < math.inf:
+        raise ValueError(f"warmup must be a time >= 0, got {warmup!r}")
+    if hold is not None and not 0 < hold < math.inf:
+        raise ValueError(f"hold must be a time > 0, got {hold!r}")
+
+    def ask(at: Tensor) -> ProbedSystem:
+        return probed(system, at, warmup=warmup, hold=hold, solver=solver, dt=spacing, input_size=input_size)
+
+    spacing = dt
+    adapter = ask(times)
+    spacing = adapter.dt
+    if directions is not None:
+        directions = _checked_directions(directions, adapter)
+    if adapter.linear and directions is None:
+        found = _linear_supremum(adapter, probe)
+    else:
+        found = _supremum(adapter, ask, times, probe, levels, directions, ascent_steps, torch.Generator().manual_seed(seed))
+    return MemoryFunction(times, found.values, found.maximizer, found.floor, probe, adapter.name, found.sequences)
+
+
+def _checked_times(times: Any) -> Tensor:
+    times = torch.as_tensor(times)
+    if not times.is_floating_point():
+        times = times.double()
+    if times.ndim != 1 or times.numel() == 0:
+        raise ValueError(f"times must be (time,) with at least one time, got shape {tuple(times.shape)}")
+    if not torch.isfinite(times).all() or not (times.diff() > 0).all():
+        raise ValueError("times must be finite and increase: sort them and drop doubles")
+    if not times[-1] >= 0:
+        raise ValueError(f"all times lie before 0, where the probe sets in (the last is {float(times[-1]):g}): give times >= 0")
+    return times.detach()
+
+
+def _checked_directions(directions: Tensor, system: ProbedSystem) -> Tensor:
+    directions = torch.as_tensor(directions, dtype=system.dtype, device=system.device)
+    if directions.ndim != 2 or directions.shape[0] == 0 or directions.shape[1] != system.input_size:
+        raise ValueError(f"directions must be (n, {system.input_size}) for this system, got {tuple(directions.shape)}")
+    size = directions.abs().amax(-1, keepdim=True)
+    if not (torch.isfinite(directions).all() and (size > 0).all()):
+        raise ValueError("directions must be finite and not 0: x = 0 is no probe")
+    return directions / size
+
+
+@dataclass(frozen=True)
+class _Supremum:
+    values: Tensor
+    maximizer: Tensor
+    floor: Tensor
+    sequences: int
+
+
+# --- linear systems ----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _linear_supremum(system: ProbedSystem, probe: Probe) -> _Supremum:
+    """max over sign vectors of |R(t) x|_2, with R(t) = (rho_1(t), ..., rho_d(t)) of shape (output, d): the maximum of a convex
+    function over a cube is at a corner. One output: x = sign(rho), |rho|_1."""
+    d = system.input_size
+    basis = torch.eye(d, dtype=system.dtype, device=system.device).expand(*system.ensemble, d, d)
+    response = system.respond(basis, probe)
+    R = response.rates.movedim(-3, -1)  # (*ensemble, time, output, d)
+    if R.shape[-2] == 1:
+        x = _signs(R.squeeze(-2))
+    elif d <= _ALL_SIGNS_LINEAR:
+        # x and -x do the same
+        corners = torch.tensor([(1.0, *rest) for rest in itertools.product((1.0, -1.0), repeat=d - 1)]).to(R)
+        best = torch.linalg.vector_norm(R @ corners.mT, dim=-2).argmax(-1)
+        x = corners[best]
+    else:
+        x = _corner_iteration(R)
+    # the sum of |rho_j| itself where that is what |R x| is, free of the rounding of a product
+    values = R.abs().sum((-2, -1)) if R.shape[-2] == 1 else torch.linalg.vector_norm(R @ x.unsqueeze(-1), dim=(-2, -1))
+    return _Supremum(values, x, response.error.sum(-1), response.sequences)
+
+
+def _signs(v: Tensor) -> Tensor:
+    return torch.where(v < 0, -torch.ones_like(v), torch.ones_like(v))
+
+
+def _corner_iteration(R: Tensor) -> Tensor:
+    """x <- sign(R^T R x), which never lowers |R x|_2, from the signs of every row of R and of its leading singular vector."""
+    leading = torch.linalg.svd(R.nan_to_num(), full_matrices=False).Vh[..., :1, :]
+    x = _signs(torch.cat([R, leading], -2)).mT  # (*ensemble, time, d, starts)
+    while True:
+        following = _signs(R.mT @ (R @ x))
+        gain = torch.linalg.vector_norm(R @ following, dim=-2) > torch.linalg.vector_norm(R @ x, dim=-2)
+        if not gain.any():
+            break
+        x = torch.where(gain.unsqueeze(-2), following, x)
+    best = torch.linalg.vector_norm(R @ x, dim=-2).argmax(-1)
+    return x.gather(-1, best[..., None, None].expand(*x.shape[:-1], 1)).squeeze(-1)
+
+
+# --- nonlinear systems -------------------------------------------------------------------------------------
+
+
+def _supremum(
+    system: ProbedSystem,
+    ask: Callable[[Tensor], ProbedSystem],
+    times: Tensor,
+    probe: Probe,
+    amplitudes: list[float],
+    directions: Tensor | None,
+    ascent_steps: int,
+    generator: torch.Generator,
+) -> _Supremum:
+    starts = _starts(system, generator) if directions is None else directions
+    x = torch.cat([amplitude * starts for amplitude in amplitudes])
+    x = x.expand(*system.ensemble, *x.shape)
+    with torch.no_grad():
+        response = system.respond(x, probe)
+    candidates, values, error = x, _ratio(response, x), response.error / _size(x)
+    sequences = response.sequences
+    if directions is None and system.input_size > 1 and ascent_steps > 0:
+        climbed, cost = _ascend(ask, times, probe, candidates, values, error, ascent_steps, generator)
+        with torch.no_grad():
+            response = system.respond(climbed, probe)
+        candidates = torch.cat([candidates, climbed], -2)
+        values = torch.cat([values, _ratio(response, climbed)], -2)
+        error = torch.cat([error, response.error / _size(climbed)], -1)
+        sequences += cost + response.sequences
+    # small amplitudes have the larger rounding error: where their response drowns in it they do not count
+    floor, clean = error.min(-1)
+    trusted = values > _TRUSTED * error.unsqueeze(-1)
+    trusted.scatter_(-2, clean[..., None, None].expand(*clean.shape, 1, values.shape[-1]), True)
+    values, best = values.masked_fill(~trusted, -math.inf).max(-2)
+    maximizer = candidates.gather(-2, best.unsqueeze(-1).expand(*best.shape, candidates.shape[-1]))
+    return _Supremum(values, maximizer, floor, sequences)
+
+
+def _size(x: Tensor) -> Tensor:
+    return x.abs().amax(-1)
+
+
+def _ratio(response: Answer, x: Tensor) -> Tensor:
+    """|answer| / |x|_inf, (*ensemble, batch, time); what overflowed counts as infinite."""
+    norm = torch.linalg.vector_norm(response.rates, dim=-1)
+    return (norm / _size(x).unsqueeze(-1)).nan_to_num(nan=math.inf, posinf=math.inf)
+
+
+def _starts(system: ProbedSystem, generator: torch.Generator) -> Tensor:
+    """Points of the unit max-norm sphere, (n, d)."""
+    d = system.input_size
+    if d <= _ALL_SIGNS:
+        signs = torch.tensor(list(itertools.product((1.0, -1.0), repeat=d)), dtype=torch.float64)
+    else:
+        signs = 2.0 * torch.randint(0, 2, (_RANDOM_SIGNS, d), generator=generator).double() - 1
+        signs = torch.cat([torch.ones(1, d, dtype=torch.float64), signs])
+    if d > 1:
+        faces = 2 * torch.rand(_FACE_STARTS, d, generator=generator, dtype=torch.float64) - 1
+        signs = torch.cat([signs, faces / faces.abs().amax(-1, keepdim=True)])
+    return signs.to(system.device, system.dtype)
+
+
+def _ascend(
+    ask: Callable[[Tensor], ProbedSystem],
+    times: Tensor,
+    probe: Probe,
+    x: Tensor,
+    values: Tensor,
+    error: Tensor,
+    steps: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, int]:
+    """Projected gradient ascent of |answer at t| / |x| on the sphere |x|_inf = amplitude, from the best starts at a few times t.
+
+    Every row climbs towards one time and moves only where it gains. A system without gradients (numpy inside) is climbed by
+    random steps instead.
+
+    Returns:
+        Where the rows came to, (*ensemble, rows, d), and the number of sequences run.
+    """
+    finite = values.isfinite() & (values > _TRUSTED * error.unsqueeze(-1))
+    usable = finite.flatten(0, -2).any(0).nonzero().squeeze(-1)
+    if usable.numel() == 0:
+        return x[..., :1, :], 0
+    picks = torch.linspace(0, usable.numel() - 1, min(_ASCENT_TIMES, usable.numel()), device=usable.device)
+    goals = usable[picks.round().long()]  # (goals,)
+    best = values.masked_fill(~finite, -math.inf)[..., goals].topk(min(_ASCENT_STARTS, x.shape[-2]), dim=-2).indices
+    rows = best.flatten(-2)  # (*ensemble, starts * goals)
+    x = x.gather(-2, rows.unsqueeze(-1).expand(*rows.shape, x.shape[-1]))
+    amplitude = _size(x).unsqueeze(-1)
+    sequences = 0
+    # only these times are looked at on the way
+    system = ask(times[goals.to(times.device)])
+    goal = torch.arange(goals.numel(), device=goals.device).repeat(best.shape[-2])
+
+    def evaluate(point: Tensor) -> tuple[Tensor, Tensor, bool]:
+        nonlocal sequences
+        with torch.enable_grad():
+            point = point.detach().requires_grad_()
+            response = system.respond(point, probe, fast=True)
+            sequences += response.sequences
+            value = _ratio(response, point).gather(-1, goal.expand(point.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+            if value.requires_grad:
+                (gradient,) = torch.autograd.grad(value.sum(), point)
+            else:
+                gradient = torch.randn(point.shape, generator=generator, dtype=torch.float64).to(point)
+        return value.detach(), gradient.nan_to_num(0.0, 0.0, 0.0), value.requires_grad
+
+    value, gradient, exact = evaluate(x)
+    step = torch.full_like(amplitude, _STEP)
+    for _ in range(steps):
+        uphill = gradient / _size(gradient).unsqueeze(-1).clamp(min=torch.finfo(x.dtype).tiny)
+        trial = (x + step * amplitude * uphill).clamp(-amplitude, amplitude)
+        trial = trial * (amplitude / _size(trial).unsqueeze(-1).clamp(min=torch.finfo(x.dtype).tiny))
+        trial_value, trial_gradient, _ = evaluate(trial)
+        gained = (trial_value > value).unsqueeze(-1)
+        x = torch.where(gained, trial, x)
+        # a random direction that failed is not tried again
+        gradient = torch.where(gained, trial_gradient, gradient) if exact else trial_gradient
+        value = torch.maximum(value, trial_value)
+        step = torch.where(gained, _GROW * step, _SHRINK * step)
+    return x.detach(), sequences

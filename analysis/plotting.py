@@ -1,0 +1,263 @@
+"""One house style for every picture of the project, and the pictures of a training run and of a memory function.
+
+Pictures are drawn on `matplotlib.figure.Figure` without pyplot: no global state, no window, the same file wherever it is drawn.
+A picture of one's own:
+
+    with picture("decay.png", columns=2) as (figure, (left, right)):
+        left.plot(times, values)
+        label(left, x="time t", y="M(t)")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from .decay import DecayFit
+    from .memory import MemoryFunction
+
+Array = NDArray[np.float64]
+
+# The colours of Okabe and Ito (2008), told apart by readers with any colour vision; their yellow is too pale for a line on white.
+BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"
+PALETTE = (BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE, BLACK)
+GREY = "#888888"
+
+# Inches: two panels side by side fill a text width of 7 inches, so that the letters come out as large as they are set.
+PANEL_WIDTH, PANEL_HEIGHT = 3.5, 2.8
+STYLE: dict[str, Any] = {
+    "figure.dpi": 200,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "mathtext.fontset": "dejavusans",
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 3.5,
+    "legend.frameon": True,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
+    "legend.borderpad": 0.25,
+    "legend.handlelength": 1.8,
+    "image.cmap": "viridis",
+    "svg.hashsalt": "odernn",
+}
+# The part of viridis that still stands out on white.
+_SHADES = (0.0, 0.8)
+# A logarithmic axis that spans more than this many decades says nothing about the upper ones.
+_DECADES = 18.0
+# Points at which the line of a fitted law is drawn.
+_LINE_POINTS = 200
+# Standard errors either side of a fitted law: 95 %.
+_BAND = 1.96
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Everything drawn and saved inside is in the project's style."""
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type, unused-ignore]
+        yield
+
+
+@contextmanager
+def picture(
+    path: str | os.PathLike[str], *, rows: int = 1, columns: int = 1, width: float | None = None, height: float | None = None
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of rows x columns panels in house style, written to `path` on leaving; nothing is written if drawing fails.
+
+    Args:
+        path: file to write; its ending gives the format (.png, .pdf, .svg). Its directory must exist.
+        rows, columns: panels.
+        width, height: of the whole figure, inches; by default PANEL_WIDTH x PANEL_HEIGHT a panel.
+
+    Returns:
+        The figure and its axes, row by row.
+    """
+    with house_style():
+        figure = Figure(figsize=(width or PANEL_WIDTH * columns, height or PANEL_HEIGHT * rows))
+        FigureCanvasAgg(figure)
+        yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+        save(figure, path)
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure in one move: a reader sees the old file or the new one, never a part."""
+    target = Path(path)
+    # the process id keeps two writers apart, and the ending tells matplotlib the format
+    part = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        with house_style():
+            figure.savefig(part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def label(axes: Axes, *, x: str, y: str, title: str | None = None) -> None:
+    """Names the axes, with units where there are any; a title only where several panels need telling apart."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if title is not None:
+        axes.set_title(title)
+
+
+def shades(count: int) -> list[tuple[float, float, float, float]]:
+    """`count` colours of an ordered family (widths, amplitudes), from dark to light."""
+    return [tuple(map(float, mpl.colormaps["viridis"](s))) for s in np.linspace(*_SHADES, max(count, 1))]  # type: ignore[misc]
+
+
+def log_limits(axes: Axes, values: Sequence[ArrayLike], floor: float | None = None) -> None:
+    """A logarithmic y axis that shows every positive value, but at most 18 decades below the largest, and stops below `floor`;
+    a linear one where there is none."""
+    finite = np.concatenate([np.ravel(np.asarray(v, dtype=float)) for v in values])
+    finite = finite[np.isfinite(finite) & (finite > 0)]
+    if finite.size == 0:  # nothing that a logarithm could show
+        axes.set_ylim(0, 1)
+        return
+    axes.set_yscale("log", nonpositive="mask")
+    top, bottom = float(finite.max()), float(finite.min())
+    bottom = max(bottom, top * 10**-_DECADES, 0.1 * floor if floor else 0.0)
+    # at least a decade, so that the axis has a labelled tick
+    axes.set_ylim(min(bottom / 1.5, top / 5), top * 2)
+
+
+# --- training ----------------------------------------------------------------------------------------------
+
+_LOSS_LABELS = {"loss": "training loss", "validation_relative_l2": "validation error, relative $L_2$"}
+
+
+def plot_training(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], *, title: str | None = None) -> None:
+    """The losses of a run against the epoch, on a logarithmic axis, with the best validation marked.
+
+    Args:
+        history: one row per epoch, as in metrics.csv: "epoch" (counted from 1 where left out) and what is drawn, every entry
+            whose name ends in "loss" or begins with "validation". None and NaN are left out of the curve.
+        path: file to write.
+
+    Raises:
+        ValueError: no rows, or none with a loss.
+    """
+    names = list(dict.fromkeys(name for row in history for name in row if name.endswith("loss") or name.startswith("validation")))
+    if not names:
+        found = ", ".join(history[0]) if history else "no rows"
+        raise ValueError(
+            f"no entry of the history ends in 'loss' or begins with 'validation' (found: {found}): give rows like "
+            "{'epoch': 1, 'loss': 0.5}"
+        )
+    epochs = np.array([float(row.get("epoch", k + 1)) for k, row in enumerate(history)])
+    curves: dict[str, Array] = {}
+    for name in names:
+        values = (row.get(name) for row in history)
+        curves[name] = np.array([np.nan if value is None else float(value) for value in values])
+    with picture(path) as (_, (axes,)):
+        for name, losses in curves.items():
+            shown = np.isfinite(losses)
+            style = "--" if name.startswith("validation") else "-"
+            lone: dict[str, Any] = {"marker": "o"} if shown.sum() < 2 else {}
+            axes.plot(epochs[shown], losses[shown], style, label=_LOSS_LABELS.get(name, name.replace("_", " ")), **lone)
+        best = next((name for name in names if name.startswith("validation") and np.isfinite(curves[name]).any()), None)
+        if best is not None:
+            k = int(np.nanargmin(curves[best]))
+            lowest = curves[best][k]
+            axes.plot(epochs[k], lowest, "o", color=BLACK, label=f"best: {lowest:.2g} at epoch {epochs[k]:g}", zorder=3)
+        log_limits(axes, list(curves.values()))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        label(axes, x="epoch", y="loss" if all(name.endswith("loss") for name in names) else "loss, error", title=title)
+        axes.legend()
+
+
+# --- memory ------------------------------------------------------------------------------------------------
+
+_PROBE_LABELS = {
+    "heaviside": r"$\sup_x\,|\frac{d}{dt}H_t(u^x)|\,/\,|x|_\infty$",
+    "impulse": r"$\sup_x\,|H_t(i^x)|\,/\,|x|_\infty$",
+    "reversed": r"$\sup_x\,|\frac{d}{dt}H_t(r^x)|\,/\,|x|_\infty$",
+}
+
+
+def plot_memory(
+    M: MemoryFunction,
+    path: str | os.PathLike[str],
+    *,
+    target: tuple[ArrayLike, ArrayLike] | None = None,
+    fit: DecayFit | None = None,
+    title: str | None = None,
+) -> None:
+    """A memory function on a semilogarithmic panel, where an exponential law is straight, and a doubly logarithmic one, where a
+    power law is; with the target's, and the fitted law with its 95 % band over the window it holds on.
+
+    Args:
+        M: what `memory_function` gave.
+        path: file to write.
+        target: (times, values) of the target's memory function |rho(t)|_1.
+        fit: what `fit_decay(M)` gave.
+    """
+    times, values, floor = _array(M.times), _array(M.values), float(M.floor)
+    curves: list[tuple[Array, Array, str, dict[str, Any]]] = []
+    if target is not None:
+        curves.append((_array(target[0]), _array(target[1]), "target", {"color": GREY, "lw": 3.0, "alpha": 0.6}))
+    curves.append((times, values, M.system, {"color": BLUE}))
+    with picture(path, columns=2) as (figure, panels):
+        for axes, logarithmic in zip(panels, (False, True)):
+            for t, y, name, style in curves:
+                shown = np.isfinite(y) & (y > 0) & ((t > 0) | (not logarithmic))
+                axes.plot(t[shown], y[shown], label=name, **style)
+            if fit is not None:
+                _draw_fit(axes, fit, times, logarithmic)
+            log_limits(axes, [line.get_ydata() for line in axes.get_lines()], floor)
+            if floor > axes.get_ylim()[0]:
+                axes.axhspan(axes.get_ylim()[0], floor, color=GREY, alpha=0.2, lw=0, label="below the numerical floor")
+            if logarithmic and (times > 0).any():
+                axes.set_xscale("log")
+                axes.set_xlim(0.9 * times[times > 0].min(), 1.1 * times.max())
+            label(axes, x="time $t$" + (" (logarithmic)" if logarithmic else ""), y="$M(t)$ = " + _PROBE_LABELS[M.probe])
+        panels[1].set_ylabel("$M(t)$")
+        handles, names = panels[0].get_legend_handles_labels()
+        # one legend for both panels, outside, where it hides no curve
+        figure.legend(handles, names, loc="outside lower center", ncols=2)
+        if title is not None:
+            figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+
+
+def _draw_fit(axes: Axes, fit: DecayFit, times: Array, logarithmic: bool) -> None:
+    first, last = fit.window
+    if fit.law == "undecided" or not last > first:
+        return
+    if logarithmic:
+        # no earlier than there are data to compare with
+        first = max(first, float(times[times > 0].min(initial=last)))
+    t = (np.geomspace if logarithmic else np.linspace)(first, last, _LINE_POINTS)
+    low, high = fit.band(t, _BAND)
+    axes.fill_between(t, low, high, color=VERMILION, alpha=0.25, lw=0)
+    axes.plot(t, fit.predict(t), "--", color=VERMILION, label=f"{fit.describe()} on [{fit.window[0]:.3g}, {fit.window[1]:.3g}]")
+
+
+def _array(values: Any) -> Array:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    return np.asarray(values, dtype=np.float64)

@@ -1,0 +1,261 @@
+"""The memory function of a trained run, of a torch module, or of any callable on sequences, with the law it decays by.
+
+python scripts/extract_memory.py runs/DIR
+python scripts/extract_memory.py torch.nn.LSTM --layers 2 --hidden-size 64
+python scripts/extract_memory.py package.module:model
+python scripts/extract_memory.py path/to/file.py:function --input-size 3
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+import inspect
+import io
+import json
+import math
+import os
+import sys
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from command_line import Parser, run
+
+from analysis.decay import DecayFit, fit_decay
+from analysis.memory import AMPLITUDES, MemoryFunction, memory_function
+from analysis.plotting import plot_memory
+from analysis.systems import PROBES
+from odernn.experiment import DTYPES, load_run
+from odernn.models import DiscreteModel
+from targets import ConvolutionalFunctional, Kernel
+
+PROGRAM = "extract_memory.py"
+MODULES = {f"torch.nn.{name}": getattr(torch.nn, name) for name in ("RNN", "GRU", "LSTM")}
+FILES = ("memory.csv", "memory.npz", "memory.png")
+# Samples of a continuous memory function, and the horizon (in samples) of a system that has no time of its own.
+POINTS, HORIZON = 201, 100.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is asked, when, and what it was to learn."""
+
+    system: Any
+    name: str
+    times: torch.Tensor
+    target: Any = None
+
+
+def parser() -> Parser:
+    result = Parser("The memory function of a run, a torch module or a callable, and the law it decays by.")
+    modules = ", ".join(MODULES)
+    result.add_argument(
+        "system",
+        help=f"a run directory; {modules}; or module:callable or file.py:callable: a callable on (batch, time, channel), a "
+        "torch module, a kernel or functional, or a class or function without arguments that makes one",
+    )
+    result.add_argument("--probe", choices=PROBES, default="heaviside", help="input the memory is read from")
+    result.add_argument("--amplitudes", type=float, nargs="+", default=list(AMPLITUDES), help="sizes |x| of the probe")
+    result.add_argument("--horizon", type=float, help="last time (default: that of the run, else 100)")
+    result.add_argument("--points", type=int, help="times from 0 to the horizon (default: 201, or one a sample of a module)")
+    result.add_argument("--warmup", type=float, default=0.0, help="time without input before the probe")
+    result.add_argument("--hold", type=float, help="time for which the reversed probe holds x (default: until settled)")
+    result.add_argument("--seed", type=int, default=0, help="of a module's weights and of the search for the largest response")
+    result.add_argument("--dtype", choices=tuple(DTYPES), default="float64", help="floating-point type")
+    result.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR/memory or ./memory-NAME)")
+    result.add_argument("--overwrite", action="store_true", help="replace what --out holds")
+    module = result.add_argument_group("torch modules and callables")
+    module.add_argument("--input-size", type=int, help="channels of the input (default: 1)")
+    module.add_argument("--hidden-size", type=int, help="units of a layer (default: 64)")
+    module.add_argument("--layers", type=int, help="layers (default: 1)")
+    return result
+
+
+def subject(arguments: Namespace) -> Subject:
+    """The system that the command line names."""
+    spec, dtype = arguments.system, DTYPES[arguments.dtype]
+    is_module = spec in MODULES
+    if not is_module and (arguments.hidden_size or arguments.layers):
+        raise ValueError(f"--hidden-size and --layers are for {', '.join(MODULES)}, got {spec!r}: leave them out")
+    if is_module:
+        sizes = {"input_size": arguments.input_size, "hidden_size": arguments.hidden_size, "num_layers": arguments.layers}
+        sizes = {key: default if sizes[key] is None else sizes[key] for key, default in zip(sizes, (1, 64, 1))}
+        for key, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{key} must be at least 1, got {size}")
+        torch.manual_seed(arguments.seed)
+        # drawn in float64, so that a seed means the same module in every precision
+        system = MODULES[spec](**sizes, batch_first=True, dtype=torch.float64).to(dtype)
+        return Subject(system, spec, _times(arguments, HORIZON, None, dtype))
+    if not Path(spec).is_dir() and ":" in spec:
+        system = _from_code(spec, dtype)
+        continuous = isinstance(system, ConvolutionalFunctional)
+        return Subject(system, spec.rpartition(":")[2], _times(arguments, HORIZON, POINTS if continuous else None, dtype))
+    if spec.startswith("torch."):
+        raise ValueError(
+            f"{spec} is not one of {', '.join(MODULES)}: write a function that makes it and give that as file.py:function"
+        )
+    if arguments.input_size is not None:
+        raise ValueError("--input-size is for torch modules and callables, a run knows its own: leave it out")
+    loaded = load_run(spec)
+    model = loaded.model.to(dtype)
+    horizon = float(loaded.t[-1])
+    sampled = isinstance(model, DiscreteModel)
+    spacing = float(loaded.t[1] - loaded.t[0])
+    # a discrete model lives on the steps it was trained on
+    points = round((arguments.horizon or horizon) / spacing) + 1 if sampled else POINTS
+    return Subject(model, Path(spec).resolve().name, _times(arguments, horizon, points, dtype), loaded.target)
+
+
+def _times(arguments: Namespace, horizon: float, points: int | None, dtype: torch.dtype) -> torch.Tensor:
+    horizon = horizon if arguments.horizon is None else arguments.horizon
+    if not 0 < horizon < math.inf:
+        raise ValueError(f"--horizon must be a time > 0, got {horizon}")
+    points = arguments.points or points or round(horizon) + 1
+    if points < 2:
+        raise ValueError(f"--points must be at least 2, got {points}")
+    return torch.linspace(0, horizon, points, dtype=torch.float64).to(dtype)
+
+
+def _from_code(spec: str, dtype: torch.dtype) -> Any:
+    """The object that module:attribute or file.py:attribute names, made if it has to be."""
+    location, _, attribute = spec.rpartition(":")
+    found = getattr(_module(location), attribute, None)
+    if found is None:
+        raise ValueError(f"{location} has no attribute {attribute!r}: define it there")
+    if not isinstance(found, torch.nn.Module | Kernel) and callable(found) and _takes_nothing(found):
+        try:
+            found = found()
+        except Exception as error:
+            raise ValueError(f"{spec} failed ({type(error).__name__}: {error}): repair it") from error
+    if isinstance(found, Kernel):
+        return ConvolutionalFunctional(found)
+    return found.to(dtype) if isinstance(found, torch.nn.Module) else found
+
+
+def _module(location: str) -> Any:
+    try:
+        if not location.endswith(".py"):
+            # as python -m does: the user's directory comes first
+            sys.path.insert(0, os.getcwd())
+            return importlib.import_module(location)
+        name = f"_given_{Path(location).stem}"
+        specification = importlib.util.spec_from_file_location(name, location)
+        assert specification is not None  # always so for a name that ends in .py
+        assert specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[name] = module  # dataclasses look themselves up there
+        specification.loader.exec_module(module)
+        return module
+    except Exception as error:
+        raise ValueError(
+            f"{location} could not be loaded ({type(error).__name__}: {error}): give a run directory, an importable module, or a "
+            "path that ends in .py"
+        ) from error
+
+
+def _takes_nothing(found: Any) -> bool:
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return not any(parameter.default is parameter.empty and parameter.kind not in kinds for parameter in parameters)
+
+
+def destination(arguments: Namespace) -> Path:
+    """Where to write; nothing is made yet."""
+    default = Path(arguments.system) / "memory"
+    if not Path(arguments.system).is_dir():
+        default = Path("memory-" + arguments.system.rpartition(":")[2])
+    out: Path = arguments.out or default
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file, expected a directory: choose another")
+    held = [name for name in FILES if (out / name).exists()]
+    if held and not arguments.overwrite:
+        raise ValueError(f"{out} holds {', '.join(held)} already: give --overwrite to replace, or another --out")
+    return out
+
+
+def write(out: Path, M: MemoryFunction, fit: DecayFit, target: torch.Tensor | None) -> None:
+    """memory.csv, memory.npz and memory.png, each in one move."""
+    out.mkdir(parents=True, exist_ok=True)
+    times, values, x = (tensor.detach().cpu().double().numpy() for tensor in (M.times, M.values, M.maximizer))
+    low, high = fit.band(times)
+    columns = {
+        "time": times,
+        "memory": values,
+        "above_floor": M.above_floor.cpu().numpy().astype(int),
+        "fitted_law": fit.predict(times),
+        "fitted_law_low": low,
+        "fitted_law_high": high,
+    }
+    columns |= {f"maximizer_{j}": x[:, j] for j in range(x.shape[1])}
+    if target is not None:
+        columns["target_memory"] = target.cpu().double().numpy()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([repr(value.item()) for value in row] for row in zip(*columns.values()))
+    _replace(out / "memory.csv", text.getvalue().encode())
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {"times": times, "values": values, "maximizer": x, "floor": float(M.floor)}
+    arrays |= {"probe": M.probe, "system": M.system, "sequences": M.sequences, "fit": json.dumps(fit.as_dict())}
+    if target is not None:
+        arrays["target_values"] = columns["target_memory"]
+    np.savez(buffer, **arrays)
+    _replace(out / "memory.npz", buffer.getvalue())
+    drawn = None if target is None else (times, columns["target_memory"])
+    plot_memory(M, out / "memory.png", target=drawn, fit=fit)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def report(chosen: Subject, M: MemoryFunction, fit: DecayFit, target: DecayFit | None) -> str:
+    evidence = sorted(fit.evidence.items(), key=lambda item: item[1])
+    rows = {
+        "law": fit.describe(),
+        "window": f"[{fit.window[0]:.4g}, {fit.window[1]:.4g}], {fit.points} {'maxima' if fit.envelope else 'points'}",
+        "evidence": "AIC above the best: " + ", ".join(f"{law} {value:.3g}" for law, value in evidence) if evidence else "none",
+        "numerical floor": f"{float(M.floor):.2g}",
+    }
+    if target is not None:
+        rows["target"] = target.describe()
+    width = max(map(len, rows))
+    head = f"{chosen.name}: {M.probe} memory of {M.system} on [0, {float(chosen.times[-1]):g}]"
+    return "\n".join([head, *(f"  {name:<{width}}  {value}" for name, value in rows.items())])
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    out = destination(arguments)
+    chosen = subject(arguments)
+    options: dict[str, Any] = {"probe": arguments.probe, "amplitudes": arguments.amplitudes, "seed": arguments.seed}
+    M = memory_function(
+        chosen.system,
+        chosen.times,
+        warmup=arguments.warmup,
+        hold=arguments.hold,
+        input_size=None if arguments.system in MODULES else arguments.input_size,
+        **options,
+    )
+    if M.values.ndim != 1:
+        raise ValueError(f"the system is an ensemble of {M.values.shape[0]}: give one member")
+    fit = fit_decay(M)
+    wanted = None if chosen.target is None else memory_function(chosen.target, chosen.times, **options)
+    write(out, M, fit, None if wanted is None else wanted.values)
+    print(report(chosen, M, fit, None if wanted is None else fit_decay(wanted)))
+    print(f"wrote {', '.join(FILES)} to {out}")
+
+
+if __name__ == "__main__":
+    run(PROGRAM, main)

@@ -1,0 +1,98 @@
+"""Linear memory capacity against its closed forms for linear reservoirs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from analysis.capacity import memory_capacity
+from odernn import ContinuousRNN, DiscreteSSM, StateSpaceModel
+from odernn.paths import hold
+
+DOUBLE = torch.float64
+
+
+def _closed_form(A, B, count):
+    """MC_k = (A^k B)^T C^-1 A^k B, C = sum_k A^k B B^T A^kT, for h_{n+1} = A h_n + B u_n with unit-variance u."""
+    powers = [B]
+    for _ in range(4000):
+        powers.append(A @ powers[-1])
+    C = sum(p @ p.T for p in powers)
+    return torch.stack([(p.T @ torch.linalg.solve(C, p)).squeeze() for p in powers[:count]])
+
+
+def _reservoir(size, seed=0):
+    model = DiscreteSSM(1, size, 1, activation="linear", recurrence="diagonal", seed=seed, dtype=DOUBLE)
+    layer = model.layers[0].effective()
+    return model, layer.W.to_dense().detach(), layer.U.detach()
+
+
+def test_every_delay_of_a_linear_reservoir_has_its_closed_form():
+    model, A, B = _reservoir(4)
+    capacity = memory_capacity(model, torch.arange(25))
+    torch.testing.assert_close(capacity.values, _closed_form(A, B, 25), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        DiscreteSSM(1, 5, 1, activation="linear", recurrence="diagonal", seed=2, dtype=DOUBLE),
+        StateSpaceModel(1, 6, 1, activation="tanh", recurrence="complex", seed=2, dtype=DOUBLE),
+        ContinuousRNN(1, 5, 1, activation="linear", seed=2, dtype=DOUBLE),
+    ],
+    ids=["discrete", "continuous complex", "continuous dense"],
+)
+def test_the_capacity_of_a_linear_state_is_its_dimension(model):
+    capacity = memory_capacity(model, torch.arange(80))
+    assert capacity.rank == model.hidden_size
+    assert capacity.total == pytest.approx(model.hidden_size, abs=1e-3)
+
+
+def test_a_delay_line_remembers_each_of_its_inputs_and_no_more():
+    def delay_line(u):
+        return torch.cat([torch.nn.functional.pad(u, (0, 0, k, 0))[:, : u.shape[1]] for k in range(3)], -1)
+
+    capacity = memory_capacity(delay_line, torch.arange(6.0, dtype=DOUBLE))
+    torch.testing.assert_close(capacity.values, torch.tensor([1, 1, 1, 0, 0, 0], dtype=DOUBLE), rtol=0, atol=1e-9)
+
+
+def test_a_saturating_network_remembers_less_at_large_inputs_and_never_more_than_its_rank():
+    module = torch.nn.RNN(1, 8, batch_first=True, dtype=DOUBLE)
+    totals = [memory_capacity(module, torch.arange(30), amplitude=a).total for a in (0.01, 10.0)]
+    assert totals[1] < 0.8 * totals[0]
+    assert totals[0] <= 8.05
+
+
+def test_nothing_is_remembered_of_inputs_that_leave_no_trace():
+    noise = torch.randn(1, 100_000, 2, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+
+    def deaf(u):
+        return noise[:, : u.shape[1]].expand(u.shape[0], -1, -1) + 0 * u
+
+    with torch.no_grad():
+        capacity = memory_capacity(deaf, torch.arange(20))
+    # the same noise in all sequences counts once, so chance is 16 times what independent states would show
+    assert abs(capacity.total) < 0.5
+
+
+def test_the_held_input_of_a_continuous_model_is_what_the_reservoir_sees():
+    model = ContinuousRNN(1, 3, 1, activation="linear", seed=1, dtype=DOUBLE)
+    t = 0.5 * torch.arange(3, dtype=DOUBLE)
+    h = [model.solve(hold(t, torch.eye(3, dtype=DOUBLE)[k].reshape(1, 3, 1)), t).h[0, -1].detach() for k in range(2)]
+    W = model.layers[0].effective().W.W.detach()
+    A = torch.linalg.matrix_exp(0.5 * W)
+    torch.testing.assert_close(h[0], A @ h[1])  # an input one step older
+    capacity = memory_capacity(model, 0.5 * torch.arange(20, dtype=DOUBLE))
+    torch.testing.assert_close(capacity.values, _closed_form(A, h[1].unsqueeze(-1), 20), rtol=0, atol=0.02)
+
+
+def test_bad_input_is_refused_with_the_reason():
+    model = _reservoir(2)[0]
+    with pytest.raises(ValueError, match="too few"):
+        memory_capacity(model, torch.arange(50), samples=60)
+    with pytest.raises(ValueError, match="delays >= 0"):
+        memory_capacity(model, torch.tensor([-1.0, 1.0]))
+    with pytest.raises(ValueError, match="amplitude"):
+        memory_capacity(model, torch.arange(3), amplitude=0)
+    with pytest.raises(ValueError, match="ensemble"):
+        memory_capacity(DiscreteSSM(1, 2, 1, ensemble=(2,), recurrence="diagonal"), torch.arange(3))
