@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
-from .solvers import DivergedSolve, Exact, Solution, Solver, TorchDiffEq
+from .solvers import DivergedSolve, Exact, Fused, Solution, Solver, TorchDiffEq
 
 __all__ = [
     "ContinuousRNN",
@@ -11,6 +11,7 @@ __all__ = [
     "DiscreteSSM",
     "DivergedSolve",
     "Exact",
+    "Fused",
     "SequenceModel",
     "Solution",
     "Solver",

@@ -15,17 +15,22 @@ from torch import Tensor
 from targets import ConvolutionalFunctional, Functional, NonlinearFunctional, inputs, kernels
 
 from . import models, parameterizations
+from .fields import VectorField
 from .losses import relative_l2
 from .models import ContinuousModel, SequenceModel
+from .paths import Path as ControlPath
+from .paths import interpolate
 from .runs import RunDirectory
-from .solvers import METHODS, Exact, Solver, TorchDiffEq
+from .solvers import METHODS, Exact, Fused, Solver, TorchDiffEq, choose_solver, deviation
 from .training import Data, Trainer, TrainingConfig
 from .warm_start import embed
 
-SOLVERS = ("auto", "exact", *METHODS)
+SOLVERS = ("auto", "exact", "fused", *METHODS)
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
+# Sequences on which `--solver auto` measures its choice.
+_TRIAL_SEQUENCES = 4
 # Training and validation inputs are drawn from streams this far apart.
 _VALIDATION_SEED_OFFSET = 1_000_000
 
@@ -46,7 +51,10 @@ class ExperimentConfig:
         points: samples of t, evenly spaced.
         train_size, validation_size: sequences.
         interpolation: of x between its samples: 'linear' or 'hold'.
-        solver: 'auto', 'exact' or a method of torchdiffeq.
+        solver: 'exact', 'fused' (compiled rk4), a method of torchdiffeq, or 'auto': the cheapest that keeps to `solver_tolerance`
+            on a few training sequences at the initial weights, see `odernn.solvers.choose_solver`.
+        solver_tolerance: relative deviation that 'auto' allows from a tight dopri5.
+        substeps: steps per sample of 'fused'.
         adjoint: gradients by torchdiffeq's adjoint (True) or by backpropagation (False).
         rtol, atol: tolerances of adaptive solvers.
         step_size: largest step of fixed-step solvers; None for one step per sample.
@@ -73,6 +81,8 @@ class ExperimentConfig:
     validation_size: int = 128
     interpolation: str = "linear"
     solver: str = "auto"
+    solver_tolerance: float = 1e-5
+    substeps: int = 1
     adjoint: bool = False
     rtol: float = 1e-6
     atol: float = 1e-8
@@ -130,11 +140,11 @@ class Experiment:
         self.dtype = DTYPES[config.dtype]
         self.target = make_target(config)
         self.model = self._make_model()
-        self.solver = make_solver(config, self.model)
         self.t = torch.linspace(0, config.horizon, config.points, dtype=torch.float64)
         x, y = self._sample(config.train_size, config.seed)
         x_validation, y_validation = self._sample(config.validation_size, config.seed + _VALIDATION_SEED_OFFSET)
         self.data = Data(self._place(self.t), *map(self._place, (x, y, x_validation, y_validation)))
+        self.solver = self._make_solver()
         self.trainer = Trainer(
             self.model,
             self.data,
@@ -192,7 +202,8 @@ class Experiment:
             "seconds": trainer.seconds,
             "epochs": trainer.epoch,
             "best_epoch": trainer.best_epoch,
-            "solver": str(self.solver or "automatic"),
+            "solver": str(self.solver or "none"),
+            "solver_deviation": self.solver_deviation(),
             "device": str(self.device),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "quadrature_relative_error": quadrature_error(self.target),
@@ -232,6 +243,36 @@ class Experiment:
             embed(load_run(config.warm_start).model, model)
         return model
 
+    def solver_deviation(self) -> float | None:
+        """How far the solver is from a tight one on a few training sequences at the weights of this moment, relative L2 over the
+        states; None for a discrete model, which has nothing to integrate."""
+        return None if self.solver is None else deviation(self.solver, *self._trial())
+
+    def _trial(self) -> tuple[VectorField, ControlPath, Tensor, Tensor]:
+        """What solvers are compared on: the field, and a few training sequences from rest."""
+        t, x = self.data.t, self.data.x[:_TRIAL_SEQUENCES]
+        path = interpolate(t, x, self.config.interpolation)  # type: ignore[arg-type]
+        with torch.no_grad():
+            return self.model.field(), path, t, self.model.rest_state().expand(x.shape[0], -1)
+
+    def _make_solver(self) -> Solver | None:
+        """The config's solver; None for a discrete model."""
+        config = self.config
+        if not isinstance(self.model, ContinuousModel):
+            if config.solver != "auto":
+                raise ValueError(f"model {config.model!r} is discrete and takes no solver, got {config.solver!r}: leave it out")
+            return None
+        if config.solver == "auto":
+            return choose_solver(*self._trial(), config.solver_tolerance)
+        if config.solver not in ("exact", "fused"):
+            return TorchDiffEq(config.solver, config.rtol, config.atol, config.adjoint, config.step_size)
+        solver = Exact() if config.solver == "exact" else Fused(substeps=config.substeps)
+        if not solver.supports(self.model.field()):
+            needs = "one layer that is linear in its state (model 'ssm', or activation 'linear')"
+            needs = needs if config.solver == "exact" else "one layer"
+            raise ValueError(f"solver {config.solver!r} needs {needs}: choose --solver auto")
+        return solver
+
 
 @dataclass(frozen=True)
 class LoadedRun:
@@ -267,24 +308,6 @@ def make_target(config: ExperimentConfig) -> Functional:
     """The functional of the config's kernel and nonlinearity."""
     functional = ConvolutionalFunctional(kernels.load(config.kernel), config.interpolation)  # type: ignore[arg-type]
     return functional if config.nonlinearity == "none" else NonlinearFunctional(functional, config.nonlinearity)
-
-
-def make_solver(config: ExperimentConfig, model: SequenceModel) -> Solver | None:
-    """The solver of the config; None leaves the choice to the model."""
-    if not isinstance(model, ContinuousModel):
-        if config.solver != "auto":
-            raise ValueError(f"model {config.model!r} is discrete and takes no solver, got {config.solver!r}: leave --solver out")
-        return None
-    if config.solver == "auto":
-        return None
-    if config.solver == "exact":
-        if not Exact.supports(model.field()):
-            raise ValueError(
-                "solver 'exact' needs one layer that is linear in its state (model 'ssm', or activation 'linear'): "
-                "choose --solver auto"
-            )
-        return Exact()
-    return TorchDiffEq(config.solver, config.rtol, config.atol, config.adjoint, config.step_size)
 
 
 def quadrature_error(target: Functional) -> float | None:

@@ -68,7 +68,21 @@ def parser() -> Parser:
     add(group, "interpolation", "x between its samples", defaults.interpolation, choices=("linear", "hold"))
 
     group = result.add_argument_group("solver")
-    add(group, "solver", "integrator", defaults.solver, choices=SOLVERS)
+    add(
+        group,
+        "solver",
+        "integrator; auto: the cheapest that keeps to --solver-tolerance on a few training sequences at the start",
+        defaults.solver,
+        choices=SOLVERS,
+    )
+    add(
+        group,
+        "solver-tolerance",
+        "deviation from a tight dopri5 that auto allows, relative",
+        defaults.solver_tolerance,
+        type=float,
+    )
+    add(group, "substeps", "steps per sample of --solver fused", defaults.substeps, type=int)
     add(
         group,
         "adjoint",
@@ -136,6 +150,8 @@ def main() -> None:
     experiment, run_directory = prepare(vars(parser().parse_args()))
     config, path = experiment.config, run_directory.path
     print(f"{config.model} {config.activation}, m = {config.hidden_size}, kernel {config.kernel}; run directory {path}")
+    if experiment.solver is not None:
+        print(f"solver {experiment.solver}, within {experiment.solver_deviation():.1e} of a tight one")
     try:
         summary = experiment.train(run_directory)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shlex
 import signal
 import subprocess
@@ -89,14 +90,19 @@ if not torch.cuda.is_available():
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_line_and_code_2_with_nothing_written(name, tmp_path):
+def test_bad_input_is_one_line_and_code_2_with_nothing_written(name, tmp_path, monkeypatch, capsys):
     arguments, message = BAD[name]
     (tmp_path / "bad.py").write_text("def inverse(t):\n    return 1 / t\ndef nan(t):\n    return t * float('nan')\n")
-    result = train(*arguments, cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith("train_ode.py: error: ")
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert message.lower() in result.stderr.lower()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train_ode.py", *arguments])
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    stderr = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert stderr.startswith("train_ode.py: error: ")
+    assert len(stderr.strip().splitlines()) == 1
+    assert message.lower() in stderr.lower()
     assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["bad.py"]
 
 

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from problems import F64, perturb_bias
+
+from odernn import ContinuousRNN, DivergedSolve, Exact, Fused, StateSpaceModel, TorchDiffEq, paths
+from odernn.solvers import automatic, choose_solver, deviation
+
+T = torch.linspace(0, 4, 9, dtype=F64)
+PATH = paths.linear(T, 2 * torch.randn(3, 9, 1, dtype=F64, generator=torch.Generator().manual_seed(0)))
+
+
+def trial(model):
+    return perturb_bias(model).field(), PATH, T, torch.zeros(3, model.num_layers * 4, dtype=F64)
+
+
+def test_linear_state_equations_are_solved_exactly():
+    for model in (StateSpaceModel(1, 4, 1, "tanh", dtype=F64), ContinuousRNN(1, 4, 1, "linear", dtype=F64)):
+        assert automatic(model.field()) == Exact()
+        assert choose_solver(*trial(model)) == Exact()
+
+
+def test_the_choice_keeps_to_its_tolerance_with_no_more_substeps_than_needed():
+    arguments = trial(ContinuousRNN(1, 4, 1, "tanh", dtype=F64))
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        solver = choose_solver(*arguments, tolerance)
+        assert isinstance(solver, Fused)
+        assert deviation(solver, *arguments) <= tolerance
+        if solver.substeps > 1:
+            assert deviation(Fused("rk4", solver.substeps // 2), *arguments) > tolerance
+    assert solver.substeps > 1
+
+
+def test_what_has_no_fused_form_falls_back_to_dopri5():
+    arguments = trial(ContinuousRNN(1, 4, 1, "tanh", num_layers=2, dtype=F64))
+    solver = choose_solver(*arguments)
+    assert isinstance(solver, TorchDiffEq)
+    assert deviation(solver, *arguments) <= 1e-5
+
+
+def test_a_tolerance_that_cannot_be_kept_is_refused():
+    model = ContinuousRNN(1, 4, 1, "tanh", dtype=torch.float32)
+    path = paths.Path(T.float(), PATH.start.float(), PATH.end.float(), True)
+    with pytest.raises(ValueError, match="between 1e-8 and 1"):
+        choose_solver(model.field(), path, T.float(), torch.zeros(3, 4), 0.0)
+    with pytest.raises(DivergedSolve, match="float64"):
+        choose_solver(model.field(), path, T.float(), torch.zeros(3, 4), 2e-8)
