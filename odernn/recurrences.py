@@ -342,7 +342,8 @@ def _random_orthogonal(size: int, ensemble: tuple[int, ...], generator: torch.Ge
     """Haar-distributed (*ensemble, size, size): QR of a gaussian matrix with the signs of R made positive."""
     gaussian = torch.randn(*ensemble, size, size, generator=generator, dtype=torch.float64)
     Q, R = torch.linalg.qr(gaussian)
-    return Q * R.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    # Contiguous: LAPACK gives columns, and torch.optim.LBFGS cannot flatten the gradient of such a weight.
+    return (Q * R.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)).contiguous()
 
 
 def _conjugate(P: Tensor, values: Tensor) -> Tensor:

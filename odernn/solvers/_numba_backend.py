@@ -1,13 +1,11 @@
-"""The fused solve on the CPU: lays tensors out for the kernels of `_numba_kernels` and runs these.
-
-Shapes are those of `odernn.solvers.fused.Problem`.
-"""
+"""Compiled solves on the CPU: lays tensors out for the kernels of `_numba_kernels` and runs these."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -18,8 +16,10 @@ from . import _numba_kernels as kernels
 from ._torch_backend import adjoint_entries
 
 if TYPE_CHECKING:
+    from .affine_scan import Scan
     from .fused import Problem
 
+DTYPES = (torch.float32, torch.float64)
 _ACTIVATIONS = {
     "linear": kernels.LINEAR,
     "hardtanh": kernels.HARDTANH,
@@ -36,93 +36,158 @@ _lock = threading.Lock()
 
 
 def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
-    plan = _plan(problem, W, V, left, h0)
-    h = h0.new_empty(h0.shape[0], plan.batch, plan.intervals + 1, plan.m)
-    h[:, :, 0] = h0
-    W_forward = W.mT if problem.structure == "dense" else W
-    tensors = _padded(W_forward, columns=plan.width), _padded(V.mT, plan.inputs, plan.width), left, right, h
-    with _lock:
-        _set_threads()
-        kernels.runge_kutta(plan, _tableau(problem), problem.steps.numpy(), *map(_flat, tensors))
+    """A backend of `odernn.solvers.fused`; shapes as for `Problem` there."""
+    plan = _plan(problem, W, left, h0, d_inputs=left.shape[-1] + 1)
+    h = _with_initial(h0, plan.intervals)
+    W, V = _padded(_for_rows(problem, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
+    _run(kernels.runge_kutta, plan, _tableau(problem), problem.steps, W, V, left, right, h)
     return h
 
 
 def backward(
     problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h: Tensor, g: Tensor, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
-    members, m, d = h.shape[0], W.shape[-1], left.shape[-1]
-    plan = _plan(problem, W, V, left, h[:, :, 0])
-    W_forward = W.mT if problem.structure == "dense" else W
-    W_adjoint = W if problem.structure == "dense" else adjoint_entries(problem.structure, W)
-    of_W, of_V, of_x = wanted[0], wanted[1], wanted[2] or wanted[3]
-    U = _padded(V[..., :-1], columns=_round_up(d, _lanes(V))) if of_x else V.new_empty(0)
-    g_W = V.new_zeros(plan.items, plan.width if problem.structure == "dense" else W.shape[-2], plan.width)
-    g_V = V.new_zeros(plan.items, plan.inputs, plan.width)
-    g_left = left.new_empty(members, *left.shape[1:]) if of_x else left.new_empty(0)
-    g_right = torch.empty_like(g_left) if problem.source == "jumps" else g_left
-    g_h0 = h.new_empty(members, plan.batch, m)
-    given = _padded(W_forward, columns=plan.width), _padded(W_adjoint, columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
-    sums = g_W if of_W else g_W[:0], g_V, g_left, g_right, g_h0
-    with _lock:
-        _set_threads()
-        kernels.runge_kutta_adjoint(
-            plan, _tableau(problem), problem.steps.numpy(), *map(_flat, (*given, U, left, right, h, g, *sums))
+    plan = _plan(problem, W, left, h[:, :, 0], d_inputs=left.shape[-1] + 1)
+    sums = _Sums.of(plan, problem, W, V, left, wanted)
+    plan = sums.plan
+    forwards = _padded(_for_rows(problem, W), columns=plan.width)
+    backwards = _padded(_for_rows(problem, adjoint_entries(problem.structure, W)), columns=plan.width)
+    U = _padded(V[..., :-1], columns=plan.columns) if plan.columns else V.new_empty(0)
+    given = forwards, backwards, _padded(V.mT, plan.inputs, plan.width), U, left, right, h, g
+    _run(kernels.runge_kutta_adjoint, plan, _tableau(problem), problem.steps, *given, *sums.tensors)
+    return sums.gradients(W, V, left, right)
+
+
+def scan_forward(scan: Scan, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
+    """A backend of `odernn.solvers.affine_scan`; shapes as for `Scan` there."""
+    plan = _plan(scan, W, left, h0, d_inputs=2 * left.shape[-1] + 1)
+    h = _with_initial(h0, plan.intervals)
+    W, V = _padded(_for_rows(scan, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
+    _run(kernels.scan, plan, W, V, left, right, h)
+    return h
+
+
+def scan_backward(
+    scan: Scan, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h: Tensor, g: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    plan = _plan(scan, W, left, h[:, :, 0], d_inputs=2 * left.shape[-1] + 1)
+    sums = _Sums.of(plan, scan, W, V, left, wanted)
+    plan = sums.plan
+    backwards = _padded(_for_rows(scan, adjoint_entries(scan.structure, W)), columns=plan.width)
+    U = _padded(V[..., :-1], columns=plan.columns) if plan.columns else V.new_empty(0)
+    _run(kernels.scan_adjoint, plan, backwards, U, left, right, h, g, *sums.tensors)
+    return sums.gradients(W, V, left, right)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Where the adjoint kernels put gradients: those of the weights item by item, those of x for every member."""
+
+    plan: kernels.Plan
+    of_V: bool
+    W: Tensor
+    V: Tensor
+    left: Tensor
+    right: Tensor
+    h0: Tensor
+
+    @staticmethod
+    def of(plan: kernels.Plan, problem: Problem | Scan, W: Tensor, V: Tensor, left: Tensor, wanted: Sequence[bool]) -> _Sums:
+        members, between = W.shape[0], W.shape[1:-2]  # `between`: the intervals of a scan that changes
+        columns = _round_up(V.shape[-1] - 1, _lanes(V)) if wanted[2] or wanted[3] else 0
+        rows = plan.width if problem.structure == "dense" else W.shape[-2]
+        g_W = W.new_zeros(plan.items, *between, rows, plan.width) if wanted[0] else W.new_empty(0)
+        g_V = V.new_zeros(plan.items, *between, plan.inputs, plan.width)
+        g_left = left.new_empty(members, *left.shape[1:]) if columns else left.new_empty(0)
+        g_right = torch.empty_like(g_left) if problem.source == "jumps" else g_left
+        g_h0 = W.new_empty(members, plan.batch, plan.m)
+        plan = plan._replace(columns=columns, of_W=rows * plan.width if wanted[0] else 0)
+        return _Sums(plan, wanted[1], g_W, g_V, g_left, g_right, g_h0)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.W, self.V, self.left, self.right, self.h0
+
+    def gradients(self, W: Tensor, V: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor | None, ...]:
+        plan = self.plan
+
+        def total(shares: Tensor, like: Tensor) -> Tensor:
+            return shares.unflatten(0, (-1, plan.per_member)).sum(1)[..., : like.shape[-2], : like.shape[-1]]
+
+        of_x = plan.columns > 0
+        return (
+            total(self.W, W) if plan.of_W else None,
+            total(self.V, V.mT).mT if self.of_V else None,
+            self.left.sum_to_size(left.shape) if of_x else None,
+            self.right.sum_to_size(right.shape) if of_x and plan.source == kernels.JUMPS else None,
+            self.h0,
         )
 
-    def total(shares: Tensor) -> Tensor:
-        return shares.unflatten(0, (members, plan.per_member)).sum(1)
 
-    return (
-        total(g_W)[:, : W.shape[-2], :m] if of_W else None,
-        total(g_V)[:, : d + 1, :m].mT if of_V else None,
-        g_left.sum_to_size(left.shape) if of_x else None,
-        g_right.sum_to_size(right.shape) if of_x and problem.source == "jumps" else None,
-        g_h0,
-    )
-
-
-def _plan(problem: Problem, W: Tensor, V: Tensor, x: Tensor, h0: Tensor) -> kernels.Plan:
+def _plan(problem: Problem | Scan, W: Tensor, x: Tensor, h0: Tensor, d_inputs: int) -> kernels.Plan:
     members, batch, m = h0.shape
     width = _round_up(m, max(_lanes(W), kernels.ROWS))
+    changes = W.ndim > 3
     threads = _threads()
     # Tiles as large as caches like, but no fewer of them than threads.
-    rows = max(1, kernels.TILE_ENTRIES // width // kernels.ROWS)
+    rows = max(1, kernels.TILE_ENTRIES // width // kernels.ROWS) * kernels.ROWS
     fair = -(-batch // -(-threads // members))
-    rows = min(rows * kernels.ROWS, _round_up(fair, kernels.ROWS))
-    per_member = min(-(-batch // rows), -(-_SHARES * threads // members))
+    rows = min(rows, _round_up(fair, kernels.ROWS))
+    # Gradients of matrices that change with time are large: one sum of them per member.
+    per_member = 1 if changes else min(-(-batch // rows), -(-_SHARES * threads // members))
     return kernels.Plan(
         items=members * per_member,
         per_member=per_member,
         rows=rows,
         batch=batch,
-        intervals=problem.steps.numel(),
+        intervals=x.shape[2] - (problem.source == "samples"),
         m=m,
         d=x.shape[-1],
         width=width,
-        inputs=_round_up(x.shape[-1] + 1, kernels.ROWS),
+        inputs=_round_up(d_inputs, kernels.ROWS),
+        columns=0,
         x_members=x.shape[0],
         weights=W.shape[-2] * width,
+        of_W=0,
         structure=_STRUCTURES[problem.structure],
         source=_SOURCES[problem.source],
-        activation=_ACTIVATIONS[problem.activation],
-        substeps=problem.substeps,
+        activation=_ACTIVATIONS[getattr(problem, "activation", "linear")],
+        stages=problem.tableau.stages if hasattr(problem, "tableau") else 0,
+        substeps=getattr(problem, "substeps", 1),
+        changes=int(changes),
     )
+
+
+def _for_rows(problem: Problem | Scan, W: Tensor) -> Tensor:
+    """What multiplies row vectors from the right, where W multiplies column vectors from the left."""
+    return W.mT if problem.structure == "dense" else W
+
+
+def _with_initial(h0: Tensor, intervals: int) -> Tensor:
+    """(members, batch, intervals + 1, m) with h0 in its first place."""
+    h = h0.new_empty(*h0.shape[:2], intervals + 1, h0.shape[-1])
+    h[:, :, 0] = h0
+    return h
+
+
+def _run(kernel: Callable[..., None], plan: kernels.Plan, *arguments: Any) -> None:
+    arrays = [_flat(argument) if isinstance(argument, Tensor) else argument for argument in arguments]
+    with _lock:
+        numba.set_num_threads(_threads())
+        kernel(plan, *arrays)
 
 
 def _tableau(problem: Problem) -> kernels.Tableau:
     tableau = problem.tableau
-    A = np.zeros((tableau.stages, tableau.stages))
+    A, b, c = np.zeros((8, 4)), np.zeros(4), np.zeros(4)
     for i, row in enumerate(tableau.A):
         A[i, : len(row)] = row
-    return kernels.Tableau(A, np.array(tableau.b), np.array(tableau.c))
+    b[: tableau.stages], c[: tableau.stages] = tableau.b, tableau.c
+    return kernels.Tableau(A, b, c)
 
 
 def _threads() -> int:
-    return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-
-
-def _set_threads() -> None:
-    numba.set_num_threads(_threads())
+    return min(torch.get_num_threads(), int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def _lanes(like: Tensor) -> int:

@@ -85,7 +85,7 @@ def adjoint_entries(structure: str, W: Tensor) -> Tensor:
     """The entries of W^T."""
     if structure == "dense":
         return W.mT
-    return W if structure == "diagonal" else torch.cat([W[:, :1], partners(W[:, 1:])], 1)
+    return W if structure == "diagonal" else torch.cat([W[..., :1, :], partners(W[..., 1:, :])], -2)
 
 
 def partners(y: Tensor) -> Tensor:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..fields import VectorField
+from ..fields import Layer, VectorField
 from ..paths import Path
 from ..recurrences import DenseMatrix, from_modes
+from .affine_scan import affine_scan, available
 from .base import Solution, Solver, merged_grid
+from .standard_form import inputs_of, pair_entries, standard_weights
 
 # Below this |z| the quotients of phi_1 and phi_2 lose digits to cancellation and a Taylor series takes over.
 _SERIES_RADIUS = 0.5
@@ -31,7 +34,17 @@ class Exact(Solver):
     interval length for dense W.
 
     Supports one layer that is linear in its state: `StateSpaceModel`, and `ContinuousRNN` with activation 'linear'.
+
+    Args:
+        backend: 'numba' runs the recurrence as one compiled operation (CPU), 'torch' step by step in tensor operations, 'auto'
+            compiled where that is possible.
     """
+
+    backend: Literal["auto", "numba", "torch"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.backend not in ("auto", "numba", "torch"):
+            raise ValueError(f"unknown backend {self.backend!r} of the exact solver: choose 'auto', 'numba' or 'torch'")
 
     @staticmethod
     def supports(field: VectorField) -> bool:
@@ -45,30 +58,69 @@ class Exact(Solver):
                 "choose 'dopri5' or 'rk4'"
             )
         path, grid, positions = merged_grid(path, t)
-        (layer,) = field.layers
-        left, right = layer.drive_along(path.start), layer.drive_along(path.end)  # (..., batch, K, m)
-        steps = _distinct_steps(grid)
-        if isinstance(layer.W, DenseMatrix):
-            decay, phi1, phi2 = (matrix.mT for matrix in _dense_phi(layer.W.W, steps))  # (S, ..., m, m)
-            from_left, slope = phi1 * _column(steps, phi1), phi2 * _column(steps, phi2)
-            each = decay.shape[0] > 1
+        compiled = available(h0) if self.backend == "auto" else self.backend == "numba"
+        if compiled and not available(h0):
+            raise ValueError(
+                f"backend 'numba' needs the package numba and float32 or float64 tensors on the CPU, got {h0.dtype} on "
+                f"{h0.device}: choose backend 'torch'"
+            )
+        h = (_compiled if compiled else _plain)(field.layers[0], path, _distinct_steps(grid), h0)
+        if positions.numel() != grid.numel():
+            h = h[..., positions, :]
+        return Solution(t, h, evaluations=0)
 
-            def advance(h: Tensor, k: int) -> Tensor:
-                s = k if each else 0
-                v, dv = left[..., k, :], right[..., k, :] - left[..., k, :]
-                return h @ decay[s] + v @ from_left[s] + dv @ slope[s]
 
-            states = _scan(advance, h0, grid.numel() - 1)
-        else:
-            W = layer.W
-            z = W.eigenvalue.unsqueeze(-2) * steps.unsqueeze(-1)  # (..., S, modes): S = K, or 1 on an even grid
-            decay, phi1, phi2 = (factor.unsqueeze(-3) for factor in (z.exp(), *_phi(z)))
-            left, right = W.to_modes(left), W.to_modes(right)
-            kick = steps.unsqueeze(-1) * (phi1 * left + phi2 * (right - left))
-            decay = decay.expand(*decay.shape[:-2], grid.numel() - 1, decay.shape[-1])
-            states = _scan(lambda h, k: decay[..., k, :] * h + kick[..., k, :], W.to_modes(h0), grid.numel() - 1)
-            states = from_modes(states)
-        return Solution(t, states[..., positions, :], evaluations=0)
+def _compiled(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
+    """The recurrence as h_{k+1} = E h_k + G [x_k, x_{k+1}, 1]: what multiplies x_k is D (phi_1 - phi_2) U, and so on."""
+    weights = standard_weights(layer, h0)
+    inputs = inputs_of(path, weights.ensemble)
+    W, U, b = layer.W, weights.V[..., :-1], weights.V[..., -1:]
+    if isinstance(W, DenseMatrix):
+        decay, phi1, phi2 = (matrix.movedim(0, 1) for matrix in _dense_phi(weights.W, steps))  # (E, S, m, m)
+        scale = _column(steps, decay[0])
+        U, b = U.unsqueeze(1), b.unsqueeze(1)
+        E, of_left, of_right, of_one = decay, scale * ((phi1 - phi2) @ U), scale * (phi2 @ U), scale * (phi1 @ b)
+    else:
+        eigenvalue = W.eigenvalue.expand(*weights.ensemble, -1).reshape(-1, 1, W.eigenvalue.shape[-1])
+        z = eigenvalue * steps.unsqueeze(-1)  # (E, S, modes)
+        decay, (phi1, phi2) = z.exp(), _phi(z)
+
+        def through(factor: Tensor, columns: Tensor) -> Tensor:
+            """D factor columns, (E, S, m, columns), for columns (E, m, columns)."""
+            rows = W.to_modes(columns.mT).unsqueeze(1)
+            return from_modes((_column(steps, factor[0]) * factor).unsqueeze(-2) * rows).mT
+
+        E = decay.unsqueeze(-2) if W.omega is None else pair_entries(decay.real, decay.imag)
+        of_left, of_right, of_one = through(phi1 - phi2, U), through(phi2, U), through(phi1, b)
+    G = torch.cat([of_left, of_right, of_one], -1)
+    if steps.numel() == 1:
+        E, G = E.squeeze(1), G.squeeze(1)
+    h = affine_scan(weights.structure, E, G, inputs, weights.h0)
+    return h.reshape(*weights.ensemble, *h.shape[1:])
+
+
+def _plain(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
+    """The recurrence in plain tensor operations, step by step."""
+    left, right = layer.drive_along(path.start), layer.drive_along(path.end)  # (..., batch, K, m)
+    intervals = left.shape[-2]
+    W = layer.W
+    if isinstance(W, DenseMatrix):
+        decay, phi1, phi2 = (matrix.mT for matrix in _dense_phi(W.W, steps))  # (S, ..., m, m)
+        from_left, slope = phi1 * _column(steps, phi1), phi2 * _column(steps, phi2)
+        each = decay.shape[0] > 1
+
+        def advance(h: Tensor, k: int) -> Tensor:
+            s = k if each else 0
+            v, dv = left[..., k, :], right[..., k, :] - left[..., k, :]
+            return h @ decay[s] + v @ from_left[s] + dv @ slope[s]
+
+        return _scan(advance, h0, intervals)
+    z = W.eigenvalue.unsqueeze(-2) * steps.unsqueeze(-1)  # (..., S, modes): S = K, or 1 on an even grid
+    decay, phi1, phi2 = (factor.unsqueeze(-3) for factor in (z.exp(), *_phi(z)))
+    left, right = W.to_modes(left), W.to_modes(right)
+    kick = steps.unsqueeze(-1) * (phi1 * left + phi2 * (right - left))
+    decay = decay.expand(*decay.shape[:-2], intervals, decay.shape[-1])
+    return from_modes(_scan(lambda h, k: decay[..., k, :] * h + kick[..., k, :], W.to_modes(h0), intervals))
 
 
 def _scan(advance: Callable[[Tensor, int], Tensor], h: Tensor, count: int) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -101,7 +100,7 @@ class Fused(Solver):
                 "torchdiffeq (TorchDiffEq), or num_layers=1"
             )
         path, grid, positions = merged_grid(path, t)
-        weights = standard_weights(field, h0)
+        weights = standard_weights(field.layers[0], h0)
         inputs = inputs_of(path, weights.ensemble)
         problem = Problem(
             tableau=TABLEAUX[self.method],
@@ -111,7 +110,7 @@ class Fused(Solver):
             structure=weights.structure,
             source=inputs.source,
         )
-        backend = backend_for(self.backend, h0, problem)
+        backend = backend_for(self.backend, h0)
         h = _RungeKutta.apply(problem, backend, weights.W, weights.V, inputs.left, inputs.right, weights.h0)
         h = h.reshape(*weights.ensemble, *h.shape[1:])
         if positions.numel() != grid.numel():
@@ -123,8 +122,8 @@ class Fused(Solver):
 class Problem:
     """What a backend integrates, but for the tensors: dh/dt = sigma(W h + V [x, 1]).
 
-    A backend is a module with `forward(problem, W, V, left, right, h0) -> h` and `backward(problem, W, V, left, right, h, g, wanted)`,
-    which gives the gradients of (W, V, left, right, h0), or None where `wanted` is false. Shapes:
+    A backend is a module with `forward(problem, W, V, left, right, h0) -> h` and `backward(problem, W, V, left, right, h, g,
+    wanted)`, which gives the gradients of (W, V, left, right, h0), or None where `wanted` is false. Shapes:
 
         W: (E, m, m); its diagonal (E, 1, m); or for pairs (E, 2, m): what multiplies an entry, and what its partner.
         V: (E, m, d + 1), [U b].
@@ -143,7 +142,7 @@ class Problem:
 
 class _RungeKutta(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, problem: Problem, backend: ModuleType, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor
     ) -> Tensor:
         h = backend.forward(problem, W, V, left, right, h0)
@@ -153,11 +152,11 @@ class _RungeKutta(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         return None, None, *ctx.backend.backward(ctx.problem, *ctx.saved_tensors, g, ctx.needs_input_grad[2:])
 
 
-def backend_for(name: str, like: Tensor, problem: Problem | None = None) -> ModuleType:
+def backend_for(name: str, like: Tensor) -> ModuleType:
     """The module of a backend, for tensors like this one.
 
     Raises:
@@ -168,7 +167,9 @@ def backend_for(name: str, like: Tensor, problem: Problem | None = None) -> Modu
         if device == "cpu" and dtype in (torch.float32, torch.float64):
             name = "numba" if _installed("numba") else "torch"
             if name == "torch":
-                _say_once("numba is not installed: the fused solver runs as plain torch operations, some 20 times slower (pip install numba)")
+                _say_once(
+                    "numba is not installed (pip install numba): the fused solver runs in plain tensor operations, far slower"
+                )
         elif device == "cuda" and _installed("triton") and like.shape[-1] <= 128:
             name = "triton"
         else:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..fields import VectorField
+from ..fields import Layer
 from ..paths import Path
 from ..recurrences import DenseMatrix, StateMatrix
 
@@ -18,7 +18,7 @@ Source = Literal["samples", "hold", "jumps"]
 
 @dataclass(frozen=True)
 class StandardWeights:
-    """The one layer of a field and an initial state, with the ensemble flattened to one axis E.
+    """A layer and an initial state, with the ensemble flattened to one axis E.
 
     Args:
         ensemble: the axes that E stands for; E = 1 for none.
@@ -47,8 +47,7 @@ class Inputs:
     right: Tensor
 
 
-def standard_weights(field: VectorField, h0: Tensor) -> StandardWeights:
-    (layer,) = field.layers
+def standard_weights(layer: Layer, h0: Tensor) -> StandardWeights:
     structure, W = matrix_entries(layer.W)
     b = layer.U.new_zeros(layer.U.shape[:-1]) if layer.b is None else layer.b
     V = torch.cat([layer.U, b.unsqueeze(-1).expand(*layer.U.shape[:-1], 1)], -1)

@@ -1,0 +1,71 @@
+"""Many parameter sets of one model as one model: every weight carries a leading axis, and one solve serves all.
+
+The equations broadcast over leading axes, so a stack of n models is the same model with `ensemble=(n, ...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .models import SequenceModel, build
+
+
+def replicate(model: SequenceModel, n: int) -> SequenceModel:
+    """n copies of a model, independent from here on, as one model with ensemble (n, *model.ensemble).
+
+    Raises:
+        ValueError: n is no positive integer.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"n must be a positive integer, got {n!r}")
+    return _rebuild(model, (n, *model.ensemble), lambda name, weight: weight.expand(n, *weight.shape))
+
+
+def stack(models: Sequence[SequenceModel]) -> SequenceModel:
+    """Models that differ only in their weights as one model with ensemble (len(models), *ensemble).
+
+    Raises:
+        ValueError: no models, or models of different kinds, sizes, dtypes or devices.
+    """
+    if not models:
+        raise ValueError("no models came, expected at least one to stack")
+    first = models[0]
+    for model in models[1:]:
+        if model.config() != first.config():
+            differing = sorted(key for key, value in model.config().items() if first.config().get(key, ...) != value)
+            raise ValueError(f"stacked models must be of one kind, got ones that differ in {', '.join(differing)}")
+        if (model.c.dtype, model.c.device) != (first.c.dtype, first.c.device):
+            raise ValueError(
+                f"stacked models must share dtype and device, got {first.c.dtype} on {first.c.device} and "
+                f"{model.c.dtype} on {model.c.device}: convert with model.to(...)"
+            )
+    states = [model.state_dict() for model in models]
+    return _rebuild(first, (len(models), *first.ensemble), lambda name, _: torch.stack([state[name] for state in states]))
+
+
+def member(model: SequenceModel, index: int) -> SequenceModel:
+    """The model at `index` of the leading ensemble axis, as an independent model with ensemble `model.ensemble[1:]`.
+
+    Raises:
+        ValueError: a model without an ensemble axis.
+        IndexError: an index outside of it.
+    """
+    if not model.ensemble:
+        raise ValueError("the model has no ensemble axis, so it has no members: use the model itself")
+    if not -model.ensemble[0] <= index < model.ensemble[0]:
+        raise IndexError(f"index must be in [{-model.ensemble[0]}, {model.ensemble[0]}), got {index}")
+    return _rebuild(model, model.ensemble[1:], lambda name, weight: weight[index])
+
+
+def _rebuild(model: SequenceModel, ensemble: tuple[int, ...], weights: Callable[[str, Tensor], Tensor]) -> SequenceModel:
+    """The same kind of model with another ensemble, whose weights and buffers are `weights(name, old one)`."""
+    rebuilt = build({**model.config(), "ensemble": list(ensemble)}, dtype=model.c.dtype, device=model.c.device)
+    state = {name: weights(name, weight.detach()) for name, weight in model.state_dict().items()}
+    rebuilt.load_state_dict(state)
+    originals = dict(model.named_parameters())
+    for name, parameter in rebuilt.named_parameters():
+        parameter.requires_grad_(originals[name].requires_grad)
+    return rebuilt.train(model.training)

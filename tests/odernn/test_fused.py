@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from problems import F64, central_difference, dop853, perturb_bias
+from solves import RECURRENCES, assert_close, problem, relative, states_and_gradients
+
+from odernn import ContinuousRNN, DivergedSolve, Fused, StateSpaceModel, TorchDiffEq, paths
+from odernn.activations import ACTIVATIONS
+from odernn.solvers import TABLEAUX, fused
+
+BACKENDS = ("numba", "torch")
+REFERENCE = TorchDiffEq("rk4", adjoint=False)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("interpolation", ["linear", "hold", "jumps"])
+@pytest.mark.parametrize("recurrence", RECURRENCES, ids=lambda pair: pair[0])
+def test_it_is_torchdiffeqs_rk4_in_states_and_gradients(recurrence, interpolation, backend):
+    for cls in (ContinuousRNN, StateSpaceModel):
+        for activation in ACTIVATIONS:
+            model = perturb_bias(cls(2, 6, 1, activation, *recurrence, dtype=F64))
+            arguments = problem(model, interpolation=interpolation)
+            expected = states_and_gradients(model, REFERENCE, *arguments)
+            assert_close(states_and_gradients(model, Fused(backend=backend), *arguments), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun2", "heun3"])
+def test_methods_of_the_same_name_are_torchdiffeqs(method, backend):
+    model = perturb_bias(ContinuousRNN(2, 6, 1, dtype=F64))
+    arguments = problem(model, interpolation="jumps")
+    expected = states_and_gradients(model, TorchDiffEq(method, adjoint=False), *arguments)
+    assert_close(states_and_gradients(model, Fused(method, backend=backend), *arguments), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_substeps_are_equal_steps_in_every_interval(backend):
+    model = perturb_bias(ContinuousRNN(2, 6, 1, dtype=F64))
+    arguments = problem(model, even=True)
+    for substeps in (2, 5):
+        step = float(arguments[1][1]) / substeps
+        expected = states_and_gradients(model, TorchDiffEq("rk4", adjoint=False, step_size=step), *arguments)
+        assert_close(states_and_gradients(model, Fused("rk4", substeps, backend), *arguments), expected)
+
+
+@pytest.mark.parametrize("method", TABLEAUX)
+def test_methods_converge_at_their_order(method):
+    model = perturb_bias(ContinuousRNN(1, 3, 1, dtype=F64))
+    t = torch.tensor([0.0, 2.0], dtype=F64)
+    path = paths.linear(t, torch.tensor([[[-1.0], [2.0]]], dtype=F64))
+    h0 = torch.tensor([[0.3, -0.2, 0.5]], dtype=F64)
+    reference = dop853(model, path, t, h0)
+    substeps = np.array([10, 20, 40, 80])
+    errors = [(model.solve(path, t, h0, solver=Fused(method, int(n))).h - reference).abs().max().item() for n in substeps]
+    slope = -np.polyfit(np.log(substeps), np.log(errors), 1)[0]
+    assert slope == pytest.approx(Fused(method).order, abs=0.25)
+
+
+def test_gradients_agree_with_central_differences():
+    model = perturb_bias(ContinuousRNN(2, 4, 1, "tanh", "orthogonal", "softplus", dtype=F64))
+    x, t, h0, loss_weights, _ = problem(model)
+
+    def loss():
+        return (model.solve(paths.linear(t, x), t, h0, solver=Fused("bosh3", 2)).h * loss_weights).sum()
+
+    weights = [weight for name, weight in model.named_parameters() if name != "c"]
+    for weight, gradient in zip(weights, torch.autograd.grad(loss(), weights)):
+        assert relative(gradient, central_difference(loss, weight)) < 1e-7
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "hold", "jumps"])
+@pytest.mark.parametrize("recurrence", [("dense", "direct"), ("diagonal", "exp"), ("complex", "exp")], ids=lambda pair: pair[0])
+def test_kernels_agree_with_tensor_operations_over_many_tiles_and_threads(recurrence, interpolation):
+    # Two tiles and more per thread, the last one short; m and d that fill no vector; several steps per interval.
+    torch.set_num_threads(2)
+    model = perturb_bias(ContinuousRNN(3, 42, 1, "tanh", *recurrence, ensemble=(2,), dtype=F64))
+    arguments = problem(model, batch=61, times=5, interpolation=interpolation)
+    expected = states_and_gradients(model, Fused("rk4", 3, "torch"), *arguments)
+    assert_close(states_and_gradients(model, Fused("rk4", 3, "numba"), *arguments), expected)
+
+
+@pytest.mark.parametrize("recurrence", RECURRENCES, ids=lambda pair: pair[0])
+def test_single_precision_is_double_precision_rounded(recurrence):
+    for activation in ("tanh", "sigmoid", "relu"):
+        model = perturb_bias(ContinuousRNN(2, 18, 1, activation, *recurrence, dtype=F64))
+        expected = states_and_gradients(model, Fused(backend="torch"), *problem(model))
+        single = [a.float() if isinstance(a, torch.Tensor) else a for a in problem(model)]
+        found = states_and_gradients(model.float(), Fused(backend="numba"), *single)
+        assert_close(found, expected, states=3e-6, gradients=3e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_ensemble_is_many_single_solves(backend):
+    model = perturb_bias(ContinuousRNN(2, 6, 1, ensemble=(2, 3), dtype=F64))
+    for x_axes in ((), (3,), (2, 3)):
+        x, t, h0, loss_weights, interpolation = problem(model, x_axes=x_axes)
+        h, gradients = states_and_gradients(model, Fused(backend=backend), x, t, h0, loss_weights, interpolation)
+        g_x = torch.zeros_like(gradients[-2])
+        every = x.expand(2, 3, *x.shape[-3:])
+        for index in np.ndindex(2, 3):
+            single = ContinuousRNN(2, 6, 1, dtype=F64)
+            single.load_state_dict({name: weight[index] for name, weight in model.state_dict().items()})
+            found = states_and_gradients(
+                single, Fused(backend=backend), every[index], t, h0[index], loss_weights[index], interpolation
+            )
+            assert relative(found[0], h[index]) < 1e-13
+            for a, b in zip((*found[1][:-2], found[1][-1]), (*gradients[:-2], gradients[-1]), strict=True):
+                assert relative(a, b[index]) < 1e-12
+            g_x[index[2 - len(x_axes) :]] += found[1][-2]
+        assert relative(gradients[-2], g_x) < 1e-12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_output_times_may_lie_between_samples_and_breakpoints(backend):
+    model = perturb_bias(ContinuousRNN(1, 4, 1, dtype=F64))
+    t = torch.tensor([0.0, 0.3, 1.0, 1.7], dtype=F64)
+    amplitude = torch.tensor([[1.0], [-2.0]], dtype=F64)
+    for path in (paths.pulse(t, amplitude, 0.55), paths.heaviside(t, amplitude)):
+        times = torch.tensor([0.1, 0.3, 1.5], dtype=F64)
+        expected = model.solve(path, times, "zero", solver=REFERENCE).h
+        assert relative(model.solve(path, times, "zero", solver=Fused(backend=backend)).h, expected) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32], ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_and_their_derivatives_are_accurate_everywhere(activation, dtype):
+    """One Euler step of length 1 from 0 with W = 0 is h = sigma(v)."""
+    model = ContinuousRNN(1, 1, 1, activation, dtype=dtype)
+    with torch.no_grad():
+        model.layer_weights[0].recurrence.W.zero_()
+        model.layer_weights[0].U.fill_(1)
+    size = torch.logspace(-6, 2, 4001, dtype=F64).to(dtype)
+    v = torch.cat([-size, torch.zeros(1, dtype=dtype), size]).requires_grad_()
+    path = paths.hold(torch.tensor([0, 1], dtype=dtype), v.reshape(-1, 1, 1).expand(-1, 2, 1))
+    h = model.solve(path, path.times, "zero", solver=Fused("euler", backend="numba")).h[:, 1, 0]
+    (gradient,) = torch.autograd.grad(h.sum(), v)
+    exact = ACTIVATIONS[activation]
+    tolerance = 4 * torch.finfo(dtype).eps
+    reference = exact(v.detach().double())
+    scale = reference.abs() if activation == "tanh" else reference.abs().clamp_min(1)
+    assert ((h.double() - reference).abs() <= tolerance * scale).all()
+    assert ((gradient.double() - exact.derivative(v.detach().double())).abs() <= 2 * tolerance).all()
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_diverges_or_is_not_finite_never_comes_out_as_a_number(backend, dtype):
+    t = torch.linspace(0, 800, 5, dtype=dtype)
+    x = torch.ones(9, 5, 1, dtype=dtype)
+    for activation in ("linear", "relu"):
+        model = ContinuousRNN(1, 4, 1, activation, dtype=dtype)
+        model.set_matrix(2 * torch.eye(4, dtype=F64))
+        with torch.no_grad():
+            model.layer_weights[0].U.fill_(1)
+        solver = Fused("rk4", 60, backend)
+        h = model.solve(paths.linear(t, x), t, "zero", solver=solver, check=False).h
+        assert not torch.isfinite(h[:, -1]).any()
+        with pytest.raises(DivergedSolve, match="diverged at t = "):
+            model(x, t, "zero", solver=solver)
+    for activation in ACTIVATIONS:
+        for bad in (float("nan"), float("inf")):
+            model = ContinuousRNN(1, 4, 1, activation, dtype=dtype)
+            poisoned = torch.full_like(x, 1.0)
+            poisoned[4, 1] = bad
+            h0 = torch.zeros(9, 4, dtype=dtype)
+            h = model.solve(paths.linear(t, poisoned), t, h0, solver=Fused(backend=backend), check=False).h
+            expected = model.solve(paths.linear(t, poisoned), t, h0, solver=REFERENCE, check=False).h
+            assert torch.equal(torch.isfinite(h).all(-1), torch.isfinite(expected).all(-1))
+
+
+def test_memory_holds_no_stages():
+    """What backward needs beyond its inputs is the states, not 4 stages for each."""
+    model = ContinuousRNN(1, 8, 1, dtype=F64)
+    x, t, h0, _, _ = problem(model, times=50)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor.numel()) or tensor, lambda tensor: tensor):
+        model.solve(paths.linear(t, x), t, h0, solver=Fused("rk4", 4))
+    assert max(saved) == 5 * 50 * 8
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_the_gradients_asked_for_are_computed(backend):
+    model = ContinuousRNN(2, 6, 1, dtype=F64)
+    x, t, h0, loss_weights, _ = problem(model)
+    _, gradients = states_and_gradients(model, Fused(backend=backend), x, t, h0, loss_weights, "linear")
+    expected = dict(zip([name for name, _ in model.named_parameters() if name != "c"], gradients), x=gradients[-2])
+    W = model.layer_weights[0].recurrence.W
+    for wanted in ("W", "x"):
+        model.requires_grad_(wanted == "W")
+        x_here = x.clone().requires_grad_(wanted == "x")
+        h = model.solve(paths.linear(t, x_here), t, h0, solver=Fused(backend=backend)).h
+        (gradient,) = torch.autograd.grad((h * loss_weights).sum(), W if wanted == "W" else x_here)
+        name = next((name for name, weight in model.named_parameters() if weight is W)) if wanted == "W" else "x"
+        assert relative(gradient, expected[name]) < 1e-13
+
+
+def test_gradients_differentiate_once():
+    model = ContinuousRNN(1, 4, 1, dtype=F64)
+    x, t, *_ = problem(model)
+    y = model(x, t, solver=Fused())
+    (gradient,) = torch.autograd.grad(y.sum(), model.layer_weights[0].U, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_bad_settings_are_refused():
+    for substeps in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="substeps must be a positive integer"):
+            Fused(substeps=substeps)
+    with pytest.raises(ValueError, match="choose one of euler"):
+        Fused("dopri5")
+    with pytest.raises(ValueError, match="choose one of auto"):
+        Fused(backend="cuda")
+    model = ContinuousRNN(1, 4, 1, num_layers=2, dtype=F64)
+    assert not Fused.supports(model.field())
+    with pytest.raises(ValueError, match="got 2 layers: choose 'rk4' or 'dopri5'"):
+        model(torch.zeros(2, 3, 1, dtype=F64), torch.arange(3, dtype=F64), solver=Fused())
+
+
+def test_without_numba_it_says_so_once_and_runs(monkeypatch):
+    monkeypatch.setattr(fused, "_installed", lambda package: False)
+    fused._say_once.cache_clear()
+    model = ContinuousRNN(1, 4, 1, dtype=F64)
+    x, t, *_ = problem(model)
+    with pytest.warns(RuntimeWarning, match="numba is not installed"):
+        y = model(x, t, solver=Fused())
+    assert torch.equal(model(x, t, solver=Fused()), y)  # a second warning would be an error
+    with pytest.raises(ValueError, match="pip install numba"):
+        model(x, t, solver=Fused(backend="numba"))
+
+
+def test_python_threads_may_solve_at_once():
+    torch.set_num_threads(2)
+    model = ContinuousRNN(1, 16, 1, dtype=F64)
+    x, t, h0, *_ = problem(model, batch=40, times=30)
+    expected = model.solve(paths.linear(t, x), t, h0, solver=Fused()).h
+    start = threading.Barrier(4)
+
+    def solve(_):
+        start.wait()
+        return model.solve(paths.linear(t, x), t, h0, solver=Fused()).h
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(h, expected) for h in pool.map(solve, range(4)))
+
+
+def test_a_second_process_finds_the_compiled_kernels_on_disk():
+    program = """
+import torch
+from odernn import ContinuousRNN, Fused
+torch.set_num_threads(1)
+model = ContinuousRNN(1, 4, 1, dtype=torch.float64)
+model(torch.zeros(2, 3, 1, dtype=torch.float64), torch.arange(3, dtype=torch.float64), solver=Fused()).sum().backward()
+from odernn.solvers import _numba_kernels as kernels
+for kernel in (kernels.runge_kutta, kernels.runge_kutta_adjoint):
+    assert not kernel.stats.cache_misses and sum(kernel.stats.cache_hits.values()) == 1, kernel.stats
+"""
+    model = ContinuousRNN(1, 4, 1, dtype=F64)
+    x, t, *_ = problem(model)
+    model(x, t, solver=Fused()).sum().backward()
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
