@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class ExperimentConfig:
             on a few training sequences at the initial weights, see `odernn.solvers.choose_solver`.
         solver_tolerance: relative deviation that 'auto' allows from a tight dopri5.
         substeps: steps per sample of 'fused'.
-        adjoint: gradients by torchdiffeq's adjoint (True) or by backpropagation (False).
+        adjoint: gradients by torchdiffeq's adjoint (True; 'auto' is then dopri5) or by backpropagation (False).
         rtol, atol: tolerances of adaptive solvers.
         step_size: largest step of fixed-step solvers; None for one step per sample.
         warm_start: run directory of a narrower model to start from; None for a random start.
@@ -104,7 +104,7 @@ class ExperimentConfig:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        for name, least in (("points", 2), ("train_size", 1), ("validation_size", 1), ("seed", 0)):
+        for name, least in (("points", 2), ("train_size", 1), ("validation_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("horizon", "amplitude"):
@@ -135,7 +135,7 @@ class Experiment:
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
-        self.config = config
+        self.config = config if config.warm_start is None else replace(config, warm_start=str(Path(config.warm_start).resolve()))
         self.device = _device(config.device)
         self.dtype = DTYPES[config.dtype]
         self.target = make_target(config)
@@ -143,8 +143,11 @@ class Experiment:
         self.t = torch.linspace(0, config.horizon, config.points, dtype=torch.float64)
         x, y = self._sample(config.train_size, config.seed)
         x_validation, y_validation = self._sample(config.validation_size, config.seed + _VALIDATION_SEED_OFFSET)
+        if not (y.any() and y_validation.any()):
+            raise ValueError(f"kernel {config.kernel} gives targets that are all 0 on [0, {config.horizon:g}]: raise --horizon")
         self.data = Data(self._place(self.t), *map(self._place, (x, y, x_validation, y_validation)))
         self.solver = self._make_solver()
+        self.config = self._with_solver(self.config)
         self.trainer = Trainer(
             self.model,
             self.data,
@@ -189,14 +192,13 @@ class Experiment:
         """What came out, of the weights that the model has now."""
         trainer = self.trainer
         with torch.no_grad():
-            spectrum = self.model.spectrum()
             response = trainer.respond(self.data.x_validation)
             error = relative_l2(response.y, self.data.y_validation)
-            margin = self.model.stability_margin()
+            margin, rate = self.model.stability_margin(), float(self.model.slowest_rate(trainer.step))
         return {
             "validation_relative_l2": float(error),
             "stability_margin": float(margin),
-            "slowest_rate": float(spectrum.real.abs().min()),
+            "slowest_rate": rate,
             "evaluations_training": trainer.evaluations,
             "evaluations_per_solve": response.solution.evaluations,
             "seconds": trainer.seconds,
@@ -248,6 +250,17 @@ class Experiment:
         states; None for a discrete model, which has nothing to integrate."""
         return None if self.solver is None else deviation(self.solver, *self._trial())
 
+    def _with_solver(self, config: ExperimentConfig) -> ExperimentConfig:
+        """The config with the solver that 'auto' came to: a run is resumed and reloaded with the solver it started with."""
+        solver = self.solver
+        if config.solver != "auto" or solver is None:
+            return config
+        if isinstance(solver, Fused):
+            return replace(config, solver="fused", substeps=solver.substeps)
+        if isinstance(solver, TorchDiffEq):
+            return replace(config, solver=solver.method, rtol=solver.rtol, atol=solver.atol, adjoint=solver.adjoint)
+        return replace(config, solver="exact")
+
     def _trial(self) -> tuple[VectorField, ControlPath, Tensor, Tensor]:
         """What solvers are compared on: the field, and a few training sequences from rest."""
         t, x = self.data.t, self.data.x[:_TRIAL_SEQUENCES]
@@ -262,8 +275,10 @@ class Experiment:
             if config.solver != "auto":
                 raise ValueError(f"model {config.model!r} is discrete and takes no solver, got {config.solver!r}: leave it out")
             return None
-        if config.solver == "auto":
+        if config.solver == "auto" and not config.adjoint:
             return choose_solver(*self._trial(), config.solver_tolerance)
+        if config.solver == "auto":
+            return TorchDiffEq("dopri5", config.rtol, config.atol, adjoint=True)
         if config.solver not in ("exact", "fused"):
             return TorchDiffEq(config.solver, config.rtol, config.atol, config.adjoint, config.step_size)
         solver = Exact() if config.solver == "exact" else Fused(substeps=config.substeps)
@@ -293,7 +308,7 @@ def load_run(directory: str | Path) -> LoadedRun:
         ValueError: missing, truncated or not a run.
     """
     run = RunDirectory.open(Path(directory))
-    config = ExperimentConfig.from_dict(run.config()["experiment"] | {"device": "cpu", "warm_start": None})
+    config = replace(read_config(run), device="cpu", warm_start=None)
     experiment = Experiment(config)
     weights = run.load_best()
     try:
@@ -302,6 +317,18 @@ def load_run(directory: str | Path) -> LoadedRun:
         raise ValueError(f"the weights in {run.path} do not fit its config: {str(error).splitlines()[0]}") from error
     data = experiment.data
     return LoadedRun(experiment.model, experiment.target, data.t, data.x_validation, experiment.solver, config)
+
+
+def read_config(run: RunDirectory) -> ExperimentConfig:
+    """The experiment of a run directory.
+
+    Raises:
+        ValueError: its config is not one of an experiment.
+    """
+    try:
+        return ExperimentConfig.from_dict(run.config()["experiment"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the config in {run.path} is not that of an experiment ({error}): give the --out of a run") from error
 
 
 def make_target(config: ExperimentConfig) -> Functional:

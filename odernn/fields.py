@@ -86,6 +86,8 @@ class VectorField:
                 h = layer.U.new_zeros(*ensemble, layer.U.shape[-2])
             else:
                 h = -layer.W.solve(drive, shift=1.0 if discrete else 0.0)
+                # Without a drive h = 0 rests, also where W is singular.
+                h = torch.where((drive == 0).all(-1, keepdim=True), torch.zeros_like(h), h)
             states.append(h)
             z = self._emit(h)
         return torch.cat(states, -1)

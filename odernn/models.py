@@ -96,7 +96,7 @@ class SequenceModel(nn.Module, ABC):
         super().__init__()
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size, "num_layers": num_layers}
         for name, value in sizes.items():
-            if not (isinstance(value, int) and value >= 1):
+            if isinstance(value, bool) or not (isinstance(value, int) and value >= 1):
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
         if isinstance(parameterization, str):
             parameterization = parameterizations.get(parameterization, self.time)
@@ -162,6 +162,12 @@ class SequenceModel(nn.Module, ABC):
         spectrum = self.spectrum()
         return -spectrum.real.amax(-1) if self.time == "continuous" else 1 - spectrum.abs().amax(-1)
 
+    def slowest_rate(self, step: float = 1.0) -> Tensor:
+        """Rate at which the slowest mode of W decays, per unit time, (*ensemble,): -max Re l in continuous time, and
+        -log(max |l|) / step for a map that advances time by `step`. Negative: it grows."""
+        spectrum = self.spectrum()
+        return -spectrum.real.amax(-1) if self.time == "continuous" else -spectrum.abs().amax(-1).log() / step
+
     def set_matrix(self, W: Tensor, layer: int = 0) -> None:
         """Sets the raw weights of one layer so that its effective W is this one, (m, m) or (*ensemble, m, m): the papers
         compare parameterisations from identical W.
@@ -194,6 +200,9 @@ class SequenceModel(nn.Module, ABC):
             raise ValueError(f"h0 must have a shape that broadcasts to {shape}, got {tuple(h0.shape)}") from None
 
     def _check_input(self, x: Tensor, t: Tensor) -> None:
+        for name, value in (("x", x), ("t", t)):
+            if not isinstance(value, Tensor):
+                raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: convert it (torch.as_tensor)")
         _check_times(t)
         if x.ndim < 3 or x.shape[-1] != self.input_size or x.shape[-2] != t.numel():
             raise ValueError(

@@ -147,13 +147,17 @@ class Recurrence(nn.Module, ABC):
 
     def _initial_eigenvalues(self, count: int, generator: torch.Generator) -> Tensor:
         """(*ensemble, count): -r in continuous and e^-r in discrete time, r log-uniform in INITIAL_RATES."""
-        parameterization = self.parameterization
+        low, _ = self.parameterization.range
+        continuous = self.parameterization.time == "continuous"
+        # The fastest rate that f reaches.
+        limit = -low if continuous else -math.log(low) if low > 0 else math.inf
         slowest, fastest = INITIAL_RATES
-        if parameterization.time == "continuous":
-            fastest = min(fastest, -_RANGE_MARGIN * parameterization.range[0])
+        fastest = min(fastest, _RANGE_MARGIN * limit)
+        if fastest < 2 * slowest:
+            slowest = fastest * INITIAL_RATES[0] / INITIAL_RATES[1]
         uniform = torch.rand(*self.ensemble, count, generator=generator, dtype=torch.float64)
         rates = slowest * (fastest / slowest) ** uniform
-        return -rates if parameterization.time == "continuous" else (-rates).exp()
+        return -rates if continuous else (-rates).exp()
 
     def _checked_matrix(self, W: Tensor) -> Tensor:
         if W.shape[-2:] != (self.size, self.size):

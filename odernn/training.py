@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from .losses import LOSSES, relative_l2, stability_penalty
@@ -23,13 +23,13 @@ SCHEDULES = ("none", "plateau", "cosine")
 
 # When none is given: L-BFGS scales its own step, its line search starts from 1; [IA] Fig 2 trains by Adam at 0.005.
 _DEFAULT_LR = {"lbfgs": 1.0, "adam": 5e-3, "adamw": 5e-3}
+# Generators take 64 bits; what is derived from a seed here stays far inside.
+MAX_SEED = 2**31
 _DEFAULT_BATCH_SIZE = 128  # [IA] Fig 2
 _LBFGS_HISTORY = 50
 # What the objective is multiplied by for L-BFGS: PyTorch's drops a curvature pair whose product is below 1e-10, which with mean
 # square errors of 1e-6 is all of them.
 _LBFGS_SCALE = 1e8
-# An improvement of the validation error smaller than this, relative, does not count for early stopping.
-_IMPROVEMENT = 1e-3
 # What a diverged trial point of the line search is told to cost, relative to the loss at the start of the search: finite, because
 # its cubic interpolation cannot take inf, and not so large that the interpolated step vanishes.
 _DIVERGED_COST = 10.0
@@ -105,6 +105,10 @@ class TrainingConfig:
         for name in ("weight_decay", "margin", "margin_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be non-negative and finite, got {getattr(self, name)}")
+        if not 0 <= self.seed < MAX_SEED:
+            raise ValueError(f"seed must lie between 0 and {MAX_SEED - 1}, got {self.seed}")
+        if self.margin and not self.margin_weight:
+            raise ValueError("margin has no effect without margin_weight: give both, or leave margin out")
         if self.optimizer == "lbfgs":
             for name in ("batch_size", "gradient_clip"):
                 if getattr(self, name) is not None:
@@ -148,6 +152,12 @@ class Trainer:
         return len(self.history)
 
     @property
+    def step(self) -> float:
+        """Mean time between samples."""
+        t = self.data.t
+        return float(t[-1] - t[0]) / (t.numel() - 1)
+
+    @property
     def seconds(self) -> float:
         return self.history[-1]["seconds"] if self.history else 0.0
 
@@ -173,7 +183,7 @@ class Trainer:
         with bar:
             while self.epoch < self.config.epochs and not self.stalled:
                 row = self._run_epoch()
-                improved = row["validation_relative_l2"] < self.best_error * (1 - _IMPROVEMENT)
+                improved = row["validation_relative_l2"] < self.best_error
                 if improved:
                     self.best_error, self.best_epoch = row["validation_relative_l2"], self.epoch
                 if on_epoch is not None:
@@ -206,6 +216,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+        if isinstance(self.scheduler, LambdaLR):  # the restored rate is that of the old number of epochs
+            for group, base, factor in zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas):
+                group["lr"] = base * factor(self.scheduler.last_epoch)
         self.history = [dict(row) for row in state["history"]]
         self.best_error, self.best_epoch = state["best_error"], state["best_epoch"]
         self.evaluations = state["evaluations"]
@@ -220,13 +233,13 @@ class Trainer:
         elif self.scheduler is not None:
             self.scheduler.step()
         with torch.no_grad():
-            margin, rates = float(self.model.stability_margin()), self.model.spectrum().real.abs()
+            margin, rate = float(self.model.stability_margin()), float(self.model.slowest_rate(self.step))
         row = {
             "epoch": self.epoch + 1,
             "loss": loss,
             "validation_relative_l2": error,
             "stability_margin": margin,
-            "slowest_rate": float(rates.min()),
+            "slowest_rate": rate,
             "learning_rate": lr,
             "evaluations": self.evaluations,
             "seconds": self.seconds + time.perf_counter() - started,
@@ -330,5 +343,6 @@ class Trainer:
         if self.config.schedule == "plateau":
             return ReduceLROnPlateau(self.optimizer, factor=0.5)
         if self.config.schedule == "cosine":
-            return CosineAnnealingLR(self.optimizer, T_max=max(self.config.epochs, 1))
+            # A function of the epoch alone, so that a run resumed with more epochs follows the longer cosine.
+            return LambdaLR(self.optimizer, lambda epoch: (1 + math.cos(math.pi * epoch / max(self.config.epochs, 1))) / 2)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from .models import SequenceModel
 
@@ -14,27 +15,38 @@ def embed(narrow: SequenceModel, wide: SequenceModel) -> None:
     where the narrower one's ended and E_m(0) does not rise with m.
 
     Raises:
-        ValueError: models of another kind or depth, or a `wide` that is not wider.
+        ValueError: models of another kind, recurrence, parameterisation or depth, or a `wide` that is not wider.
     """
-    kind = {"model", "input_size", "output_size", "activation", "num_layers", "bias", "ensemble"}
-    for key in sorted(kind):
-        ours, theirs = wide.config()[key], narrow.config()[key]
-        if ours != theirs:
-            raise ValueError(f"a warm start needs models of one kind, got {key} {theirs!r} (narrow) and {ours!r} (wide)")
+    ours, theirs = wide.config(), narrow.config()
+    for key in ours.keys() - {"hidden_size"}:
+        if ours[key] != theirs[key]:
+            pair = f"{theirs[key]!r} (narrow) and {ours[key]!r} (wide)"
+            raise ValueError(f"a warm start needs models of one kind, got {key} {pair}")
     m, M = narrow.hidden_size, wide.hidden_size
     if m > M:
         raise ValueError(f"a warm start needs a narrower model, got hidden size {m} for one of hidden size {M}")
-    with torch.no_grad():
-        for index, (source, target) in enumerate(zip(narrow.layer_weights, wide.layer_weights)):
-            W = target.recurrence.state_matrix().to_dense().clone()
-            # The new units start coupled among themselves only.
-            W[..., :m, :] = 0
-            W[..., :, :m] = 0
-            W[..., :m, :m] = source.recurrence.state_matrix().to_dense()
-            wide.set_matrix(W, layer=index)
-            target.U[..., :m, :] = 0
-            target.U[..., :m, : source.U.shape[-1]] = source.U
-            if target.b is not None and source.b is not None:
-                target.b[..., :m] = source.b
-        wide.c.zero_()
-        wide.c[..., :m] = narrow.c
+    state = wide.state_dict()
+    for name, value in narrow.state_dict().items():
+        state[name] = _extended(name.rpartition(".")[2], value.to(state[name]), state[name].clone())
+    wide.load_state_dict(state)
+
+
+def _extended(kind: str, narrow: Tensor, wide: Tensor) -> Tensor:
+    """One raw weight of the wide model: that of the narrow one, and for the new units what they had, uncoupled from the old."""
+    m = narrow.shape[-1]
+    if kind == "c":
+        wide.zero_()
+        wide[..., :m] = narrow
+    elif kind == "U":
+        wide[..., : narrow.shape[-2], :] = 0
+        wide[..., : narrow.shape[-2], :m] = narrow
+    elif kind in ("W", "A", "P", "P0"):
+        if kind in ("P", "P0") and wide.shape[-1] > m:
+            # A block of an orthogonal matrix is not orthogonal itself.
+            wide[..., m:, m:] = torch.linalg.qr(wide[..., m:, m:]).Q
+        wide[..., :m, m:] = 0
+        wide[..., m:, :m] = 0
+        wide[..., :m, :m] = narrow
+    else:  # vectors: w, omega, b
+        wide[..., :m] = narrow
+    return wide

@@ -35,5 +35,9 @@ def run(program: str, main: Callable[[], None]) -> None:
         fail(program, str(error), BAD_INPUT)
     except DivergedSolve as error:
         fail(program, str(error), FAILED)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        fail(program, f"out of memory ({str(error).splitlines()[0]}): ask for fewer sequences, points or units", FAILED)
     except KeyboardInterrupt:
         fail(program, "interrupted", INTERRUPTED)

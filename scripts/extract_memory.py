@@ -9,14 +9,10 @@ python scripts/extract_memory.py path/to/file.py:function --input-size 3
 from __future__ import annotations
 
 import csv
-import importlib
-import importlib.util
-import inspect
 import io
 import json
 import math
 import os
-import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +29,7 @@ from analysis.systems import PROBES
 from odernn.experiment import DTYPES, load_run
 from odernn.models import DiscreteModel
 from targets import ConvolutionalFunctional, Kernel
+from targets.kernels import named_object
 
 PROGRAM = "extract_memory.py"
 MODULES = {f"torch.nn.{name}": getattr(torch.nn, name) for name in ("RNN", "GRU", "LSTM")}
@@ -49,6 +46,7 @@ class Subject:
     name: str
     times: torch.Tensor
     target: Any = None
+    dt: float | None = None
 
 
 def parser() -> Parser:
@@ -105,18 +103,32 @@ def subject(arguments: Namespace) -> Subject:
     loaded = load_run(spec)
     model = loaded.model.to(dtype)
     horizon = float(loaded.t[-1])
-    sampled = isinstance(model, DiscreteModel)
-    spacing = float(loaded.t[1] - loaded.t[0])
-    # a discrete model lives on the steps it was trained on
-    points = round((arguments.horizon or horizon) / spacing) + 1 if sampled else POINTS
-    return Subject(model, Path(spec).resolve().name, _times(arguments, horizon, points, dtype), loaded.target)
+    name = Path(spec).resolve().name
+    if not isinstance(model, DiscreteModel):
+        return Subject(model, name, _times(arguments, horizon, POINTS, dtype), loaded.target)
+    # A discrete model lives on the steps it was trained on.
+    if arguments.points is not None:
+        raise ValueError("--points is for continuous models, this one steps from sample to sample: leave it out")
+    step = float(loaded.t[1] - loaded.t[0])
+    steps = round((horizon if arguments.horizon is None else _positive_time(arguments.horizon)) / step)
+    if steps < 1:
+        raise ValueError(f"--horizon must hold at least one step of the model, {step:g}, got {arguments.horizon:g}")
+    times = step * torch.arange(steps + 1, dtype=torch.float64)
+    return Subject(model, name, times.to(dtype), loaded.target, step)
+
+
+def _positive_time(horizon: float) -> float:
+    if not 0 < horizon < math.inf:
+        raise ValueError(f"--horizon must be a time > 0, got {horizon}")
+    return horizon
 
 
 def _times(arguments: Namespace, horizon: float, points: int | None, dtype: torch.dtype) -> torch.Tensor:
-    horizon = horizon if arguments.horizon is None else arguments.horizon
-    if not 0 < horizon < math.inf:
-        raise ValueError(f"--horizon must be a time > 0, got {horizon}")
-    points = arguments.points or points or round(horizon) + 1
+    horizon = _positive_time(horizon if arguments.horizon is None else arguments.horizon)
+    if arguments.points is not None:
+        points = arguments.points
+    elif points is None:
+        points = round(horizon) + 1
     if points < 2:
         raise ValueError(f"--points must be at least 2, got {points}")
     return torch.linspace(0, horizon, points, dtype=torch.float64).to(dtype)
@@ -124,48 +136,10 @@ def _times(arguments: Namespace, horizon: float, points: int | None, dtype: torc
 
 def _from_code(spec: str, dtype: torch.dtype) -> Any:
     """The object that module:attribute or file.py:attribute names, made if it has to be."""
-    location, _, attribute = spec.rpartition(":")
-    found = getattr(_module(location), attribute, None)
-    if found is None:
-        raise ValueError(f"{location} has no attribute {attribute!r}: define it there")
-    if not isinstance(found, torch.nn.Module | Kernel) and callable(found) and _takes_nothing(found):
-        try:
-            found = found()
-        except Exception as error:
-            raise ValueError(f"{spec} failed ({type(error).__name__}: {error}): repair it") from error
+    found = named_object(spec)
     if isinstance(found, Kernel):
         return ConvolutionalFunctional(found)
     return found.to(dtype) if isinstance(found, torch.nn.Module) else found
-
-
-def _module(location: str) -> Any:
-    try:
-        if not location.endswith(".py"):
-            # as python -m does: the user's directory comes first
-            sys.path.insert(0, os.getcwd())
-            return importlib.import_module(location)
-        name = f"_given_{Path(location).stem}"
-        specification = importlib.util.spec_from_file_location(name, location)
-        assert specification is not None  # always so for a name that ends in .py
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        sys.modules[name] = module  # dataclasses look themselves up there
-        specification.loader.exec_module(module)
-        return module
-    except Exception as error:
-        raise ValueError(
-            f"{location} could not be loaded ({type(error).__name__}: {error}): give a run directory, an importable module, or a "
-            "path that ends in .py"
-        ) from error
-
-
-def _takes_nothing(found: Any) -> bool:
-    try:
-        parameters = inspect.signature(found).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return not any(parameter.default is parameter.empty and parameter.kind not in kinds for parameter in parameters)
 
 
 def destination(arguments: Namespace) -> Path:
@@ -245,6 +219,7 @@ def main() -> None:
         chosen.times,
         warmup=arguments.warmup,
         hold=arguments.hold,
+        dt=chosen.dt,
         input_size=None if arguments.system in MODULES else arguments.input_size,
         **options,
     )

@@ -7,6 +7,7 @@ python scripts/train_ode.py --resume runs/DIR
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from command_line import INTERRUPTED, Parser, fail, run
 from analysis.memory import memory_function
 from analysis.plotting import plot_memory, plot_training
 from odernn import activations, models, parameterizations, recurrences
-from odernn.experiment import DEVICES, DTYPES, SOLVERS, Experiment, ExperimentConfig
+from odernn.experiment import DEVICES, DTYPES, SOLVERS, Experiment, ExperimentConfig, read_config
 from odernn.losses import LOSSES
 from odernn.runs import RunDirectory
 from odernn.training import OPTIMIZERS, SCHEDULES, TrainingConfig
@@ -98,7 +99,7 @@ def parser() -> Parser:
     add(group, "optimizer", "optimiser", training.optimizer, choices=OPTIMIZERS)
     add(group, "epochs", "passes over the data (lbfgs: rounds of --iterations steps)", training.epochs, type=int)
     add(group, "iterations", "steps of lbfgs per epoch", training.iterations, type=int)
-    add(group, "batch-size", "sequences per step of adam and adamw", 128, type=int)
+    add(group, "batch-size", "sequences per step", "128 for adam and adamw; lbfgs takes all", type=int)
     add(group, "lr", "learning rate", "1 for lbfgs, 0.005 for adam and adamw", type=float)
     add(group, "schedule", "of the learning rate", training.schedule, choices=SCHEDULES)
     add(group, "gradient-clip", "largest gradient norm of adam and adamw", training.gradient_clip, type=float)
@@ -127,12 +128,17 @@ def prepare(arguments: dict[str, Any]) -> tuple[Experiment, RunDirectory]:
         if unexpected or overwrite:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in unexpected or ["overwrite"])
             raise ValueError(f"--resume goes on with the settings of its run, got {names} as well: leave them out")
-        settings = run_directory.config()
-        settings["experiment"]["training"] |= arguments
-        experiment = Experiment(ExperimentConfig.from_dict(settings["experiment"]))
+        config = read_config(run_directory)
+        config = replace(config, training=replace(config.training, **arguments))
+        # The checkpoint holds what a warm start began with.
+        experiment = Experiment(replace(config, warm_start=None))
         experiment.resume(run_directory)
-        run_directory.write_config(settings)
+        run_directory.write_config({"experiment": config.as_dict()})
         return experiment, run_directory
+    ignored = sorted({"rtol", "atol", "step_size", "substeps"} & set(arguments)) if "solver" not in arguments else []
+    if ignored:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+        raise ValueError(f"--solver auto sets its own steps, got {names} as well: leave that out, or name a solver")
     out = arguments.pop("out", None)
     of_training = set(TrainingConfig.__dataclass_fields__) - {"seed"}
     training = {key: arguments.pop(key) for key in of_training & set(arguments)} | {"seed": arguments.get("seed", 0)}
@@ -143,7 +149,7 @@ def prepare(arguments: dict[str, Any]) -> tuple[Experiment, RunDirectory]:
     if out is None:
         out = f"runs/{datetime.now():%Y%m%d-%H%M%S}-{config.model}-{config.activation}"
     experiment = Experiment(config)
-    return experiment, RunDirectory.create(Path(out), {"experiment": config.as_dict()}, overwrite=overwrite)
+    return experiment, RunDirectory.create(Path(out), {"experiment": experiment.config.as_dict()}, overwrite=overwrite)
 
 
 def main() -> None:

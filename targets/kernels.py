@@ -6,13 +6,14 @@ import importlib
 import importlib.util
 import inspect
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, cast, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -358,54 +359,68 @@ def custom(spec: str) -> Kernel:
     Raises:
         ValueError: no such file, module or attribute; it fails to run, or is none of these.
     """
-    location, _, attribute = spec.rpartition(":")
-    if not location or not attribute:
-        raise ValueError(f"{spec!r} names no kernel, expected module:function or file.py:function")
-    module = _module(location)
-    if not hasattr(module, attribute):
-        raise ValueError(f"{location} has no attribute {attribute!r}, expected a kernel of that name; define it there")
-    found = getattr(module, attribute)
-    if not isinstance(found, Kernel):
-        if not callable(found):
-            raise ValueError(f"{spec} is a {type(found).__name__}, expected a callable rho(t) or a Kernel")
-        if _takes_nothing(found):
-            try:
-                found = found()
-            except Exception as error:
-                raise ValueError(f"{spec} failed: {type(error).__name__}: {error}; repair it") from error
-    kernel = found if isinstance(found, Kernel) else from_callable(found, name=attribute)
+    found = named_object(spec)
+    if not isinstance(found, Kernel) and not callable(found):
+        raise ValueError(f"{spec} is a {type(found).__name__}, expected a callable rho(t) or a Kernel")
+    kernel = found if isinstance(found, Kernel) else from_callable(found, name=spec.rpartition(":")[2])
     return replace(kernel, name="custom", parameters={"spec": spec})
 
 
 def _takes_nothing(f: Callable[..., Any]) -> bool:
     try:
-        return not inspect.signature(f).parameters
-    except ValueError:  # numpy's ufuncs have no signature; they take times
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):  # numpy's ufuncs have no signature; they take times
         return False
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return not any(parameter.default is parameter.empty and parameter.kind not in kinds for parameter in parameters)
+
+
+def named_object(spec: str) -> Any:
+    """What "package.module:attribute" or "path/to/file.py:attribute" names; a function without arguments is called for it.
+
+    Raises:
+        ValueError: no such file, module or attribute, or it fails to run.
+    """
+    location, _, attribute = spec.rpartition(":")
+    if not location or not attribute:
+        raise ValueError(f"{spec!r} names nothing, expected module:function or file.py:function")
+    module = _module(location)
+    if not hasattr(module, attribute):
+        raise ValueError(f"{location} has no attribute {attribute!r}, expected one of that name; define it there")
+    found = getattr(module, attribute)
+    # A module of torch or an instance with __call__ is what it is; only functions and classes make something.
+    if (inspect.isroutine(found) or inspect.isclass(found)) and _takes_nothing(found):
+        try:
+            found = found()
+        except Exception as error:
+            raise ValueError(f"{spec} failed ({type(error).__name__}: {error}); repair it") from error
+    return found
 
 
 def _module(location: str) -> ModuleType:
-    """The module of a dotted name or of a .py file."""
+    """The module of a dotted name, searched from the working directory too, or of a .py file."""
     path = Path(location)
-    if path.suffix == ".py":
-        if not path.is_file():
-            raise ValueError(f"there is no file {location}, expected a Python file; check the path")
-        specification = importlib.util.spec_from_file_location(path.stem, path)
+    if path.suffix == ".py" and not path.is_file():
+        raise ValueError(f"there is no file {location}, expected a Python file; check the path")
+    try:
+        if path.suffix != ".py":
+            if os.getcwd() not in sys.path:
+                sys.path.append(os.getcwd())
+            return importlib.import_module(location)
+        # A name of its own, so that a file called json.py takes no other module's place.
+        name = f"_given_{path.stem}"
+        specification = importlib.util.spec_from_file_location(name, path)
         assert specification is not None  # always so for an existing .py file
         assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)
-        sys.modules[path.stem] = module  # dataclasses look their module up there while it is being executed
-        load_module: Callable[[], Any] = partial(specification.loader.exec_module, module)
-    else:
-        load_module = partial(importlib.import_module, location)
-    try:
-        loaded = load_module()
+        sys.modules[name] = module  # dataclasses look their module up there while it is being executed
+        specification.loader.exec_module(module)
+        return module
     except Exception as error:
         raise ValueError(
             f"{location} could not be loaded ({type(error).__name__}: {error}); "
             f"expected one of {', '.join(KERNELS)}, an importable module, or a path ending in .py"
         ) from error
-    return module if path.suffix == ".py" else cast(ModuleType, loaded)
 
 
 # --- the registry ------------------------------------------------------------------------------------------

@@ -383,7 +383,8 @@ def _block(typingctx, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, depth, ve
         cells = [(r, v) for r in range(ROWS) for v in range(count)]
         c_at = {(r, v): address(7, builder.add(c0, builder.mul(c_row, i64(r))), v) for r, v in cells}
         a_at = [builder.add(a0, builder.mul(a_row, i64(r))) for r in range(ROWS)]
-        initial = {cell: builder.load(c_at[cell], align=size) for cell in cells}
+        # Sums start at 0 and reach C last: added one by one to a large C, products would be rounded to its precision.
+        zero = ir.Constant(context.get_value_type(vector), [0.0] * lanes)
 
         entry, loop, done = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
         builder.cbranch(builder.icmp_signed(">", depth, i64(0)), loop, done)
@@ -403,10 +404,11 @@ def _block(typingctx, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, depth, ve
         results = {cell: builder.phi(context.get_value_type(vector)) for cell in cells}
         for cell in cells:
             for phi in (sums[cell], results[cell]):
-                phi.add_incoming(initial[cell], entry)
+                phi.add_incoming(zero, entry)
                 phi.add_incoming(updated[cell], loop)
         for cell in cells:
-            builder.store(results[cell], c_at[cell], align=size)
+            total = builder.fadd(builder.load(c_at[cell], align=size), results[cell], _FLAGS)
+            builder.store(total, c_at[cell], align=size)
         return context.get_dummy_value()
 
     return signature, generate

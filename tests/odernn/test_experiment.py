@@ -167,6 +167,7 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         ({"horizon": -1.0}, "horizon must be positive"),
         ({"points": 1}, "points must be at least 2"),
         ({"kernel": "cubic"}, "polynomial"),
+        ({"kernel": "shift"}, "all 0"),
         ({"solver": "exact"}, "solver 'exact' needs"),
         ({"model": "discrete_ssm", "solver": "rk4"}, "takes no solver"),
         ({"inputs": "silence"}, "choose one of"),
@@ -186,3 +187,35 @@ def test_training_runs_on_a_gpu():
     experiment.trainer.run(progress=False)
     assert experiment.model.c.device.type == "cuda"
     assert experiment.trainer.validation_error() < before
+
+
+def test_a_warm_started_run_resumes_and_loads_without_the_narrow_one(tmp_path):
+    experiment, run = start(tmp_path, recurrence="orthogonal", dtype="float32")
+    experiment.train(run, progress=False)
+    settings = SMALL | {"hidden_size": 6, "recurrence": "orthogonal", "dtype": "float32", "solver": "auto"}
+    wide = Experiment(ExperimentConfig(**settings, warm_start=str(run.path), training=TrainingConfig(epochs=2)))
+    assert wide.trainer.validation_error() == pytest.approx(experiment.trainer.validation_error(), rel=1e-3)
+    wide_run = RunDirectory.create(tmp_path / "wide", {"experiment": wide.config.as_dict()})
+    wide.train(wide_run, progress=False)
+    run.path.rename(tmp_path / "moved")
+    loaded = load_run(wide_run.path)
+    assert loaded.solver == wide.solver
+    assert loaded.config.solver == "fused"
+
+
+@pytest.mark.parametrize(
+    "content", ['{"kind": "odernn run", "format": 1}', '{"kind": "odernn run", "format": 1, "experiment": [1]}']
+)
+def test_a_config_of_something_else_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="not that of an experiment"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"seed": -1}, "seed must lie"), ({"seed": 2**40}, "seed must lie"), ({"margin": 0.5}, "margin_weight")],
+)
+def test_training_settings_without_effect_or_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**settings)

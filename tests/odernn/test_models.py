@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from problems import F64, combinations, perturb_bias
 
 from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, DivergedSolve, Exact, StateSpaceModel, TorchDiffEq
 from odernn.models import MODELS, build
+from odernn.parameterizations import Inverse
 from odernn.warm_start import embed
 from targets import ConvolutionalFunctional, kernels
 
@@ -194,3 +197,26 @@ def test_a_singular_matrix_has_no_rest_state_to_start_from():
     with pytest.raises(DivergedSolve, match="no rest state"):
         model(X, T)
     assert torch.isfinite(model(X, T, "zero")).all()
+
+
+def test_without_a_drive_a_singular_matrix_rests_at_zero():
+    model = StateSpaceModel(2, 4, 1, "linear", dtype=F64)
+    model.set_matrix(torch.zeros(4, 4))
+    integral = torch.cumulative_trapezoid(X, T, dim=1)
+    expected = integral @ model.layer_weights[0].U.mT @ model.c.mT
+    assert torch.allclose(model(X, T)[:, 1:], expected, atol=1e-12)
+
+
+def test_the_slowest_rate_is_per_unit_time_and_signed():
+    discrete = DiscreteSSM(1, 2, 1, "linear", "diagonal", dtype=F64)
+    discrete.set_matrix(torch.diag(torch.tensor([0.9, 0.2])))
+    assert discrete.slowest_rate(0.5).item() == pytest.approx(-math.log(0.9) / 0.5)
+    continuous = ContinuousRNN(1, 2, 1, recurrence="diagonal", dtype=F64)
+    continuous.set_matrix(torch.diag(torch.tensor([0.3, -2.0])))
+    assert continuous.slowest_rate().item() == pytest.approx(-0.3)
+
+
+def test_other_ranges_of_the_inverse_parameterization_construct():
+    for cls, time in ((ContinuousRNN, "continuous"), (DiscreteSSM, "discrete")):
+        for b in (2.0, 4.0):
+            assert cls(1, 8, 1, recurrence="diagonal", parameterization=Inverse(time, 1.0, b)).stability_margin() > 0

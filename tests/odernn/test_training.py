@@ -49,8 +49,13 @@ def test_a_restored_trainer_ends_in_the_same_weights_bit_for_bit(settings):
     settings = settings | {"epochs": 6}
     straight, first, second = (make_trainer(**settings) for _ in range(3))
     straight.run(progress=False)
-    first.config = replace(first.config, epochs=3)
-    first.run(progress=False)
+
+    def stop(trainer, improved):
+        if trainer.epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.run(stop, progress=False)
     second.load_state_dict(first.state_dict())
     second.run(progress=False)
     for a, b in zip(straight.model.parameters(), second.model.parameters()):
@@ -77,7 +82,9 @@ def test_gradients_are_clipped():
 
 
 def test_the_margin_penalty_keeps_the_spectrum_away_from_zero():
-    free, kept = (make_trainer(make_data(kernels.polynomial(1.1)), epochs=8, margin=0.8, margin_weight=w) for w in (0.0, 10.0))
+    free, kept = (
+        make_trainer(make_data(kernels.polynomial(1.1)), epochs=8, margin=0.08 * w, margin_weight=w) for w in (0.0, 10.0)
+    )
     for trainer in (free, kept):
         trainer.run(progress=False)
     assert free.model.stability_margin() < 0.7
@@ -181,3 +188,12 @@ def test_bad_data_is_named():
         replace(DATA, y=DATA.y[:, :-1])
     with pytest.raises(ValueError, match="y holds NaN"):
         replace(DATA, y=DATA.y * torch.nan)
+
+
+def test_a_cosine_run_with_more_epochs_follows_the_longer_cosine():
+    short_run, longer = (make_trainer(optimizer="adam", epochs=epochs, schedule="cosine") for epochs in (4, 8))
+    short_run.run(progress=False)
+    longer.load_state_dict(short_run.state_dict())
+    longer.run(progress=False)
+    rates = [row["learning_rate"] for row in longer.history[4:]]
+    assert rates == sorted(rates, reverse=True)
