@@ -389,8 +389,8 @@ class _SampledSystem(ProbedSystem):
 
         heaviside, reversed:  (D_{k+1} - D_k) / dt at t_k;      impulse (x at the first step only):  D_{k+1} / dt at t_k
 
-    so that for a linear system all three are the discrete kernel, c^T W^k U / dt. The outputs of torch modules and of most callables
-    have consumed the sample of the same index, those of our discrete models and of functionals (`delayed`) have not.
+    so that for a linear system all three are the discrete kernel, c^T W^k U / dt. The outputs of torch modules and of most
+    callables have consumed the sample of the same index, those of our discrete models and of functionals (`delayed`) have not.
 
     The reversed input is held for `hold`, or until the output is still (at most 16 horizons); the rate left counts as numerical
     error.

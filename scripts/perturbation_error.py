@@ -43,7 +43,7 @@ def parser() -> Parser:
     add("--search", choices=("ascent", "sample"), default="ascent", help="maximise, or draw as the papers do")
     add("--blocks", nargs="+", default=["recurrent", "all"], help="'recurrent', 'all', or names of weights; a curve for each")
     add("--norm", choices=("spectral", "max"), default="spectral", help="of a block of weights")
-    add("--error", choices=[name for name in ERRORS], default="relative_l2", help="between the outputs of target and model")
+    add("--error", choices=list(ERRORS), default="relative_l2", help="between the outputs of target and model")
     add("--draws", type=int, default=DRAWS, help="random draws per beta")
     add("--restarts", type=int, default=RESTARTS, help="random starts of the ascent per beta")
     add("--steps", type=int, default=STEPS, help="steps of an ascent, at most")

@@ -37,7 +37,9 @@ def test_replicated_copies_are_equal_and_independent_of_the_original():
     assert copies.ensemble == (5,)
     x, t = inputs()
     with torch.no_grad():
-        torch.testing.assert_close(copies(x, t, solver=RK4), model(x, t, solver=RK4).expand(5, -1, -1, -1), rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(
+            copies(x, t, solver=RK4), model(x, t, solver=RK4).expand(5, -1, -1, -1), rtol=1e-12, atol=1e-13
+        )
         copies.c[2] += 1
     assert torch.equal(model.c, before)
     assert torch.equal(copies.c[1], before)

@@ -135,7 +135,7 @@ def test_code_of_ones_own_is_found_by_file_and_by_module(tmp_path, run_here):
         (["torch.nn.LSTM", "--amplitudes", "-1"], "amplitudes"),
         (["torch.nn.LSTM", "--horizon", "nan"], "--horizon"),
         (["torch.nn.LSTM", "--points", "1"], "--points"),
-        (["missing.py:f"], "could not be loaded"),
+        (["missing.py:f"], "no file missing.py"),
         (["broken.py:f"], "SyntaxError"),
         (["acausal.py:f"], "not causal"),
         (["acausal.py:g"], "no attribute"),

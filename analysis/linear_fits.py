@@ -1,0 +1,374 @@
+"""Linear models fitted to a kernel without gradient descent: rho(t) ~ sum_j a_j e^{-r_j t}."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve_triangular
+from scipy.optimize import least_squares, minimize
+from scipy.special import gammaln, roots_genlaguerre
+from torch import Tensor
+
+from odernn import parameterizations
+from odernn.ensembles import member, replicate
+from odernn.models import ContinuousRNN, SequenceModel
+from odernn.parameterizations import Parameterization
+from odernn.recurrences import INITIAL_RATES
+from targets import Kernel
+
+from .linear_theory import KernelL1, LogGrid
+from .perturbation import PerturbationCurve, perturbation_error
+
+Array = NDArray[np.float64]
+
+# Faster modes would serve only the first hundredth of a time unit.
+_FASTEST_RATE = 20.0
+# Slower ones are constants on every horizon met here; keeps e^q finite when the optimiser looks far.
+_SLOWEST_RATE = 1e-6
+# Distance kept from the end of the range of f, where f' = 0 and no perturbation of w moves the rate.
+_RANGE_MARGIN = 0.975
+# Penalties of variable projection, relative to the squared norm of rho. Without them nearly cancelling pairs of amplitudes and
+# modes slower than the target appear, and those, not the target, then decide what perturbations do.
+RIDGE = 1e-5
+RATE_PRIOR = 1e-7
+_FIT_TOLERANCE = 1e-8
+# Valleys of equal modes (many modes on one exponential) are flat for ever; the errors are far below what matters by then.
+_MAX_EVALUATIONS = 60
+# Starting rates are drawn so often; each start is a local minimum of its own.
+_STARTS = 3
+# Nodes of the fitting grid: a kernel and some twenty exponentials are smooth on each panel of it.
+_PANELS_PER_OCTAVE, _NODES_PER_PANEL = 1, 6
+# Minimax: rounds of exchange, L-BFGS steps in each, the exponent that makes log-sum-exp a maximum to 3 %, and the relative gain
+# below which the rounds end.
+_ROUNDS, _MINIMAX_ITERATIONS, _SHARPNESS, _LEAST_GAIN = 12, 100, 50.0, 1e-3
+
+
+@dataclass(frozen=True)
+class ExponentialSum:
+    """sum_j a_j e^{-r_j t}.
+
+    Args:
+        rates: r, (m,), 1/time.
+        amplitudes: a, (m,).
+    """
+
+    rates: Array
+    amplitudes: Array
+
+    def __call__(self, t: ArrayLike) -> Array:
+        """The sum at times of any shape."""
+        return np.exp(-np.asarray(t, dtype=np.float64)[..., None] * self.rates) @ self.amplitudes
+
+    def model(self, parameterization: str | Parameterization = "direct") -> ContinuousRNN:
+        """The linear diagonal model with this kernel, without b, in float64; c_j u_j = a_j shared equally, c_j >= 0 = |u_j|.
+
+        Raises:
+            ValueError: rates that the parameterisation cannot take.
+        """
+        model = ContinuousRNN(1, self.rates.size, 1, "linear", "diagonal", parameterization, bias=False, dtype=torch.float64)
+        layer = model.layer_weights[0]
+        model.set_matrix(torch.diag(torch.from_numpy(-self.rates)))
+        with torch.no_grad():
+            # The state sees U times the parameterisation's input scale: that part of the amplitude is there already.
+            scale = layer.recurrence.scale_input(torch.ones_like(layer.U)).squeeze(-1)
+            share = (torch.from_numpy(self.amplitudes) / scale).abs().sqrt()
+            layer.U.copy_((share * torch.from_numpy(np.sign(self.amplitudes))).unsqueeze(-1))
+            model.c.copy_(share.unsqueeze(0))
+        return model
+
+
+def laplace_sum(exponent: float, m: int, scale: float = 1.0) -> ExponentialSum:
+    """A near-optimal exponential sum for the power law (1 + t/scale)^-p, by Gauss quadrature of its Laplace representation
+
+        (1 + t/s)^-p = 1/Gamma(p) int_0^inf v^{p-1} e^{-v} e^{-v t/s} dv,
+
+    that is with nodes of the generalised Laguerre polynomials of order p - 1: exact to order 2m in t/s, all amplitudes positive.
+
+    Raises:
+        ValueError: exponent, scale or m not positive.
+    """
+    if not (exponent > 0 and scale > 0 and m >= 1):
+        raise ValueError(f"exponent, scale and m must be positive, got {exponent}, {scale} and {m}")
+    nodes, weights = roots_genlaguerre(m, exponent - 1)
+    return ExponentialSum(nodes / scale, weights / math.exp(gammaln(exponent)))
+
+
+def fit_amplitudes(kernel: Kernel, rates: ArrayLike, t: ArrayLike, ridge: float = 0.0) -> ExponentialSum:
+    """Least squares on a given basis of exponentials, over samples of the kernel: the papers' way ("polynomial regression" in
+    e^-t for the rates 1, ..., m).
+
+        min_a  sum_n (rho(t_n) - sum_j a_j e^{-r_j t_n})^2 + ridge |a|^2
+
+    Args:
+        kernel: scalar.
+        rates: (m,), 1/time.
+        t: (n,) sample times.
+        ridge: >= 0.
+
+    Raises:
+        ValueError: a vector kernel, or fewer samples than rates without a ridge.
+
+    Source: [IA] Fig 1.
+    """
+    _require_scalar(kernel)
+    rates, t = np.atleast_1d(np.asarray(rates, np.float64)), np.atleast_1d(np.asarray(t, np.float64))
+    if t.size < rates.size and ridge == 0:
+        raise ValueError(f"{t.size} samples do not determine {rates.size} amplitudes: give more times, or a ridge")
+    basis = np.concatenate([np.exp(-np.outer(t, rates)), math.sqrt(ridge) * np.eye(rates.size)])
+    values = np.concatenate([kernel.values(t)[:, 0], np.zeros(rates.size)])
+    return ExponentialSum(rates, np.linalg.lstsq(basis, values, rcond=None)[0])
+
+
+def fit_kernel(
+    kernel: Kernel,
+    m: int,
+    horizon: float,
+    parameterization: str | Parameterization = "direct",
+    *,
+    start: ExponentialSum | None = None,
+    starts: int = _STARTS,
+    seed: int = 0,
+) -> ContinuousRNN:
+    """A linear diagonal model of width m fitted to a kernel by bounded variable projection in the logarithms of its rates:
+
+        min_q min_a  int_0^T (rho - sum_j a_j e^{-r_j t})^2 (1 + t) dt / int_0^T rho^2 (1 + t) dt
+                     + RIDGE |a|^2 + RATE_PRIOR |q|^2,
+
+    r = e^q inside the range of f. The weight 1 + t makes the L2 norm bound the L1 norm of [IA] up to sqrt(log(1 + T)), so that
+    the tail counts. The inner minimum is a linear least squares problem; the outer one is solved by
+    `scipy.optimize.least_squares` with Kaufman's Jacobian from several starts.
+
+    Args:
+        kernel: scalar.
+        m: width.
+        horizon: T.
+        parameterization: its range bounds the rates.
+        start: a further starting point for the rates, such as `laplace_sum(...)`; for the polynomial kernel that one is taken by
+            itself.
+        starts: random starting points, rates log-uniform in [0.3, 2]: starts near 1/T leave spurious slow modes.
+        seed: of these.
+
+    Returns:
+        The model with the smallest objective.
+
+    Raises:
+        ValueError: a vector kernel, m < 1, or a horizon that is not positive and finite.
+
+    Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973); Kaufman, BIT 15 (1975).
+    """
+    _require_scalar(kernel)
+    if m < 1 or not 0 < horizon < math.inf:
+        raise ValueError(f"the width must be positive and the horizon positive and finite, got m={m}, horizon={horizon}")
+    if isinstance(parameterization, str):
+        parameterization = parameterizations.get(parameterization)
+    problem = _VariableProjection.build(kernel, horizon, _fastest_rate(parameterization))
+    generator = np.random.default_rng(seed)
+    slowest, fastest = INITIAL_RATES
+    logs = [generator.uniform(math.log(slowest), math.log(fastest), m) for _ in range(starts)]
+    if kernel.name == "polynomial" and start is None:
+        start = laplace_sum(kernel.parameters["exponent"], m, kernel.parameters["scale"])
+    if start is not None:
+        logs.append(np.log(start.rates[np.argsort(start.rates)][:m]))
+    return min((problem.solve(q) for q in logs), key=problem.cost).model(parameterization)
+
+
+@dataclass(frozen=True)
+class MinimaxFit:
+    """A linear model fitted against its own worst perturbation.
+
+    Args:
+        model: the linear diagonal model.
+        error: E_m(beta0) of it, L1 distance of kernels on [0, T].
+        start_error: E_m(beta0) of the fit it started from.
+        beta0: the radius.
+        rounds: rounds of exchange that were made.
+    """
+
+    model: ContinuousRNN
+    error: float
+    start_error: float
+    beta0: float
+    rounds: int
+
+
+def fit_minimax(
+    kernel: Kernel,
+    m: int,
+    horizon: float,
+    beta0: float,
+    parameterization: str | Parameterization = "direct",
+    *,
+    blocks: str = "recurrent",
+    rounds: int = _ROUNDS,
+    seed: int = 0,
+) -> MinimaxFit:
+    """A linear diagonal model that minimises E_m(beta0) itself:
+
+        min_theta max_{|d| <= 1} |rho - rho_hat(theta + beta0 d)|_L1[0, T].
+
+    By exchange: the worst direction d of the current model joins a growing set, and theta minimises the largest error over the
+    set (log-sum-exp of the logarithms, by L-BFGS) until no direction is worse. It shows how much of E_m(beta0) is due to the
+    fit, and how much to the target and the parameterisation: an unstable target stays bad whatever the fit.
+
+    Args:
+        kernel, m, horizon, parameterization, seed: as in `fit_kernel`, whose fit is the start; for 'direct' with its rates
+            raised by beta0 if that is better.
+        beta0: radius of the ball, >= 0.
+        blocks: perturbed parameters, as in `perturbation_error`.
+        rounds: rounds of exchange at most.
+
+    Returns:
+        The best model met, never worse than the start as far as the ascent sees.
+
+    Raises:
+        ValueError: as `fit_kernel`; a beta0 that is negative or not finite.
+
+    Source: exchange methods for semi-infinite problems, Hettich and Kortanek, SIAM Rev. 35 (1993).
+    """
+    if not 0 <= beta0 < math.inf:
+        raise ValueError(f"beta0 must be >= 0 and finite, got {beta0}")
+
+    def worst(model: ContinuousRNN) -> PerturbationCurve:
+        return perturbation_error(
+            model, kernel, None, None, [beta0], error="kernel_l1", horizon=horizon, blocks=blocks, draws=0, seed=seed
+        )
+
+    starts = [fit_kernel(kernel, m, horizon, parameterization, seed=seed)]
+    if starts[0].parameterization.name == "direct":
+        faster = copy.deepcopy(starts[0])
+        with torch.no_grad():
+            faster.layer_weights[0].recurrence.w -= beta0  # type: ignore[operator, assignment]
+        starts.append(faster)
+    candidates = [(worst(model), model) for model in starts]
+    curve, best = min(candidates, key=lambda pair: float(pair[0].errors[0]))
+    start_error = error = float(curve.errors[0])
+    distance = KernelL1.build(kernel, horizon)
+    theta, active = best, [_difference(curve.worst_case, best)]
+    made = 0
+    while made < rounds:
+        made += 1
+        theta = _minimize_largest(distance, theta, active)
+        curve = worst(theta)
+        found = float(curve.errors[0])
+        improved = found < error
+        if improved:
+            gain, error, best = (error - found) / error, found, theta
+            if gain < _LEAST_GAIN:
+                break
+        active.append(_difference(curve.worst_case, theta))
+    return MinimaxFit(best, error, start_error, beta0, made)
+
+
+def _difference(worst_case: SequenceModel, model: SequenceModel) -> dict[str, Tensor]:
+    """The perturbation that leads to the one member of `worst_case`, by parameter name."""
+    weights = dict(model.named_parameters())
+    return {name: weight.detach()[0] - weights[name].detach() for name, weight in worst_case.named_parameters()}
+
+
+def _minimize_largest(distance: KernelL1, model: ContinuousRNN, perturbations: list[dict[str, Tensor]]) -> ContinuousRNN:
+    """The model whose largest distance over the given perturbations (and without any) is least, near `model`."""
+    names = [name for name, _ in model.named_parameters()]
+    shifts = {
+        name: torch.stack([torch.zeros_like(perturbations[0][name]), *(shift[name] for shift in perturbations)]) for name in names
+    }
+    ensemble = replicate(model, len(perturbations) + 1)
+    weights = dict(ensemble.named_parameters())
+    shapes = {name: weight.shape for name, weight in model.named_parameters()}
+    sizes = [math.prod(shapes[name]) for name in names]
+
+    def place(flat: Array) -> None:
+        parts = torch.from_numpy(flat).split(sizes)
+        with torch.no_grad():
+            for name, part in zip(names, parts):
+                weights[name].copy_(part.reshape(shapes[name]) + shifts[name])
+
+    def value_and_gradient(flat: Array) -> tuple[float, Array]:
+        place(flat)
+        logs = distance(ensemble).log()
+        if not torch.isfinite(logs).all():
+            return math.inf, np.zeros_like(flat)
+        value = torch.logsumexp(_SHARPNESS * logs, 0) / _SHARPNESS
+        gradients = torch.autograd.grad(value, [weights[name] for name in names])
+        # theta + d_j moves with theta: the gradient in theta is the sum over members.
+        return float(value.detach()), torch.cat([gradient.sum(0).flatten() for gradient in gradients]).numpy()
+
+    start = torch.cat([weight.detach().flatten() for _, weight in model.named_parameters()]).numpy()
+    result = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": _MINIMAX_ITERATIONS})
+    place(result.x)
+    # The member without a perturbation stands first.
+    return cast(ContinuousRNN, member(ensemble, 0))
+
+
+@dataclass(frozen=True)
+class _VariableProjection:
+    """The weighted least squares problem of `fit_kernel`: rows scaled so that |rho| = 1."""
+
+    t: Array
+    row_scale: Array
+    rho: Array
+    fastest: float
+
+    @staticmethod
+    def build(kernel: Kernel, horizon: float, fastest: float) -> _VariableProjection:
+        grid = LogGrid.build(horizon, kernel.breakpoints, _PANELS_PER_OCTAVE, _NODES_PER_PANEL)
+        t = grid.times.numpy()
+        rho = kernel.values(t)[:, 0]
+        weights = grid.weights.numpy() * (1 + t)
+        scale = np.sqrt(weights / (weights @ rho**2))
+        return _VariableProjection(t, scale, scale * rho, fastest)
+
+    def solve(self, q: Array) -> ExponentialSum:
+        low, high = math.log(_SLOWEST_RATE), math.log(self.fastest)
+        # least_squares wants its start inside the box.
+        inset = 1e-6 * (high - low)
+        q = np.clip(q, low + inset, high - inset)
+        result = least_squares(
+            self._residual,
+            q,
+            self._jacobian,
+            bounds=(low, high),
+            xtol=_FIT_TOLERANCE,
+            ftol=_FIT_TOLERANCE,
+            gtol=_FIT_TOLERANCE,
+            max_nfev=_MAX_EVALUATIONS,
+        )
+        _, _, amplitudes = self._project(result.x)
+        return ExponentialSum(np.exp(result.x), amplitudes)
+
+    def cost(self, fit: ExponentialSum) -> float:
+        """The objective at a fit."""
+        residual = self.rho - self.row_scale * fit(self.t)
+        q = np.log(fit.rates)
+        return float(residual @ residual + RIDGE * fit.amplitudes @ fit.amplitudes + RATE_PRIOR * q @ q)
+
+    def _project(self, q: Array) -> tuple[Array, Array, Array]:
+        """The basis (rows of the ridge below it), the orthonormal factor of its QR, and the best amplitudes."""
+        basis = self.row_scale[:, None] * np.exp(-np.outer(self.t, np.exp(q)))
+        Q, R = np.linalg.qr(np.concatenate([basis, math.sqrt(RIDGE) * np.eye(q.size)]))
+        return basis, Q, solve_triangular(R, Q[: self.t.size].T @ self.rho)
+
+    def _residual(self, q: Array) -> Array:
+        basis, _, amplitudes = self._project(q)
+        return np.concatenate([self.rho - basis @ amplitudes, -math.sqrt(RIDGE) * amplitudes, math.sqrt(RATE_PRIOR) * q])
+
+    def _jacobian(self, q: Array) -> Array:
+        basis, Q, amplitudes = self._project(q)
+        # d/dq_j of the residual at fixed amplitudes, projected off the basis: Kaufman's part of the derivative.
+        slope = np.concatenate([basis * np.exp(q) * self.t[:, None] * amplitudes, np.zeros((q.size, q.size))])
+        slope = slope - Q @ (Q.T @ slope)
+        return np.concatenate([slope, math.sqrt(RATE_PRIOR) * np.eye(q.size)])
+
+
+def _fastest_rate(parameterization: Parameterization) -> float:
+    return min(_FASTEST_RATE, -_RANGE_MARGIN * parameterization.range[0])
+
+
+def _require_scalar(kernel: Kernel) -> None:
+    if kernel.size != 1:
+        raise ValueError(f"exponential sums are fitted to scalar kernels, got one of {kernel.size} channels: fit them one by one")

@@ -1,0 +1,224 @@
+"""Exact theory of linear models: rho_hat(t) = c^T e^{Wt} U, and the distance of two kernels.
+
+For linear functionals the error norm of [IA] needs no inputs: sup_x |H_t(x) - H_hat_t(x)| / |x|_inf tends to the L1
+distance of the kernels, int |rho - rho_hat|_1 dt.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from odernn.fields import VectorField
+from odernn.models import SequenceModel
+from odernn.recurrences import DenseMatrix
+from targets import ConvolutionalFunctional, Functional, Kernel
+
+Array = NDArray[np.float64]
+
+# Each octave of time is cut in so many panels, geometrically, with Gauss-Legendre nodes in each.
+PANELS_PER_OCTAVE = 2
+NODES_PER_PANEL = 8
+# Octaves below the horizon; [0, T 2^-20] is one more set of panels. T = 1000 leaves 0.001, below every rate met here.
+_OCTAVES = 20
+# [0, inf) ends at 2^300 = 1e90 time units: beyond, even (1+t)^-1.1 has only 1e-8 of its integral.
+_INFINITY = 2.0**300
+# The shortest time of the infinite grid, in time units; a finite horizon has 2^-20 T in its place.
+_INFINITE_START = 2.0**-14
+
+
+@dataclass(frozen=True)
+class LogGrid:
+    """Composite Gauss-Legendre rule on [0, T] with panels geometric in t, so that every time scale is resolved alike.
+
+    All octaves [2^k t1, 2^{k+1} t1] hold the same nodes up to the factor 2^k, so that e^{Wt} in one is the square of that in
+    the one before.
+
+    Args:
+        first: nodes in [0, t1], (F,).
+        octave: nodes in [t1, 2 t1], (P,).
+        first_weights, octave_weights: their quadrature weights.
+        octaves: number K of octaves, T = 2^K t1.
+    """
+
+    first: Tensor
+    octave: Tensor
+    first_weights: Tensor
+    octave_weights: Tensor
+    octaves: int
+
+    @staticmethod
+    def build(
+        horizon: float,
+        breakpoints: tuple[float, ...] = (),
+        panels_per_octave: int = PANELS_PER_OCTAVE,
+        nodes_per_panel: int = NODES_PER_PANEL,
+    ) -> LogGrid:
+        """The grid on [0, horizon], with panels that end at the breakpoints; horizon may be inf.
+
+        Raises:
+            ValueError: a horizon that is not positive.
+        """
+        if not horizon > 0:
+            raise ValueError(f"the horizon must be positive (math.inf is allowed), got {horizon}")
+        end = min(horizon, _INFINITY)
+        octaves = _OCTAVES if math.isfinite(horizon) else round(math.log2(_INFINITY / _INFINITE_START))
+        start = end * 2.0**-octaves
+        nodes, weights = np.polynomial.legendre.leggauss(nodes_per_panel)
+        # A breakpoint's image in [1, 2) cuts every octave: a panel each, and the octaves stay similar.
+        images = [math.modf(math.log2(time / start))[0] for time in breakpoints if start < time < end]
+        edges = 2 ** np.unique(np.concatenate([np.linspace(0, 1, panels_per_octave + 1), images]))
+        first = _composite(np.linspace(0, 1, panels_per_octave + 1), nodes, weights)
+        octave = _composite(edges, nodes, weights)
+        tensors = [torch.from_numpy(start * part) for part in (first[0], octave[0], first[1], octave[1])]
+        return LogGrid(*tensors, octaves)  # type: ignore[arg-type, call-arg]
+
+    @property
+    def times(self) -> Tensor:
+        """All nodes, (N,), increasing."""
+        return self._spread(self.first, self.octave)
+
+    @property
+    def weights(self) -> Tensor:
+        """Quadrature weights of all nodes, (N,)."""
+        return self._spread(self.first_weights, self.octave_weights)
+
+    def _spread(self, first: Tensor, octave: Tensor) -> Tensor:
+        scales = 2.0 ** torch.arange(self.octaves, dtype=torch.float64)
+        return torch.cat([first, (scales.unsqueeze(-1) * octave).flatten()])
+
+
+def _composite(edges: Array, nodes: Array, weights: Array) -> tuple[Array, Array]:
+    left, width = edges[:-1, None], np.diff(edges)[:, None]
+    return (left + width * (nodes + 1) / 2).ravel(), (width * weights / 2).ravel()
+
+
+def impulse_kernel(field: VectorField, grid: LogGrid) -> Tensor:
+    """rho_hat(t) = c^T e^{Wt} U at the grid's nodes, (..., output * input, N), differentiable in the weights.
+
+    Diagonal W: elementwise exponentials. Dense W: matrix exponentials in the first octave, squared from one octave to the
+    next (no eigenvectors, which near-defective W do not have).
+
+    Raises:
+        ValueError: not one layer that is linear with a linear readout.
+    """
+    if len(field.layers) != 1 or field.activation.name != "linear":
+        raise ValueError(
+            f"the kernel c^T e^(Wt) U is that of one linear layer, got {len(field.layers)} layer(s) with activation "
+            f"{field.activation.name!r}: use an error measured on inputs, such as 'relative_l2'"
+        )
+    (layer,) = field.layers
+    W, U, c = layer.W, layer.U, field.c
+    if isinstance(W, DenseMatrix):
+        times = torch.cat([grid.first, grid.octave]).to(U).reshape(-1, 1, 1)
+        powers = torch.linalg.matrix_exp(W.W.unsqueeze(-3) * times)  # (..., F + P, m, m)
+        powers, octave = powers.split([grid.first.numel(), grid.octave.numel()], -3)
+        parts = [powers @ U.unsqueeze(-3)]
+        for k in range(grid.octaves):
+            parts.append(octave @ U.unsqueeze(-3))
+            if k + 1 < grid.octaves:
+                octave = octave @ octave
+        rho = c.unsqueeze(-3) @ torch.cat(parts, -3)  # (..., N, output, input)
+        return rho.flatten(-2).mT
+    # c and U as modes see them: real, or one complex number for each conjugate pair.
+    c, U = W.to_modes(c).conj(), W.to_modes(U.mT)
+    amplitude = (c.unsqueeze(-2) * U.unsqueeze(-3)).flatten(-3, -2)  # (..., output * input, modes)
+    rho = amplitude @ torch.exp(W.eigenvalue.unsqueeze(-1) * grid.times.to(layer.U))
+    return rho.real if rho.is_complex() else rho
+
+
+@dataclass(frozen=True)
+class KernelL1:
+    """|rho - rho_hat|_L1 on [0, T], as a function of the model.
+
+    Args:
+        rho: the target's kernel at the nodes of the grid, (input, N).
+        grid: the quadrature.
+    """
+
+    rho: Tensor
+    grid: LogGrid
+
+    @staticmethod
+    def build(kernel: Kernel, horizon: float, nodes_per_panel: int = NODES_PER_PANEL) -> KernelL1:
+        grid = LogGrid.build(horizon, kernel.breakpoints, nodes_per_panel=nodes_per_panel)
+        return KernelL1(torch.from_numpy(kernel.values(grid.times.numpy())).mT, grid)
+
+    def __call__(self, model: SequenceModel) -> Tensor:
+        """The distance, one value per ensemble member; nan or inf where e^{Wt} overflows."""
+        rho_hat = impulse_kernel(model.field(), self.grid)
+        distance = (rho_hat - self.rho.to(rho_hat)).abs() * self.grid.weights.to(rho_hat)
+        return distance.sum((-2, -1))
+
+    @property
+    def scale(self) -> float:
+        """|rho|_L1 on [0, T]: the distance of the zero kernel."""
+        return float((self.rho.abs() * self.grid.weights).sum())
+
+
+@dataclass(frozen=True)
+class KernelDistance:
+    """An L1 distance of kernels with the estimated error of its quadrature."""
+
+    value: float
+    quadrature_error: float
+
+
+def kernel_distance(model: SequenceModel, target: Functional | Kernel, horizon: float = math.inf) -> KernelDistance:
+    """|H - H_hat| = int_0^T |rho(t) - rho_hat(t)|_1 dt of a linear functional and a linear model.
+
+    Args:
+        model: `ContinuousRNN` or `StateSpaceModel` with activation 'linear', one layer, without an ensemble.
+        target: a `ConvolutionalFunctional`, or its kernel.
+        horizon: T; inf for [0, inf).
+
+    Returns:
+        The distance; inf for an unstable model on [0, inf). The error estimate is the difference from a rule with twice the
+        nodes: |.| has kinks where the kernels cross, which limits every rule.
+
+    Raises:
+        ValueError: model or target are not linear, or have different channels.
+
+    Source: [IA] Eq 4 and Def 3.4; [CoM].
+    """
+    kernel = linear_kernel(model, target)
+    if model.ensemble:
+        raise ValueError(f"kernel_distance takes one model, got an ensemble {model.ensemble}: take a member of it")
+    with torch.no_grad():
+        if math.isinf(horizon) and float(model.stability_margin()) <= 0:
+            return KernelDistance(math.inf, 0.0)
+        coarse = float(KernelL1.build(kernel, horizon)(model))
+        fine = float(KernelL1.build(kernel, horizon, 2 * NODES_PER_PANEL)(model))
+    return KernelDistance(fine, abs(fine - coarse))
+
+
+def linear_kernel(model: SequenceModel, target: object) -> Kernel:
+    """The kernel of a linear target that fits a linear continuous model.
+
+    Raises:
+        ValueError: either is not linear, or their channels disagree.
+    """
+    kernel = target.kernel if isinstance(target, ConvolutionalFunctional) else target
+    if not isinstance(kernel, Kernel):
+        raise ValueError(
+            f"the L1 distance of kernels needs a ConvolutionalFunctional or a Kernel as target, got a {type(target).__name__}: "
+            "use an error measured on inputs, such as 'relative_l2'"
+        )
+    if model.time != "continuous" or model.name.startswith("discrete"):
+        raise ValueError(f"the L1 distance of kernels needs a model in continuous time, got {model.name!r}")
+    if (model.input_size, model.output_size) != (kernel.size, 1):
+        raise ValueError(
+            f"the kernel has {kernel.size} channel(s) and one output, the model takes {model.input_size} and gives "
+            f"{model.output_size}: build it with input_size={kernel.size}, output_size=1"
+        )
+    if model.num_layers != 1 or model.activation.name != "linear":
+        raise ValueError(
+            f"the L1 distance of kernels needs one layer with activation 'linear', got {model.num_layers} layer(s) with "
+            f"{model.activation.name!r}: use an error measured on inputs, such as 'relative_l2'"
+        )
+    return kernel

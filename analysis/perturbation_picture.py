@@ -1,0 +1,90 @@
+"""The picture of perturbation errors: E_m(beta) over widths, as [IA] Fig 1-4 draw it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from .perturbation import TOLERANCE, PerturbationCurve, crossing
+from .plotting import GREY, label, picture, shades
+
+# beta = 0 stands so far left of the smallest beta, as a factor: a logarithmic axis has no 0.
+_ZERO_AT = 0.3
+# Errors far above |H| say only that the model is useless: the axis ends here (E / |H|), and arrows show that a curve goes on.
+_TOP = 30.0
+_DECADES_BELOW = 6.0
+
+
+def draw_perturbation(axes: Axes, curves: Sequence[PerturbationCurve], *, title: str | None = None) -> None:
+    """E_m(beta) / |H| on log-log axes, beta = 0 at the left edge, a line for each width from dark to light.
+
+    Marked are the tolerance |H| / 2 with the radius r(m) at which each curve reaches it (dots), crossings of consecutive widths
+    (crosses), values that stand by monotonicity alone (rings), and where a curve leaves the picture (arrows).
+
+    Args:
+        curves: of one choice of blocks and one horizon, one for each width.
+
+    Raises:
+        ValueError: no curves, or none with a beta > 0.
+    """
+    curves = sorted(curves, key=lambda curve: curve.hidden_size)
+    positive = [curve.betas[curve.betas > 0] for curve in curves]
+    if not positive or not all(part.size for part in positive):
+        raise ValueError("nothing to draw: expected curves with at least one beta > 0")
+    smallest, largest = min(part[0] for part in positive), max(part[-1] for part in positive)
+    zero = _ZERO_AT * smallest
+    lowest = [value for curve in curves for value in (curve.relative_initial, *curve.relative) if 0 < value < np.inf]
+    bottom = max(min(lowest, default=TOLERANCE), 10**-_DECADES_BELOW) / 2
+    axes.axhline(TOLERANCE, color=GREY, lw=0.8, ls="--", zorder=1)
+    axes.text(largest * 1.3, TOLERANCE * 1.1, r"$\frac{1}{2}|H|$", ha="right", va="bottom", color=GREY, fontsize=8)
+    for curve, colour in zip(curves, shades(len(curves))):
+        betas = np.concatenate([[zero], curve.betas[curve.betas > 0]])
+        values = np.concatenate([[curve.relative_initial], curve.relative[curve.betas > 0]])
+        shown = np.where(np.isfinite(values), values, 1e3 * _TOP).clip(bottom, 1e3 * _TOP)
+        axes.plot(betas[1:], shown[1:], color=colour, label=f"m = {curve.hidden_size}")
+        axes.plot(betas[:2], shown[:2], ":", color=colour)
+        axes.plot(zero, shown[0], "o", color=colour)
+        lifted = curve.lifted[curve.betas > 0]
+        axes.plot(betas[1:][lifted], shown[1:][lifted], "o", mfc="none", color=colour, ms=5)
+        radius = curve.tolerance_radius()
+        if radius > 0 and not curve.radius_is_bound():
+            axes.plot(max(radius, zero), TOLERANCE, "o", color=colour, mec="black", mew=0.6, ms=5, zorder=4)
+        beyond = np.flatnonzero(values > _TOP)
+        if beyond.size:
+            axes.plot(betas[beyond[0]], _TOP * 0.75, "^", color=colour, ms=5, zorder=4, clip_on=False)
+    for narrow, wide in zip(curves, curves[1:]):
+        if (narrow.betas.shape == wide.betas.shape) and (beta := crossing(narrow, wide)) is not None:
+            level = np.interp(np.log(beta), np.log(positive[0]), np.log(wide.relative[wide.betas > 0].clip(bottom, 1e3 * _TOP)))
+            axes.plot(beta, np.exp(level), "x", color="black", ms=6, mew=1.2, zorder=5)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(zero / 1.3, largest * 1.5)
+    axes.set_ylim(bottom, _TOP)
+    decades = np.arange(np.ceil(np.log10(smallest)), np.floor(np.log10(largest)) + 1)
+    # Not more labels than fit.
+    decades = decades[:: max(1, len(decades) // 5)]
+    axes.xaxis.set_major_locator(FixedLocator([zero, *10.0**decades]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "0" if x < smallest else f"$10^{{{round(np.log10(x))}}}$"))
+    label(axes, x=r"perturbation $\beta$ of the weights", y=r"$E_m(\beta)\,/\,|H|$", title=title)
+    axes.legend(loc="best")
+
+
+def plot_perturbation(panels: Mapping[str, Sequence[PerturbationCurve]], path: str | os.PathLike[str]) -> None:
+    """A picture with one `draw_perturbation` panel for each entry, title -> curves.
+
+    Args:
+        path: file to write; its ending gives the format.
+
+    Raises:
+        ValueError: no panels, or one without curves.
+    """
+    if not panels:
+        raise ValueError("nothing to draw: expected at least one panel of curves")
+    with picture(path, columns=len(panels)) as (_, axes):
+        for one, (title, curves) in zip(axes, panels.items()):
+            draw_perturbation(one, curves, title=title)
