@@ -48,7 +48,10 @@ def test_a_user_supplied_kernel_trains_like_a_named_one_and_resumes_from_elsewhe
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path):
     settings = [*SMALL, "--epochs", "60", "--train-size", "64"]
     command = [sys.executable, str(SCRIPT), *settings, "--out", "run"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # The same number of threads as in `train`: sums over another number of threads round differently.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=pipe, stdout=pipe, text=True, env=environment)
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
