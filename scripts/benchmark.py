@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py --quick
 python scripts/benchmark.py --cases rnn-m64-b512-t100 --threads 2 --out benchmark
+python scripts/benchmark.py --device cuda
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from benchmark_contenders import Case, as_task, missing
 from command_line import Parser, run
 
@@ -223,6 +225,8 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "processor": processor()}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -246,12 +250,14 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="list the cases and their contenders")
     parser.add_argument("--quick", action="store_true", help="two cases and fewer contenders: under a minute")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write benchmark.json, benchmark.md and benchmark.png there")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all contenders run")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU cores to use")
     parser.add_argument("--repeats", type=int, default=20, help="turns of each contender, at most; short runs come in fives")
     parser.add_argument("--seconds", type=float, default=60.0, help="time for the turns of one case; at least 3 turns each")
     arguments = parser.parse_args()
+    cases = {name: replace(case, device=arguments.device) for name, case in CASES.items()}
     if arguments.list:
-        for case in CASES.values():
+        for case in cases.values():
             print(f"{case.name}: {', '.join(contenders_of(case, quick=False))}")
         return
     for flag in ("threads", "repeats", "seconds"):
@@ -259,6 +265,8 @@ def main() -> None:
             raise ValueError(f"--{flag} must be positive, got {getattr(arguments, flag)}")
     if arguments.threads > (os.cpu_count() or 1):
         raise ValueError(f"--threads {arguments.threads} is more than the {os.cpu_count()} cores of this machine")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda needs a CUDA GPU, and PyTorch sees none here: use --device cpu")
     names = arguments.cases or (QUICK_CASES if arguments.quick else tuple(CASES))
     for name in names:
         if name not in CASES:
@@ -268,12 +276,12 @@ def main() -> None:
     seconds = min(arguments.seconds, 5.0) if arguments.quick else arguments.seconds
     rows: list[dict[str, Any]] = []
     for name in names:
-        case = CASES[name]
+        case = cases[name]
         found = measure(case, contenders_of(case, arguments.quick), arguments.threads, arguments.repeats, seconds)
         print(table(found) if not rows else "\n".join(table(found).splitlines()[2:]), flush=True)
         rows += found
     if arguments.out is not None:
-        report = {"threads": arguments.threads, "versions": versions(), "cases": [asdict(CASES[n]) for n in names], "rows": rows}
+        report = {"threads": arguments.threads, "versions": versions(), "cases": [asdict(cases[n]) for n in names], "rows": rows}
         (arguments.out / "benchmark.json").write_text(json.dumps(report, indent=1))
         (arguments.out / "benchmark.md").write_text(table(rows) + "\n")
         draw(rows, arguments.out / "benchmark.png")

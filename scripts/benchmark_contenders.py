@@ -45,6 +45,8 @@ class Case:
         kind: 'train' a tanh RNN (forward and backward); 'exact' trains a diagonal state-space model; 'ensemble' runs `members`
             models forward over the same sequences.
         m, batch, times: hidden size, sequences, samples in each.
+        members: models, for 'ensemble'.
+        device: 'cpu' or 'cuda'.
     """
 
     name: str
@@ -53,10 +55,11 @@ class Case:
     batch: int
     times: int
     members: int = 1
+    device: str = "cpu"
 
     @property
     def contenders(self) -> tuple[str, ...]:
-        return tuple(CONTENDERS[self.kind])
+        return tuple(name for name in CONTENDERS[self.kind] if self.device == "cpu" or name not in _CPU_ONLY)
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,13 @@ def data(case: Case, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
     angle = HIGHEST_FREQUENCY * frequency * t + 2 * math.pi * phase
     x, y = (wave(angle).sum(1).unsqueeze(-1) / math.sqrt(WAVES) for wave in (torch.cos, torch.sin))
     # Through float32, so that every precision solves the same problem.
-    return tuple(value.float().to(dtype) for value in (t, x, y))
+    return tuple(value.float().to(case.device, dtype) for value in (t, x, y))
 
 
 def rnn(
     case: Case, dtype: torch.dtype = torch.float32, cls: type[ContinuousRNN | DiscreteRNN] = ContinuousRNN
 ) -> ContinuousRNN | DiscreteRNN:
-    return cls(1, case.m, 1, "tanh", "dense", dtype=dtype)
+    return cls(1, case.m, 1, "tanh", "dense", dtype=dtype).to(case.device)
 
 
 def loss(model: ContinuousModel | DiscreteRNN, solver: Solver | None, t: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -97,7 +100,7 @@ def weights_of(model: ContinuousModel | DiscreteRNN) -> dict[str, Tensor]:
 
 def gradients_of(model: ContinuousModel | DiscreteRNN) -> dict[str, np.ndarray]:
     gradients = {name: weight.grad for name, weight in weights_of(model).items()}
-    return {name: gradient.double().numpy() for name, gradient in gradients.items() if gradient is not None}
+    return {name: gradient.double().cpu().numpy() for name, gradient in gradients.items() if gradient is not None}
 
 
 def small(case: Case) -> Case:
@@ -253,15 +256,19 @@ def torchode_tsit5(case: Case) -> Trial:
     return Trial(run, gradient)
 
 
+# Rows of one product: few enough for the caches of a core, enough to fill a GPU.
+_FLOOR_ROWS = {"cpu": 4096, "cuda": 2**18}
+
+
 def sgemm_floor(products: int) -> Callable[[Case], Trial]:
-    """The products (rows, m) x (m, m) of rk4 and nothing else: 4 a step forward, and twice 4 backward. In blocks of rows that
-    caches hold, so that this is the speed of the library's sgemm and not of memory."""
+    """The products (rows, m) x (m, m) of rk4 and nothing else: 4 a step forward, and twice 4 backward; on a GPU the roofline. In
+    blocks of rows that caches hold, so that this is the speed of the library's sgemm and not of memory."""
 
     def prepare(case: Case) -> Trial:
         rows = 4 * case.members * case.batch * (case.times - 1)
-        block = min(rows, 4096)
-        left, W, out = torch.randn(block, case.m), torch.randn(case.m, case.m), torch.empty(block, case.m)
-        square = torch.empty(case.m, case.m)
+        block = min(rows, _FLOOR_ROWS[case.device])
+        left, W = torch.randn(block, case.m, device=case.device), torch.randn(case.m, case.m, device=case.device)
+        out, square = torch.empty_like(left), torch.empty_like(W)
 
         def run() -> None:
             for _ in range(rows // block):
@@ -282,7 +289,7 @@ def diagonal(solver: Solver, share: float = 1.0) -> Callable[[Case], Trial]:
     """On that share of the samples: for what takes minutes on all of them and is linear in their number."""
 
     def prepare(case: Case) -> Trial:
-        model = StateSpaceModel(1, case.m, 1, "tanh", "diagonal", "softplus")
+        model = StateSpaceModel(1, case.m, 1, "tanh", "diagonal", "softplus").to(case.device)
         t, x, y = data(replace(case, times=max(3, round(case.times * share))))
 
         def run() -> None:
@@ -304,6 +311,7 @@ def together(solver: Solver) -> Callable[[Case], Trial]:
         single = rnn(case)
         model = ContinuousRNN(1, case.m, 1, "tanh", "dense", ensemble=(case.members,))
         model.load_state_dict({name: w.expand(case.members, *w.shape) for name, w in single.state_dict().items()})
+        model.to(case.device)
         t, x, _ = data(case)
         path = paths.linear(t, x)
 
@@ -318,7 +326,7 @@ def together(solver: Solver) -> Callable[[Case], Trial]:
 
 def one_by_one(solver: Solver, share: float = 1.0) -> Callable[[Case], Trial]:
     def prepare(case: Case) -> Trial:
-        model = ContinuousRNN(1, case.m, 1, "tanh", "dense")
+        model = rnn(case)
         t, x, _ = data(case)
         path = paths.linear(t, x)
         members = max(1, round(case.members * share))
@@ -363,6 +371,7 @@ CONTENDERS: dict[str, dict[str, Callable[[Case], Trial]]] = {
     },
 }
 REFERENCE = with_solver(TorchDiffEq("dopri5", 1e-9, 1e-11, adjoint=False), dtype=torch.float64)
+_CPU_ONLY = ("diffrax Tsit5", "lax.scan rk4")
 _NEEDS = {"diffrax Tsit5": ("jax", "diffrax"), "torchode Tsit5": ("torchode",), "lax.scan rk4": ("jax",)}
 
 
@@ -371,15 +380,19 @@ def missing(contender: str) -> tuple[str, ...]:
     return tuple(name for name in _NEEDS.get(contender, ()) if importlib.util.find_spec(name) is None)
 
 
-def memory() -> float:
-    """Resident memory now, MiB (where the system tells, else its peak)."""
+def memory(device: str) -> float:
+    """Memory of the device in use, MiB: on the CPU what is resident (where the system tells, else its peak)."""
+    if device == "cuda":
+        return torch.cuda.memory_allocated() / MIB
     statm = Path("/proc/self/statm")
     if not statm.exists():
-        return peak_memory()
+        return peak_memory(device)
     return int(statm.read_text().split()[1]) * resource.getpagesize() / MIB
 
 
-def peak_memory() -> float:
+def peak_memory(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / MIB
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
 
@@ -395,21 +408,23 @@ def main() -> None:
     torch.set_num_threads(task["threads"])
     case = Case(**task["case"])
     if task["contender"] == "reference":
-        gradient = REFERENCE(case).gradient
+        gradient = REFERENCE(replace(case, device="cpu")).gradient
         assert gradient is not None
         save(task["gradient"], gradient())
         return
     trial = CONTENDERS[case.kind][task["contender"]](case)
-    before = memory()
+    before = memory(case.device)
 
     def timed() -> float:
         start = time.perf_counter()
         trial.run()
+        if case.device == "cuda":
+            torch.cuda.synchronize()
         return (time.perf_counter() - start) / trial.share
 
     answer = {"first_s": timed() * trial.share, "share": trial.share}
     timed()
-    answer["memory_mib"] = max(0.0, peak_memory() - before)
+    answer["memory_mib"] = max(0.0, peak_memory(case.device) - before)
     if trial.gradient is not None and task["gradient"]:
         save(task["gradient"], trial.gradient())
     print(json.dumps(answer), flush=True)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .affine_scan import Scan
     from .fused import Problem
 
-DTYPES = (torch.float32, torch.float64)
 _ACTIVATIONS = {
     "linear": kernels.LINEAR,
     "hardtanh": kernels.HARDTANH,
@@ -165,7 +164,8 @@ def _for_rows(problem: Problem | Scan, W: Tensor) -> Tensor:
 
 def _with_initial(h0: Tensor, intervals: int) -> Tensor:
     """(members, batch, intervals + 1, m) with h0 in its first place."""
-    h = h0.new_empty(*h0.shape[:2], intervals + 1, h0.shape[-1])
+    # NumPy asks the system for huge pages, PyTorch does not: long paths then spend a third of their time on page faults.
+    h = torch.from_numpy(np.empty((*h0.shape[:2], intervals + 1, h0.shape[-1]), h0.numpy().dtype))
     h[:, :, 0] = h0
     return h
 

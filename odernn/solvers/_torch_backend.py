@@ -70,7 +70,7 @@ def backward(
                 g_right[..., interval, :] += fraction * g_z
             g = g + sum(g_y.values())
     g_h0 = g + g_all[..., 0, :]
-    return (g_W, *_input_gradients(problem, V, left, right, g_left, g_right, wanted[2] or wanted[3]), g_h0)
+    return (g_W, *input_gradients(problem, V, left, right, g_left, g_right, wanted[2] or wanted[3]), g_h0)
 
 
 def apply(structure: str, W: Tensor, y: Tensor) -> Tensor:
@@ -100,20 +100,21 @@ def _outer(structure: str, g: Tensor, y: Tensor) -> Tensor:
     return own if structure == "diagonal" else torch.cat([own, (g * partners(y)).sum(-2, keepdim=True)], 1)
 
 
+def drive_along(V: Tensor, x: Tensor) -> Tensor:
+    """U x + b at all times in one product, (E, batch, times, m)."""
+    flat = x.flatten(1, 2).expand(V.shape[0], -1, -1)
+    return torch.baddbmm(V[:, None, :, -1], flat, V[..., :-1].mT).unflatten(1, x.shape[1:3])
+
+
 def _drive(problem: Problem, V: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """U x + b at both ends of all intervals, (E, batch, K, m): one product."""
-
-    def along(x: Tensor) -> Tensor:
-        flat = x.flatten(1, 2)
-        return torch.baddbmm(V[:, None, :, -1], flat.expand(V.shape[0], -1, -1), V[..., :-1].mT).unflatten(1, x.shape[1:3])
-
+    """U x + b at both ends of all intervals, (E, batch, K, m)."""
+    v = drive_along(V, left)
     if problem.source == "jumps":
-        return along(left), along(right)
-    drive = along(left)
-    return (drive, drive) if problem.source == "hold" else (drive[..., :-1, :], drive[..., 1:, :])
+        return v, drive_along(V, right)
+    return (v, v) if problem.source == "hold" else (v[..., :-1, :], v[..., 1:, :])
 
 
-def _input_gradients(
+def input_gradients(
     problem: Problem, V: Tensor, left: Tensor, right: Tensor, g_left: Tensor, g_right: Tensor, wanted: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of V, left and right, from those of the drive."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,8 @@ from .standard_form import Source, Structure, inputs_of, standard_weights
 
 Backend = Literal["auto", "numba", "torch", "triton"]
 BACKENDS: tuple[str, ...] = ("auto", "numba", "torch", "triton")
+TRITON_MAX_SIZE = 128
+_NUMBA_DTYPES, _TRITON_DTYPES = (torch.float32, torch.float64), (torch.float32,)
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,8 @@ class Fused(Solver):
     Args:
         method: one of `odernn.solvers.fused.TABLEAUX`.
         substeps: steps per interval.
-        backend: 'numba' (CPU), 'triton' (GPU, m <= 128), 'torch' (plain tensor operations, anywhere), or 'auto': the first of
-            these that runs on the tensors given and is installed.
+        backend: 'numba' (CPU), 'triton' (GPU, float32, m <= 128), 'torch' (plain tensor operations, anywhere), or 'auto': the
+            first of these that runs on the tensors given and is installed.
     """
 
     method: str = "rk4"
@@ -157,31 +160,37 @@ class _RungeKutta(torch.autograd.Function):
 
 
 def backend_for(name: str, like: Tensor) -> ModuleType:
-    """The module of a backend, for tensors like this one.
+    """The module of a backend, for states like this tensor.
 
     Raises:
         ValueError: a backend that is not installed or does not run there.
     """
-    device, dtype = like.device.type, like.dtype
     if name == "auto":
-        if device == "cpu" and dtype in (torch.float32, torch.float64):
-            name = "numba" if _installed("numba") else "torch"
-            if name == "torch":
-                _say_once(
-                    "numba is not installed (pip install numba): the fused solver runs in plain tensor operations, far slower"
-                )
-        elif device == "cuda" and _installed("triton") and like.shape[-1] <= 128:
-            name = "triton"
-        else:
-            name = "torch"
-    elif name != "torch" and not _installed(name):
-        raise ValueError(f"backend {name!r} needs the package {name}: pip install {name}, or choose backend 'torch'")
-    elif name == "numba" and device != "cpu":
-        raise ValueError(f"backend 'numba' runs on the CPU, got tensors on {device}: choose 'triton' or 'torch'")
+        name = next(name for name in ("numba", "triton", "torch") if _obstacle(name, like) is None)
+        if name == "torch" and like.device.type == "cpu" and not _installed("numba"):
+            _say_once("numba is not installed (pip install numba): the fused solver runs in plain tensor operations, far slower")
+    obstacle = _obstacle(name, like)
+    if obstacle is not None:
+        raise ValueError(f"backend {name!r} {obstacle}: choose backend 'torch' or 'auto'")
     return importlib.import_module(f".{_MODULES[name]}", __package__)
 
 
-_MODULES = {"numba": "_numba_backend", "torch": "_torch_backend", "triton": "_triton_backend"}
+_MODULES = {"numba": "_numba_backend", "triton": "_triton_backend", "torch": "_torch_backend"}
+
+
+def _obstacle(name: str, like: Tensor) -> str | None:
+    """Why a backend cannot take states like this one."""
+    if name == "torch":
+        return None
+    device, dtype = ("cpu", _NUMBA_DTYPES) if name == "numba" else ("cuda", _TRITON_DTYPES)
+    # Triton's interpreter, for tests, works on the CPU.
+    if like.device.type != device and not (name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return f"runs on {device}, got tensors on {like.device}"
+    if like.dtype not in dtype:
+        return f"computes in {', '.join(map(str, dtype))}, got {like.dtype}"
+    if name == "triton" and like.shape[-1] > TRITON_MAX_SIZE:
+        return f"holds W on chip for at most {TRITON_MAX_SIZE} hidden units, got {like.shape[-1]}"
+    return None if _installed(name) else f"needs the package {name} (pip install {name})"
 
 
 @cache

@@ -1,0 +1,113 @@
+"""The Triton kernels: through Triton's interpreter on the CPU, in a process of its own, and compiled wherever there is a GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from problems import perturb_bias
+from solves import RECURRENCES, assert_close, problem, relative, states_and_gradients
+
+from odernn import ContinuousRNN, Fused, StateSpaceModel, TorchDiffEq, activations, paths
+
+pytest.importorskip("triton", reason="triton is not installed")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+needs_gpu = pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="no GPU")
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the inner process")
+def test_the_kernels_pass_these_tests_in_tritons_interpreter():
+    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore", __file__]
+    outcome = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300)
+    assert outcome.returncode == 0, outcome.stdout[-3000:]
+    assert " passed" in outcome.stdout
+
+
+def on_device(model, arguments):
+    device = "cpu" if INTERPRETED else "cuda"
+    return model.float().to(device), [a.float().to(device) if isinstance(a, torch.Tensor) else a for a in arguments]
+
+
+def compare(model, *, method="rk4", substeps=1, states=3e-6, gradients=3e-5, **options):
+    """The kernels in float32 against the reference in float64."""
+    arguments = problem(model, **options)
+    expected = states_and_gradients(model, Fused(method, substeps, "torch"), *arguments)
+    model, arguments = on_device(model, arguments)
+    found = states_and_gradients(model, Fused(method, substeps, "triton"), *arguments)
+    assert_close((found[0].cpu(), tuple(g.cpu() for g in found[1])), expected, states, gradients)
+
+
+@needs_gpu
+@pytest.mark.parametrize("interpolation", ["linear", "hold", "jumps"])
+@pytest.mark.parametrize("recurrence", RECURRENCES, ids=lambda pair: pair[0])
+def test_states_and_gradients_are_those_of_the_plain_form(recurrence, interpolation):
+    model = perturb_bias(ContinuousRNN(2, 6, 1, "tanh", *recurrence, ensemble=(2,), dtype=torch.float64))
+    compare(model, batch=18, times=4, interpolation=interpolation)
+
+
+@needs_gpu
+@pytest.mark.parametrize("activation", activations.ACTIVATIONS)
+def test_every_activation_and_form(activation):
+    for cls in (ContinuousRNN, StateSpaceModel):
+        compare(perturb_bias(cls(1, 18, 1, activation, dtype=torch.float64)), times=4, substeps=2)
+
+
+@needs_gpu
+@pytest.mark.parametrize("method", ["euler", "heun2", "bosh3"])
+def test_every_number_of_stages(method):
+    compare(perturb_bias(ContinuousRNN(1, 5, 1, dtype=torch.float64)), method=method, times=4, substeps=2)
+
+
+@needs_gpu
+def test_a_long_path_goes_back_in_segments(monkeypatch):
+    from odernn.solvers import _triton_backend
+
+    monkeypatch.setattr(_triton_backend, "_SEGMENT_BYTES", 4000)
+    compare(perturb_bias(ContinuousRNN(1, 5, 1, dtype=torch.float64)), times=9)
+
+
+@needs_gpu
+def test_what_is_not_finite_never_comes_out_as_a_number():
+    model = ContinuousRNN(1, 4, 1, dtype=torch.float64)
+    arguments = problem(model, times=4)
+    arguments[0][2, 1] = float("nan")
+    model, (x, t, h0, *_) = on_device(model, arguments)
+    h = model.solve(paths.linear(t, x), t, h0, solver=Fused(backend="triton"), check=False).h
+    finite = torch.isfinite(h).all(-1).cpu()
+    assert not finite[2, 1:].any()
+    assert finite[[0, 1, 3, 4]].all()
+
+
+@needs_gpu
+@pytest.mark.parametrize(
+    ("size", "dtype", "message"), [(200, "float32", "at most 128"), (4, "float64", "computes in torch.float32")]
+)
+def test_models_beyond_the_kernels_limits_are_refused(size, dtype, message):
+    device = "cpu" if INTERPRETED else "cuda"
+    model = ContinuousRNN(1, size, 1, dtype=getattr(torch, dtype), device=device)
+    x = torch.zeros(2, 3, 1, dtype=model.c.dtype, device=device)
+    with pytest.raises(ValueError, match=message):
+        model(x, torch.arange(3.0, device=device), solver=Fused(backend="triton"))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter is told to work on the CPU")
+def test_what_does_not_fit_is_refused_or_falls_back():
+    model = ContinuousRNN(1, 4, 1, dtype=torch.float32)
+    x, t = torch.zeros(2, 3, 1), torch.arange(3.0)
+    with pytest.raises(ValueError, match="runs on cuda, got tensors on cpu"):
+        model(x, t, solver=Fused(backend="triton"))
+
+
+@pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_it_is_the_default_and_larger_models_fall_back():
+    for size in (64, 200):
+        model = ContinuousRNN(1, size, 1, dtype=torch.float32, device="cuda")
+        t = torch.linspace(0, 2, 20, device="cuda")
+        x = torch.randn(32, 20, 1, device="cuda")
+        h = model(x, t, solver=Fused()).detach()
+        assert relative(h, model(x, t, solver=TorchDiffEq("rk4", adjoint=False))) < 1e-5
