@@ -1,25 +1,64 @@
-"""What is learnt of sequence models: their memory functions and decay laws, and the measures researchers compare them with."""
+"""What is learnt of sequence models: their memory functions and decay laws, perturbation errors and stability, and the measures
+researchers compare them with."""
 
 from __future__ import annotations
 
 from .capacity import MemoryCapacity, memory_capacity
 from .decay import DecayFit, fit_decay
+from .families import Family, family_curves, train_family
 from .fixed_points import FixedPoints, fixed_points
+from .linear_fits import ExponentialSum, MinimaxFit, fit_amplitudes, fit_kernel, fit_minimax, laplace_sum
 from .lyapunov import LyapunovExponents, lyapunov_exponents
 from .memory import MemoryFunction, memory_function
+from .perturbation import PerturbationCurve, crossing, perturbation_error
+from .perturbation_picture import plot_perturbation
 from .plotting import plot_memory, plot_training
+from .stability import (
+    StabilityReport,
+    complex_stability_radius,
+    gradient_over_weight,
+    raw_radius,
+    spectral_abscissa,
+    stability_margin,
+    stability_report,
+    structured_radius,
+)
+from .verdict import Verdict, judge_stable_approximation
 
 __all__ = [
     "DecayFit",
+    "ExponentialSum",
+    "Family",
     "FixedPoints",
     "LyapunovExponents",
     "MemoryCapacity",
     "MemoryFunction",
+    "MinimaxFit",
+    "PerturbationCurve",
+    "StabilityReport",
+    "Verdict",
+    "complex_stability_radius",
+    "crossing",
+    "family_curves",
+    "fit_amplitudes",
     "fit_decay",
+    "fit_kernel",
+    "fit_minimax",
     "fixed_points",
+    "gradient_over_weight",
+    "judge_stable_approximation",
+    "laplace_sum",
     "lyapunov_exponents",
     "memory_capacity",
     "memory_function",
+    "perturbation_error",
     "plot_memory",
+    "plot_perturbation",
     "plot_training",
+    "raw_radius",
+    "spectral_abscissa",
+    "stability_margin",
+    "stability_report",
+    "structured_radius",
+    "train_family",
 ]

@@ -30,6 +30,8 @@ _LBFGS_HISTORY = 50
 # What the objective is multiplied by for L-BFGS: PyTorch's drops a curvature pair whose product is below 1e-10, which with mean
 # square errors of 1e-6 is all of them.
 _LBFGS_SCALE = 1e8
+# An epoch of L-BFGS that lowers the loss by no more than this part has stalled.
+_STALLED = 1e-6
 # What a diverged trial point of the line search is told to cost, relative to the loss at the start of the search: finite, because
 # its cubic interpolation cannot take inf, and not so large that the interpolated step vanishes.
 _DIVERGED_COST = 10.0
@@ -290,7 +292,11 @@ class Trainer:
 
         self.optimizer.step(closure)  # type: ignore[arg-type]
         with torch.no_grad():
-            return float(self._objective(self.data.x, self.data.y))
+            loss = float(self._objective(self.data.x, self.data.y))
+        if started_at is not None and not loss < (1 - _STALLED) * started_at:
+            # Its memory of the curvature leads nowhere: the next epoch starts from the gradient again.
+            self.optimizer.state.clear()
+        return loss
 
     def _objective(self, x: Tensor, y: Tensor) -> Tensor:
         response = self.respond(x)

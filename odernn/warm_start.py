@@ -7,12 +7,16 @@ from torch import Tensor
 
 from .models import SequenceModel
 
+# What the new units keep of their initial U.
+_NEW_INPUTS = 0.1
+
 
 def embed(narrow: SequenceModel, wide: SequenceModel) -> None:
     """Gives `wide` the function of `narrow`: its first units are those of `narrow`, the readout of the rest is 0.
 
-    The new units keep their own initial rates and inputs, so that training can take them up; the error of the wider model starts
-    where the narrower one's ended and E_m(0) does not rise with m.
+    The new units keep their own initial rates and a small part of their inputs, so that training can take them up: a drive that
+    nothing reads is a burden once a perturbation of W mixes the units. The error of the wider model starts where the narrower
+    one's ended and E_m(0) does not rise with m.
 
     Raises:
         ValueError: models of another kind, recurrence, parameterisation or depth, or a `wide` that is not wider.
@@ -38,6 +42,7 @@ def _extended(kind: str, narrow: Tensor, wide: Tensor) -> Tensor:
         wide.zero_()
         wide[..., :m] = narrow
     elif kind == "U":
+        wide *= _NEW_INPUTS
         wide[..., : narrow.shape[-2], :] = 0
         wide[..., : narrow.shape[-2], :m] = narrow
     elif kind in ("W", "A", "P", "P0"):

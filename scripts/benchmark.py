@@ -38,6 +38,8 @@ CASES = {
         Case("diagonal-m64-b8-t10000", "exact", 64, 8, 10_000),
         Case("diagonal-m64-b8-t100000", "exact", 64, 8, 100_000),
         Case("ensemble-600-m64-b100-t100", "ensemble", 64, 100, 100, members=600),
+        Case("perturbation-m16-b200-t100", "perturbation", 16, 200, 100, members=21 * 30),
+        Case("perturbation-m64-b1000-t100", "perturbation", 64, 1000, 100, members=21 * 30),
         # Growth, around the second case, of ours and the floor.
         *(Case(f"growth-m{m}", "train", m, 256, 100) for m in (8, 32, 128)),
         *(Case(f"growth-b{batch}", "train", 64, batch, 100) for batch in (16, 64, 256, 1024)),

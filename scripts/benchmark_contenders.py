@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.perturbation import perturbation_error
 from odernn import ContinuousRNN, DiscreteRNN, Exact, Fused, Solver, StateSpaceModel, TorchDiffEq, paths
 from odernn.models import ContinuousModel
 
@@ -31,6 +32,8 @@ SAMPLE_STEP = 0.05
 WAVES, HIGHEST_FREQUENCY = 4, 2.0
 # The problem on which gradients are compared has this many sequences: the reference takes it in double precision.
 GRADIENT_BATCH = 8
+# Positive radii of the published perturbation curves.
+PUBLISHED_RADII = 21
 MIB = 2**20
 # Contenders take turns: seconds until the threads of the one before have gone to sleep, and what counts as a short run, of which
 # a turn has several.
@@ -43,14 +46,14 @@ class Case:
 
     Args:
         kind: 'train' a tanh RNN (forward and backward); 'exact' trains a diagonal state-space model; 'ensemble' runs `members`
-            models forward over the same sequences.
+            models forward over the same sequences; 'perturbation' samples E_m(beta) by the papers' protocol.
         m, batch, times: hidden size, sequences, samples in each.
-        members: models, for 'ensemble'.
+        members: models, for 'ensemble' and 'perturbation'.
         device: 'cpu' or 'cuda'.
     """
 
     name: str
-    kind: Literal["train", "exact", "ensemble"]
+    kind: Literal["train", "exact", "ensemble", "perturbation"]
     m: int
     batch: int
     times: int
@@ -326,7 +329,7 @@ def together(solver: Solver) -> Callable[[Case], Trial]:
 
 def one_by_one(solver: Solver, share: float = 1.0) -> Callable[[Case], Trial]:
     def prepare(case: Case) -> Trial:
-        model = rnn(case)
+        model = ContinuousRNN(1, case.m, 1, "tanh", "dense").to(case.device)
         t, x, _ = data(case)
         path = paths.linear(t, x)
         members = max(1, round(case.members * share))
@@ -339,6 +342,17 @@ def one_by_one(solver: Solver, share: float = 1.0) -> Callable[[Case], Trial]:
         return Trial(run, share=members / case.members)
 
     return prepare
+
+
+def sampled_perturbations(case: Case) -> Trial:
+    """E_m(beta) on the published radii, 0 and 1e-3 2^{i/2}, the same number of draws for each."""
+    model, (t, x, y) = rnn(case), data(case)
+    betas = [0.0] + [1e-3 * 2 ** (i / 2) for i in range(PUBLISHED_RADII)]
+
+    def run() -> None:
+        perturbation_error(model, y, x, t, betas, search="sample", draws=case.members // PUBLISHED_RADII)
+
+    return Trial(run)
 
 
 # The first of each kind is ours, and what the others are compared with.
@@ -368,6 +382,10 @@ CONTENDERS: dict[str, dict[str, Callable[[Case], Trial]]] = {
         "fused rk4, one by one": one_by_one(Fused("rk4")),
         "torchdiffeq rk4, one by one": one_by_one(TorchDiffEq("rk4", adjoint=False), share=0.02),
         "sgemm floor": sgemm_floor(1),
+    },
+    "perturbation": {
+        "perturbation_error": sampled_perturbations,
+        "torchdiffeq rk4, one by one": one_by_one(TorchDiffEq("rk4", adjoint=False), share=0.02),
     },
 }
 REFERENCE = with_solver(TorchDiffEq("dopri5", 1e-9, 1e-11, adjoint=False), dtype=torch.float64)

@@ -81,6 +81,17 @@ def test_gradients_are_clipped():
     assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_lbfgs_forgets_its_curvature_after_an_epoch_without_progress():
+    trainer = make_trainer(make_data(), epochs=2, iterations=3)
+    trainer.run(progress=False)
+    assert trainer.optimizer.state
+    with torch.no_grad():  # nothing is left to learn
+        trainer.data.y.copy_(trainer.respond(trainer.data.x).y)
+    trainer.config = replace(trainer.config, epochs=3)
+    trainer.run(progress=False)
+    assert not trainer.optimizer.state
+
+
 def test_the_margin_penalty_keeps_the_spectrum_away_from_zero():
     free, kept = (
         make_trainer(make_data(kernels.polynomial(1.1)), epochs=8, margin=0.08 * w, margin_weight=w) for w in (0.0, 10.0)

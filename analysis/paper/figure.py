@@ -1,0 +1,187 @@
+"""The nouns of the reproduction: jobs that compute, figures that put them together, claims that must come out.
+
+A figure is one module, with its numbers computed in another one, so that a change to the picture repeats no computation:
+
+    # analysis/paper/decay_fits.py: module-level functions, settings in, JSON values out
+    def fitted_rate(rate: float, seed: int) -> dict[str, Any]:
+        ...
+        return {"times": times, "values": values, "rate": fit.rate}
+
+    # analysis/paper/example_1.py
+    def _jobs(options: Options) -> list[Job]:
+        seeds = range(1 if options.quick else 3)
+        return [Job(fitted_rate, {"rate": rate, "seed": seed}, cost=20) for rate in (0.5, 1.0) for seed in seeds]
+
+    def _assemble(results: Sequence[tuple[Job, Result]]) -> Data:
+        return {"fits": [{**job.settings, **result} for job, result in results]}
+
+    def _plot(data: Data, path: Path) -> None:
+        with picture(path) as (_, (axes,)):
+            ...
+
+    def _claims(data: Data) -> list[Claim]:
+        worst = max(abs(fit["rate"] - ...) for fit in data["fits"])
+        return [Claim("The fitted rate is the target's", worst < 0.01, f"largest deviation {worst:.2g}")]
+
+    FIGURE = Figure(
+        name="example-1", title="Rates of decay", source="[IA] Fig 1", published="What the paper shows, and with which settings.",
+        settings="Ours, where they differ, and why.", jobs=_jobs, assemble=_assemble, plot=_plot, claims=_claims,
+    )
+
+and one entry in `analysis/paper/__init__.py`. Numbers go one way: jobs -> results (JSON) -> data (JSON) -> picture, claims,
+table, rows. Compute modules import from modules, not through `analysis/__init__.py`: what they import decides
+when a job is repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from .code_version import code_version
+from .json_values import encode
+
+Result = dict[str, Any]
+Data = dict[str, Any]
+# Longer lists are shortened in messages.
+_LONG_LIST = 6
+Outcome = Literal["held", "failed", "differs"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user chooses for all figures.
+
+    Args:
+        quick: smaller runs that show that everything works; claims may then be about less.
+        data: folder of data sets that do not come with the project (MNIST), None where there is none.
+    """
+
+    quick: bool = False
+    data: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One computation: compute(**settings) -> Result.
+
+    A result is known by its `key`: the function, its settings, the version of its code (`code_version` of the function's
+    module) and of torch. Two figures that want the same job get the result of one.
+
+    Args:
+        compute: a module-level function of an importable module. Its result holds JSON values: numbers, strings, None, lists,
+            dicts with string keys; arrays and tensors become lists; inf and nan are kept. It must depend on its settings alone:
+            seeds are settings, and so is a fingerprint of any file it reads.
+        settings: keyword arguments, JSON values.
+        cost: expected seconds on one core; longer jobs start first. No part of the key.
+
+    Raises:
+        ValueError: a function that a worker could not import, or settings that it does not take.
+    """
+
+    compute: Callable[..., Result]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cost: float = 1.0
+
+    def __post_init__(self) -> None:
+        module, name = self.compute.__module__, self.compute.__qualname__
+        if module == "__main__" or getattr(sys.modules.get(module), name, None) is not self.compute:
+            raise ValueError(
+                f"{module}.{name} is not a module-level function of an importable module: workers could not import it"
+            )
+        try:
+            object.__setattr__(self, "settings", json.loads(json.dumps(encode(self.settings))))
+            inspect.signature(self.compute).bind(**self.settings)
+        except TypeError as error:
+            raise ValueError(f"settings of {module}.{name}: {error}") from error
+
+    @property
+    def function(self) -> str:
+        """The function's full name."""
+        return f"{self.compute.__module__}.{self.compute.__qualname__}"
+
+    @cached_property
+    def key(self) -> str:
+        """Identifies the result: sha256 of function, settings, and versions of the code and of torch."""
+        content = [self.function, self.settings, code_version(self.compute.__module__), torch.__version__.partition("+")[0]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name}={_brief(value)}" for name, value in self.settings.items())
+        return f"{self.compute.__qualname__}({settings})"
+
+
+def _brief(value: Any) -> str:
+    """A setting in a line among others: of long lists only the ends."""
+    if isinstance(value, list) and len(value) > _LONG_LIST:
+        return f"[{value[0]!r}, ..., {value[-1]!r}]"
+    return repr(value)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that must come out, and what came out.
+
+    Args:
+        statement: a sentence about the figure.
+        held: whether the data agree.
+        evidence: the numbers it was decided on.
+        difference: the known reason why this claim of the papers does not hold here; empty where it must hold.
+    """
+
+    statement: str
+    held: bool
+    evidence: str
+    difference: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        """'held', 'differs' (not held, for a known reason), or 'failed'."""
+        if self.held:
+            return "held"
+        return "differs" if self.difference else "failed"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published figure or table: how it is computed, drawn and judged.
+
+    Texts are Markdown; those that may be functions are called with the data.
+
+    Args:
+        name: on the command line and of its directory: 'ia-1a'.
+        title: one line.
+        source: paper and number, '[IA] Fig 1a'.
+        published: what the paper shows, with its settings.
+        settings: ours, where they differ, and why.
+        jobs: what must be computed. Must be cheap: it is asked again in every run.
+        assemble: (job, result) in the order of `jobs` -> the figure's data, JSON values. Results come as JSON has them: lists,
+            not arrays.
+        claims: what must come out.
+        plot: draws the data; None for a table.
+        table: the data as a Markdown table, if that is natural.
+        rows: the data as rows of one long CSV table, if that is natural.
+        findings: what an honest reader should know: differences from the paper, and checks of them.
+    """
+
+    name: str
+    title: str
+    source: str
+    published: str
+    settings: str | Callable[[Data], str]
+    jobs: Callable[[Options], Sequence[Job]]
+    assemble: Callable[[Sequence[tuple[Job, Result]]], Data]
+    claims: Callable[[Data], Sequence[Claim]]
+    plot: Callable[[Data, Path], None] | None = None
+    table: Callable[[Data], str] | None = None
+    rows: Callable[[Data], Sequence[Mapping[str, Any]]] | None = None
+    findings: str | Callable[[Data], str] = ""

@@ -1,0 +1,127 @@
+"""[IA] Fig 1: linear RNNs on memory that decays exponentially (a) and like a power (b)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..verdict import APPROXIMATED
+from .figure import Claim, Data, Figure
+from .two_protocols import (
+    PUBLISHED,
+    SETTINGS,
+    Case,
+    assemble,
+    crossings,
+    initial_errors,
+    numbers,
+    plot,
+    table_rows,
+    verdicts,
+)
+
+# From the published picture, by eye, good to some 10 %: E_m(0) by width, and β where consecutive curves cross.
+DIGITISED = {2: 0.092, 4: 0.022, 6: 0.0115, 8: 0.0073, 14: 0.0031}
+DIGITISED_CROSSINGS = (0.11, 0.055, 0.035, 0.016)
+# Basis and norm of the fit are not published: no more than the order of magnitude can be asked for.
+_FACTOR = 3.0
+
+
+def stability_claim(data: Data, expected: str) -> Claim:
+    """All seeds get the expected verdict."""
+    judged = verdicts(data)
+    held = all(verdict.judgement == expected for verdict in judged)
+    named = ", ".join(f"seed {seed}: {verdict.judgement}" for seed, verdict in zip(data["seeds"], judged))
+    return Claim(f"The approximation is {expected}", held, f"{named}. {judged[0]}")
+
+
+def improvement_claim(data: Data) -> Claim:
+    """E_m(0) falls with m under the published protocol, and our widest model approximates."""
+    published = list(initial_errors(data["published"][0]).values())
+    ours = verdicts(data)[0].initial_errors
+    held = all(after < before for before, after in zip(published, published[1:])) and ours[-1] <= APPROXIMATED
+    evidence = f"E_m(0) of the published protocol: {numbers(published)}; of ours, relative to ‖H‖: {numbers(ours)}"
+    return Claim(f"Wider models are more accurate, and our widest is within {APPROXIMATED:g} ‖H‖", held, evidence)
+
+
+def _crossings_move_left(data: Data) -> Claim:
+    every = [crossings(curves) for curves in data["published"]]
+    held = all(first is not None and last is not None and last < first for first, *_, last in every)
+    evidence = "; ".join(f"seed {seed}: β = {numbers(values)}" for seed, values in zip(data["seeds"], every))
+    statement = (
+        "Under the published protocol the crossing of the two widest lies left of that of the two narrowest, at every seed"
+    )
+    return Claim(statement, held, evidence)
+
+
+def _claims_1a(data: Data) -> list[Claim]:
+    return [stability_claim(data, "stable"), improvement_claim(data)]
+
+
+def _claims_1b(data: Data) -> list[Claim]:
+    found = initial_errors(data["published"][0])
+    ratios = {m: found[m] / value for m, value in DIGITISED.items()}
+    close = all(1 / _FACTOR <= ratio <= _FACTOR for ratio in ratios.values())
+    measured = crossings(data["published"][0])
+    near = all(
+        value is not None and 1 / _FACTOR <= value / there <= _FACTOR for value, there in zip(measured, DIGITISED_CROSSINGS)
+    )
+    return [
+        stability_claim(data, "unstable"),
+        improvement_claim(data),
+        _crossings_move_left(data),
+        Claim(
+            f"E_m(0) is the published one within a factor of {_FACTOR:g}",
+            close,
+            ", ".join(f"m = {m}: {found[m]:.2g} (published {value:.2g})" for m, value in DIGITISED.items()),
+        ),
+        Claim(
+            f"The crossings are the published ones within a factor of {_FACTOR:g}",
+            near,
+            f"β = {numbers(measured)}, published {numbers(DIGITISED_CROSSINGS)}",
+            difference="the published basis, norm and perturbed weights are not known; see below",
+        ),
+    ]
+
+
+def _findings_1a(data: Data) -> str:
+    return f"""Without the ridge the crossings under the published protocol are {numbers(crossings(data["plain"][0]))}: they move
+left for this target too, because the amplitudes grow with m, and such a picture says nothing of the target's memory. Our fits
+represent 0.9^t exactly at every width, so all curves coincide: their radius is a third of the target's own rate,
+log(1/0.9) = 0.105."""
+
+
+def _findings_1b(data: Data) -> str:
+    return f"""With 10 draws the crossings scatter over seeds by up to a factor of four; without the ridge they are
+{numbers(crossings(data["plain"][0]))}. By the same measure the crossings of the stable target of ia-1a move left as well, since
+E_m(0) → 0: the picture alone is no verdict, and nor is a horizon of 100. What tells the two apart is the right panel and a longer
+horizon: the radius follows 1/T here, and stays for 0.9^t and for the stable parameterisations. Other choices were tried for the
+published crossings, in a prototype on one seed: noise on c alone comes closest (0.065, 0.025, 0.009, 0.008); noise on w alone, or
+U = 1, changes little."""
+
+
+IA_1A = Figure(
+    name="ia-1a",
+    title="Linear RNNs, exponential memory ρ = 0.9^t: stable",
+    source="[IA] Fig 1a",
+    published=PUBLISHED + " For ρ = 0.9^t the wider model stays below: stable approximation.",
+    settings=SETTINGS,
+    jobs=Case("exponential:base=0.9", "direct").jobs,
+    assemble=assemble,
+    claims=_claims_1a,
+    plot=plot,
+    rows=table_rows,
+    findings=_findings_1a,
+)
+IA_1B = Figure(
+    name="ia-1b",
+    title="Linear RNNs, polynomial memory ρ = 1/(1+t)^1.1: unstable",
+    source="[IA] Fig 1b",
+    published=PUBLISHED + " For ρ = 1/(1+t)^1.1 curves of consecutive widths cross ever further left: no stable approximation.",
+    settings=SETTINGS,
+    jobs=Case("polynomial:exponent=1.1", "direct").jobs,
+    assemble=assemble,
+    claims=_claims_1b,
+    plot=partial(plot, digitised=DIGITISED),
+    rows=table_rows,
+    findings=_findings_1b,
+)

@@ -1,0 +1,30 @@
+"""[IA] Fig 4: linear RNNs with stable parameterisations on memory that decays like a power."""
+
+from __future__ import annotations
+
+from .figure import Claim, Data, Figure
+from .ia_1 import improvement_claim, stability_claim
+from .two_protocols import PUBLISHED, SETTINGS, Case, assemble, plot, table_rows
+
+
+def _claims(data: Data) -> list[Claim]:
+    return [stability_claim(data, "stable"), improvement_claim(data)]
+
+
+def _figure(letter: str, parameterization: str, formula: str) -> Figure:
+    return Figure(
+        name=f"ia-4{letter}",
+        title=f"Linear RNNs with W = {formula}, polynomial memory: stable",
+        source=f"[IA] Fig 4{letter}",
+        published=f"{PUBLISHED} For ρ = 1/(1+t)^1.1 and the eigenvalues W = {formula}, M being what is perturbed: stable.",
+        settings=f"{SETTINGS} Both fits find rates; M is their image under the inverse of {formula}.",
+        jobs=Case("polynomial:exponent=1.1", parameterization).jobs,
+        assemble=assemble,
+        claims=_claims,
+        plot=plot,
+        rows=table_rows,
+    )
+
+
+IA_4A = _figure("a", "exp", "-e^M")
+IA_4B = _figure("b", "softplus", "-log(1+e^M)")

@@ -1,0 +1,153 @@
+"""Training runs of [IA] Fig 9 and [StableSSM] Table 2: images, as sequences of pixels, classified by the last output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from odernn.models import ContinuousModel, ContinuousRNN, StateSpaceModel
+from odernn.paths import hold
+from odernn.solvers import Exact, Fused, Solver
+
+from . import images
+from .images import Images
+
+_CLASSES = 10
+# Test sequences at a time: bounds memory.
+_TEST_BATCH = 2000
+# A rate that every parameterisation reaches, the inverse one up to 2.
+_FASTEST = 1.9
+
+
+def train_rnn(
+    source: dict[str, str],
+    parameterization: str,
+    hidden_size: int,
+    rates: list[float],
+    duration: float,
+    learning_rate: float,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Trains h_{k+1} = h_k + Dt tanh(W h_k + U x_k + b), y = c^T h(T), W = P^T diag(f(w)) P: x_k the k-th pixel.
+
+    The seed decides W, U, c and the order of the images: they are the same for all parameterisations.
+
+    Args:
+        source: what `images.find` gave.
+        parameterization: f.
+        hidden_size: m.
+        rates: slowest and fastest eigenvalue of -W at the start, log-uniform between.
+        duration: T, of the whole sequence.
+        learning_rate, epochs, batch_size: of Adam.
+        seed: of initial weights and batches.
+
+    Returns:
+        See `_train`.
+    """
+    data = images.load(source)
+    generator = torch.Generator().manual_seed(seed)
+    model = ContinuousRNN(1, hidden_size, _CLASSES, "tanh", "orthogonal", parameterization, seed=generator, dtype=torch.float64)
+    P, _ = torch.linalg.qr(torch.randn(hidden_size, hidden_size, generator=generator, dtype=torch.float64))
+    W = P.mT @ (_eigenvalues(rates, hidden_size, generator).unsqueeze(-1) * P)
+    # Exactly symmetric: the product is so up to rounding alone.
+    model.set_matrix((W + W.mT) / 2)
+    # Euler steps of a held input are the discrete RNN.
+    return _train(model.float(), Fused("euler"), data, duration, learning_rate, epochs, batch_size, seed)
+
+
+def train_ssm(
+    source: dict[str, str],
+    parameterization: str,
+    hidden_size: int,
+    rates: list[float],
+    duration: float,
+    learning_rate: float,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Trains dh/dt = diag(f(w)) h + U x + b, y = c^T tanh(h(T)), solved exactly for pixels x held for T / pixels each.
+
+    U starts in proportion to the rates, so that slow and fast modes begin with states of one size. Arguments and result as of
+    `train_rnn`.
+    """
+    data = images.load(source)
+    generator = torch.Generator().manual_seed(seed)
+    model = StateSpaceModel(1, hidden_size, _CLASSES, "tanh", "diagonal", parameterization, seed=generator, dtype=torch.float64)
+    eigenvalues = _eigenvalues(rates, hidden_size, generator)
+    model.set_matrix(torch.diag(eigenvalues))
+    with torch.no_grad():
+        model.layer_weights[0].U *= -eigenvalues.unsqueeze(-1)
+    return _train(model.float(), Exact(), data, duration, learning_rate, epochs, batch_size, seed)
+
+
+def _eigenvalues(rates: list[float], count: int, generator: torch.Generator) -> Tensor:
+    slowest, fastest = rates
+    if not 0 < slowest <= fastest <= _FASTEST:
+        raise ValueError(f"rates must lie in (0, {_FASTEST}], where all parameterisations can take them, got {rates}")
+    return -slowest * (fastest / slowest) ** torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+def _train(
+    model: ContinuousModel,
+    solver: Solver,
+    data: Images,
+    duration: float,
+    learning_rate: float,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Adam on the cross entropy of the last output.
+
+    Returns:
+        "loss" of training, "test_loss", "test_accuracy" after each epoch; NaN from the epoch on in which the loss or a weight
+        stopped being finite. "margin": -max Re l at the end, negative: unstable.
+    """
+    pixels = data.x.shape[1]
+    # A last sample that a held path never feels.
+    t = torch.linspace(0, duration, pixels + 1)
+    ends = t[[0, -1]]
+
+    def logits(x: Tensor) -> Tensor:
+        path = hold(t, torch.cat([x, x[:, -1:]], 1))
+        solution = model.solve(path, ends, "zero", solver=solver, check=False)
+        return model.field().readout(solution.h[:, -1])
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    generator = torch.Generator().manual_seed(seed)
+    history: dict[str, list[float]] = {"loss": [], "test_loss": [], "test_accuracy": []}
+    for _ in range(epochs):
+        total = 0.0
+        for batch in torch.randperm(len(data.x), generator=generator).split(batch_size):
+            loss = cross_entropy(logits(data.x[batch]), data.labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach()) * len(batch) / len(data.x)
+            if not math.isfinite(total):
+                break
+        test_loss, accuracy = _test(logits, data) if math.isfinite(total) else (math.nan, math.nan)
+        if not math.isfinite(test_loss):
+            for values in history.values():
+                values += [math.nan] * (epochs - len(values))
+            break
+        for name, value in (("loss", total), ("test_loss", test_loss), ("test_accuracy", accuracy)):
+            history[name].append(value)
+    with torch.no_grad():
+        return {**history, "margin": float(model.stability_margin())}
+
+
+@torch.no_grad()
+def _test(logits: Callable[[Tensor], Tensor], data: Images) -> tuple[float, float]:
+    """Mean cross entropy and part of the test set that is classified rightly."""
+    outputs = torch.cat([logits(x) for x in data.x_test.split(_TEST_BATCH)])
+    hits = (outputs.argmax(-1) == data.labels_test).double().mean()
+    return float(cross_entropy(outputs, data.labels_test)), float(hits)

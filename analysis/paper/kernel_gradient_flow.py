@@ -1,0 +1,109 @@
+"""Training of linear RNNs by gradient flow on a target whose memory has a late part ([CoM] Sec 4)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import solve_ivp
+from scipy.special import erfc
+
+from odernn.models import ContinuousRNN
+
+Array = NDArray[np.float64]
+
+# Of the flow, whose weights are of order 1: gradients on the plateau are as small as e^{-memory}, and must stay above these.
+_RTOL, _ATOL = 1e-9, 1e-13
+# Samples of the loss that are kept for the picture.
+_SAMPLES = 300
+
+
+def loss_and_gradient(weights: Array, center: float) -> tuple[float, Array]:
+    """J = int_0^inf (rho - rho_hat)^2 dt and its gradient, for rho = e^{-t} + e^{-(t - center)^2} and rho_hat = sum_j c_j U_j
+    e^{-r_j t}.
+
+    It is the mean square error of the linear functionals under white noise of unit intensity. With a = c U and the Laplace
+    transform L of rho,
+
+        J = |rho|^2 - 2 sum_j a_j L(r_j) + sum_jk a_j a_k / (r_j + r_k).
+
+    Args:
+        weights: (r, U, c), (3 m,).
+        center: of the late part.
+
+    Returns:
+        J, and its gradient (3 m,).
+    """
+    r, U, c = np.split(weights, 3)
+    a, sums = U * c, r[:, None] + r
+    L, slope = _laplace(r, center)
+    J = _square_norm(center) - 2 * a @ L + a @ (1 / sums) @ a
+    of_a = -2 * L + 2 * (1 / sums) @ a
+    of_r = -2 * a * slope - 2 * a * ((1 / sums**2) @ a)
+    return float(J), np.concatenate([of_r, of_a * c, of_a * U])
+
+
+def late_energy(center: float) -> float:
+    """int e^{-2 (t - center)^2} dt: the loss of a model that has learned e^{-t} and nothing else."""
+    return math.sqrt(math.pi / 8) * float(erfc(-math.sqrt(2) * center))
+
+
+def _laplace(r: Array, center: float) -> tuple[Array, Array]:
+    """L(r) = int rho e^{-rt} dt and its derivative."""
+    late = math.sqrt(math.pi) / 2 * np.exp(r**2 / 4 - r * center) * erfc(r / 2 - center)
+    # d/dr of the integrand is -t times it, and int t e^{-(t-mu)^2 - rt} dt = (mu - r/2) late + e^{-mu^2} / 2.
+    late_slope = -(center - r / 2) * late - math.exp(-(center**2)) / 2
+    return 1 / (1 + r) + late, -1 / (1 + r) ** 2 + late_slope
+
+
+def _square_norm(center: float) -> float:
+    late, _ = _laplace(np.array([1.0]), center)
+    return 0.5 + 2 * (float(late[0]) - 0.5) + late_energy(center)
+
+
+def initial_weights(hidden_size: int, seed: int) -> Array:
+    """(r, U, c) of a diagonal linear RNN as the project draws them."""
+    model = ContinuousRNN(1, hidden_size, 1, "linear", "diagonal", bias=False, seed=seed)
+    weights = [-model.layer_weights[0].recurrence.spectrum().real, model.layer_weights[0].U.flatten(), model.c.flatten()]
+    return np.concatenate([tensor.detach().double().numpy() for tensor in weights])
+
+
+def plateau(center: float, hidden_size: int, seed: int, drop: float, limit: float) -> dict[str, Any]:
+    """Gradient flow d(r, U, c)/dtau = -grad J, until the loss has left its plateau.
+
+    The plateau is the time that J spends between (1 + drop) and (1 - drop) times `late_energy`.
+
+    Args:
+        center: of the late part, the memory of the target.
+        hidden_size, seed: of the model.
+        drop: relative.
+        limit: longest training time.
+
+    Returns:
+        "start" and "stop" of the plateau in training time (None where not reached by `limit`), and the loss along training:
+        "times", "losses".
+    """
+    levels = [(1 + sign * drop) * late_energy(center) for sign in (1, -1)]
+
+    def velocity(_: float, weights: Array) -> Array:
+        return -loss_and_gradient(weights, center)[1]
+
+    def entered(_: float, weights: Array) -> float:
+        return loss_and_gradient(weights, center)[0] - levels[0]
+
+    def left(_: float, weights: Array) -> float:
+        return loss_and_gradient(weights, center)[0] - levels[1]
+
+    left.terminal = True  # type: ignore[attr-defined]
+    first = initial_weights(hidden_size, seed)
+    flow = solve_ivp(
+        velocity, (0, limit), first, method="LSODA", events=(entered, left), rtol=_RTOL, atol=_ATOL, dense_output=True
+    )
+    if not flow.success:
+        raise ArithmeticError(f"the gradient flow could not be followed: {flow.message}")
+    start, stop = (float(times[0]) if len(times) else None for times in flow.t_events)
+    times = np.geomspace(1e-2, flow.t[-1], _SAMPLES)
+    losses = [loss_and_gradient(weights, center)[0] for weights in flow.sol(times).T]
+    return {"start": start, "stop": stop, "times": times, "losses": losses, "steps": len(flow.t)}

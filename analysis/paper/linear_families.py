@@ -1,0 +1,143 @@
+"""Linear models fitted to a kernel, and their perturbation errors under two protocols: the published one, and ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from odernn.models import ContinuousRNN
+from targets import kernels
+
+from ..linear_fits import fit_amplitudes, fit_kernel
+from ..perturbation import PerturbationCurve, perturbation_error
+
+# The times on which [IA] Fig 1 and 4 fit and measure.
+_TIMES = np.arange(1.0, 101.0)
+# The raw weights of a diagonal model: all of them are perturbed.
+_BLOCKS = ("layers.0.recurrence.w", "layers.0.U", "c")
+
+
+def equispaced_rates(m: int) -> NDArray[np.float64]:
+    """r_k = -log(k / (m + 1)), k = 1..m: the numbers e^{-r_k} divide [0, 1] equally.
+
+    [IA] says "polynomial regression" in e^{-t}. Taken literally, with rates 1, ..., m, nothing of a kernel could be fitted
+    beyond t = 5; these have time scales up to m + 1, and all are positive, so that every parameterisation can take them.
+    """
+    return -np.log(np.arange(1, m + 1) / (m + 1))
+
+
+def published_curves(
+    kernel: str, parameterization: str, widths: list[int], betas: list[float], ridge: float, draws: int, seed: int
+) -> dict[str, Any]:
+    """E_m(beta) as [IA] Fig 1 and 4 have it: {"curves": `PerturbationCurve.as_dict` for each width}.
+
+    Amplitudes by least squares on the rates of `equispaced_rates`, at t = 1..100, with ridge |rho|^2 |a|^2 added to the squared
+    error. Each of w, U and c gets gaussian noise whose largest entry is beta; of some draws, and of all smaller beta, the
+    largest
+
+        E = max_{t = 1..100} |rho(t) - rho_hat(t)|
+
+    counts (the paper does not name the norm over t).
+
+    Args:
+        kernel: name with parameters, 'polynomial:exponent=1.1'.
+        parameterization: of the diagonal linear models.
+        widths: m.
+        betas: increasing.
+        ridge: 0 for plain least squares, whose large amplitudes of opposite sign then decide what perturbations do.
+        draws, seed: of the noise, drawn anew at each beta.
+    """
+    rho = kernels.load(kernel)
+    values = torch.from_numpy(rho.values(_TIMES)[:, 0])
+    generator = torch.Generator().manual_seed(seed)
+    curves = []
+    for m in widths:
+        fit = fit_amplitudes(rho, equispaced_rates(m), _TIMES, ridge * float(values @ values))
+        curves.append(_sampled_curve(fit.model(parameterization), values, betas, draws, generator).as_dict())
+    return {"curves": curves}
+
+
+def _sampled_curve(
+    model: ContinuousRNN, values: Tensor, betas: list[float], draws: int, generator: torch.Generator
+) -> PerturbationCurve:
+    weights = dict(model.named_parameters())
+    w, U, c = (weights[name].detach().flatten() for name in _BLOCKS)
+    f, t, m = model.parameterization, torch.from_numpy(_TIMES).unsqueeze(1), model.hidden_size
+
+    def error(noise: Tensor) -> Tensor:
+        """E of perturbed models; noise (draws, 3, m)."""
+        amplitude = (U + noise[:, 1]) * (c + noise[:, 2])
+        rho_hat = (amplitude.unsqueeze(1) * torch.exp(t * f(w + noise[:, 0]).unsqueeze(1))).sum(-1)
+        # inf - inf: the model diverges.
+        return (values - rho_hat).abs().nan_to_num(nan=torch.inf, posinf=torch.inf).amax(-1)
+
+    searched = []
+    for beta in betas:
+        noise = torch.randn(draws, 3, m, dtype=torch.float64, generator=generator)
+        searched.append(float(error(beta * noise / noise.abs().amax(-1, keepdim=True)).max()))
+    return PerturbationCurve(
+        betas=np.array(betas),
+        errors=np.maximum.accumulate(searched),
+        searched=np.array(searched),
+        initial=float(error(torch.zeros(1, 3, m, dtype=torch.float64))),
+        scale=float(values.abs().max()),
+        power=1,
+        hidden_size=m,
+        horizon=float(_TIMES[-1]),
+        error="kernel_sup",
+        search="sample",
+        norm="max",
+        blocks=_BLOCKS,
+        block_choice="all",
+        worst_case=model,
+        evaluations=draws * len(betas),
+        model=model.config(),
+    )
+
+
+def ascent_curves(
+    kernel: str,
+    parameterization: str,
+    widths: list[int],
+    betas: list[float],
+    horizon: float,
+    blocks: list[str],
+    draws: int,
+    restarts: int,
+    seed: int,
+) -> dict[str, Any]:
+    """E_m(beta) of variable projection fits by ascent, in the L1 distance of kernels on [0, horizon]: {"curves": for each width
+    one for each of `blocks`}.
+
+    Args:
+        kernel: name with parameters, 'polynomial:exponent=1.1'.
+        parameterization, widths, horizon: of the fits.
+        betas: increasing.
+        blocks: choices of perturbed weights, 'recurrent' or 'all'.
+        draws, restarts: of the search.
+        seed: of fits and search.
+    """
+    rho = kernels.load(kernel)
+    curves = []
+    for m in widths:
+        model = fit_kernel(rho, m, horizon, parameterization, seed=seed)
+        for choice in blocks:
+            curve = perturbation_error(
+                model,
+                rho,
+                None,
+                None,
+                betas,
+                error="kernel_l1",
+                horizon=horizon,
+                blocks=choice,
+                draws=draws,
+                restarts=restarts,
+                seed=seed,
+            )
+            curves.append(curve.as_dict())
+    return {"curves": curves}

@@ -1,0 +1,51 @@
+"""Memory functions of many random systems of one kind: the mean curve with its band, and what `fit_decay` says of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..decay import fit_decay
+from ..memory import MemoryFunction
+
+# Of a long curve this many points are kept for the picture.
+_POINTS = 100
+
+
+def band(memories: Sequence[MemoryFunction]) -> dict[str, Any]:
+    """Mean and standard deviation of log10 M over systems, while all are above their numerical floors.
+
+    On the logarithmic scale, because arithmetic means of curves that differ by decades show the largest alone, and a band of
+    theirs reaches below 0.
+
+    Returns:
+        {"times", "mean", "deviation"}, one entry for each time kept.
+    """
+    values = np.stack([M.values.numpy() for M in memories])
+    above = np.stack([M.above_floor.numpy() for M in memories]).all(0)
+    end = int(np.argmin(above)) if not above.all() else above.size
+    kept = np.unique(np.linspace(0, max(end - 1, 0), min(end, _POINTS)).round().astype(int))
+    logs = np.log10(values[:, kept])
+    return {"times": memories[0].times.numpy()[kept], "mean": logs.mean(0), "deviation": logs.std(0, ddof=min(1, len(logs) - 1))}
+
+
+def verdict(M: MemoryFunction, start: float = 0.0) -> dict[str, Any]:
+    """The law by which M decays from time `start` on: {"law", "rate", "stderr", "window"}; the rate, in 1/time, of an exponential
+    only."""
+    late = M.times >= start
+    fit = fit_decay(replace(M, times=M.times[late], values=M.values[late], maximizer=M.maximizer[late]))
+    exponential = fit.law == "exponential"
+    return {
+        "law": fit.law,
+        "rate": fit.rate if exponential else None,
+        "stderr": fit.stderr if exponential else None,
+        "window": list(fit.window),
+    }
+
+
+def exponentials(fits: Sequence[Mapping[str, Any]]) -> int:
+    """How many were named exponential."""
+    return sum(fit["law"] == "exponential" for fit in fits)

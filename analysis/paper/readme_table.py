@@ -1,0 +1,114 @@
+"""The table in the README of the published code: which parameterisation approximates which memory stably."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .figure import Claim, Data, Figure, Job, Options
+from .trained_figure import EXPONENTIAL, POLYNOMIAL, SETTINGS, Case, assemble, plot_entries, table_rows, verdict
+
+TARGETS = {"exponential": EXPONENTIAL, "polynomial": POLYNOMIAL}
+ACTIVATIONS = ("linear", "hardtanh", "tanh")
+# Row -> the family, the activations it is trained with, and what was published for (exponential, polynomial).
+_STABLE = ("stable", "stable")
+_UNSTABLE = ("stable", "unstable")
+ROWS: dict[str, tuple[dict[str, Any], Sequence[str], tuple[str, str]]] = {
+    "Diagonal RNN": ({"recurrence": "diagonal"}, ACTIVATIONS, _UNSTABLE),
+    "Vanilla RNN": ({"recurrence": "orthogonal"}, ACTIVATIONS, _UNSTABLE),
+    "State-space model": ({"model": "ssm", "recurrence": "diagonal"}, ("tanh",), _UNSTABLE),
+    "Linear recurrent unit": ({"model": "ssm", "recurrence": "complex", "parameterization": "lru"}, ("tanh",), _UNSTABLE),
+    "Stable reparameterisation (RNN)": ({"recurrence": "orthogonal", "parameterization": "softplus"}, ACTIVATIONS, _STABLE),
+    "Stable reparameterisation (SSM)": (
+        {"model": "ssm", "recurrence": "diagonal", "parameterization": "softplus"},
+        ("tanh",),
+        _STABLE,
+    ),
+}
+_LRU = """the papers disagree with one another here: [IA] 3.4 lists LRU's e^{-e^w} among the stable parameterisations, and so it
+comes out; see below"""
+
+
+def _cases(options: Options) -> list[Case]:
+    return [
+        Case(target, {**family, "activation": activation}, sampled=family == ROWS["Stable reparameterisation (RNN)"][0])
+        for family, activations, _ in ROWS.values()
+        for activation in (("tanh",) if options.quick else activations)
+        for target in TARGETS.values()
+    ]
+
+
+def _jobs(options: Options) -> list[Job]:
+    return [job for case in _cases(options) for job in case.jobs(options)]
+
+
+def _row(entry: dict[str, Any]) -> str:
+    family = {key: entry["family"].get(key) for key in ("model", "recurrence", "parameterization")}
+    return next(name for name, (mine, *_) in ROWS.items() if all(family[key] == mine.get(key) for key in family))
+
+
+def _cell(data: Data, row: str, target: str, activation: str | None = None) -> list[tuple[dict[str, Any], Any]]:
+    return [
+        (entry, verdict(entry))
+        for entry in data["families"]
+        if _row(entry) == row and entry["target"] == TARGETS[target] and activation in (None, entry["family"]["activation"])
+    ]
+
+
+def _claims(data: Data) -> list[Claim]:
+    claims = []
+    for row, (_, _, published) in ROWS.items():
+        for target, expected in zip(TARGETS, published):
+            judged = _cell(data, row, target)
+            evidence = ", ".join(
+                f"{entry['family']['activation']} seed {entry['seed']}: {one.judgement} (κ {one.kappa['recurrent']:.3g})"
+                for entry, one in judged
+            )
+            difference = _LRU if row == "Linear recurrent unit" and target == "polynomial" else ""
+            held = all(one.judgement == expected for _, one in judged)
+            claims.append(Claim(f"{row}, {target} memory: {expected}", held, evidence, difference))
+    return claims
+
+
+def _table(data: Data) -> str:
+    lines = ["| | activation | exponential | polynomial | published |", "|---|---|---|---|---|"]
+    for row, (_, activations, published) in ROWS.items():
+        for activation in activations:
+            cells = [_summary(_cell(data, row, target, activation)) for target in TARGETS]
+            if all(cells):
+                lines.append(f"| {row} | {activation} | {' | '.join(cells)} | {' / '.join(published)} |")
+    return "\n".join(lines)
+
+
+def _summary(judged: Sequence[tuple[dict[str, Any], Any]]) -> str:
+    """The judgements of all seeds, with the median kappa."""
+    if not judged:
+        return ""
+    names = [one.judgement for _, one in judged]
+    kappas = sorted(one.kappa["recurrent"] for _, one in judged)
+    counted = ", ".join(f"{name} {names.count(name)}/{len(names)}" for name in dict.fromkeys(names))
+    return f"{counted} (κ {kappas[len(kappas) // 2]:.3g})"
+
+
+def _plot(data: Data, path: Path) -> None:
+    """The tanh family of each row on the polynomial memory, first seed."""
+    entries = {row: _cell(data, row, "polynomial", "tanh")[0][0] for row in ROWS}
+    plot_entries(list(entries.values()), path, list(entries), sampled=False)
+
+
+README_TABLE = Figure(
+    name="readme-table",
+    title="Which parameterisation approximates which memory stably",
+    source="README of the published code",
+    published="""Diagonal RNN, vanilla RNN, SSM and LRU: stable on exponential, unstable on polynomial memory; stable
+reparameterisation: stable on both. Linear, hardtanh and tanh; m = 8, 16, 32, 64; T = 100.""",
+    settings=f"""{SETTINGS} κ = r T of the recurrent block, median of the seeds. The vanilla RNN is W = Pᵀ diag(λ) P; LRU is
+complex diagonal with modulus e^(-e^w) and input scaled by sqrt(1 - |λ|²).""",
+    jobs=_jobs,
+    assemble=assemble,
+    claims=_claims,
+    plot=_plot,
+    table=_table,
+    rows=table_rows,
+)

@@ -1,0 +1,59 @@
+"""[StableSSM] Fig 1: state-space models with direct, softplus, S4 and 'best' eigenvalues on memory that decays like a power."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .figure import Claim, Data, Figure, Job, Options
+from .trained_figure import POLYNOMIAL, SETTINGS, Case, assemble, plot_entries, table_rows, verdict
+
+# Name in the paper -> family, expected verdict. S4's eigenvalues are -e^w + i omega.
+FAMILIES: dict[str, tuple[dict[str, Any], str]] = {
+    "direct": ({"model": "ssm", "recurrence": "diagonal"}, "unstable"),
+    "softplus": ({"model": "ssm", "recurrence": "diagonal", "parameterization": "softplus"}, "stable"),
+    "S4": ({"model": "ssm", "recurrence": "complex", "parameterization": "exp"}, "stable"),
+    "best": ({"model": "ssm", "recurrence": "diagonal", "parameterization": "inverse"}, "stable"),
+}
+
+
+def _jobs(options: Options) -> list[Job]:
+    cases = [Case(POLYNOMIAL, {**family, "activation": "tanh"}, sampled=False) for family, _ in FAMILIES.values()]
+    return [job for case in cases for job in case.jobs(options)]
+
+
+def _of(data: Data, name: str) -> Sequence[dict[str, Any]]:
+    family, _ = FAMILIES[name]
+    keys = ("recurrence", "parameterization")
+    return [entry for entry in data["families"] if all(entry["family"].get(key) == family.get(key) for key in keys)]
+
+
+def _claims(data: Data) -> list[Claim]:
+    claims = []
+    for name, (_, expected) in FAMILIES.items():
+        judged = [(entry["seed"], verdict(entry)) for entry in _of(data, name)]
+        held = all(one.judgement == expected for _, one in judged)
+        evidence = ", ".join(f"seed {seed}: {one.judgement} (κ = {one.kappa['recurrent']:.3g})" for seed, one in judged)
+        claims.append(Claim(f"{name}: {expected}", held, f"{evidence}. Seed 0: {judged[0][1]}"))
+    return claims
+
+
+def _plot(data: Data, path: Path) -> None:
+    plot_entries([_of(data, name)[0] for name in FAMILIES], path, list(FAMILIES), sampled=False)
+
+
+STABLE_SSM_1 = Figure(
+    name="stable-ssm-1",
+    title="State-space models on polynomial memory: which parameterisation is stable",
+    source="[StableSSM] Fig 1",
+    published="E_m(β) of SSMs with direct, softplus, S4 and best eigenvalues on a linear functional with polynomial memory: only "
+    "the direct ones are unstable.",
+    settings=f"{SETTINGS} Here the readout is y = cᵀ tanh(h), and only the right-hand pictures are drawn. S4 is complex diagonal with "
+    "real parts -e^w; best is -1/(w² + 1/2).",
+    jobs=_jobs,
+    assemble=assemble,
+    claims=_claims,
+    plot=_plot,
+    rows=table_rows,
+)

@@ -1,0 +1,146 @@
+"""E_m(beta) of linear models under the published protocol and under ours, side by side: what IA 1 and IA 4 share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..linear_fits import RIDGE
+from ..perturbation import PerturbationCurve, crossing
+from ..perturbation_picture import draw_perturbation
+from ..plotting import picture
+from ..verdict import LONGER, Verdict, judge_stable_approximation
+from .curves import restore, rows
+from .figure import Data, Job, Options, Result
+from .linear_families import ascent_curves, published_curves
+
+WIDTHS = (2, 4, 6, 8, 14)
+HORIZON = 1000.0
+SEEDS = (0, 1, 2)
+# 0 and 5e-4 2^k, k = 0..20.
+PUBLISHED_BETAS = [0.0] + [5e-4 * 2**k for k in range(21)]
+_BETAS = [0.0, *np.geomspace(1e-4, 4.0, 24).tolist()]
+_DRAWS = 10
+# E_m / |H| beyond which a curve is not drawn, and widths of lines that may coincide, first to last.
+_USELESS, _LINE_WIDTHS = 30.0, (3.5, 1.0)
+
+PUBLISHED = """Linear RNNs of m = 2, 4, 6, 8, 14 units, fitted by least squares ("polynomial regression" in e^-t); the error over
+t = 1..100, the largest of 10 gaussian draws, at β = 0 and 5e-4·2^k, k = 0..20."""
+SETTINGS = f"""Left, the published protocol. The paper leaves open the exponents, the norm over t, how amplitudes are shared
+between U and c, and what is perturbed. Here: rates -log(k/(m+1)), k = 1..m, so that e^-r divides [0, 1] equally (e^-t, ...,
+e^-mt taken literally fit nothing beyond t = 5); the largest |ρ - ρ̂| of t = 1..100; |u_j| = c_j; noise on w, U and c, each
+with largest entry β; and a ridge of {RIDGE:g} |ρ|² |a|², because plain least squares at m = 14 cancels amplitudes of 10⁴ and
+more against each other, and every noise on them counts so many times. Right, ours: fits by variable projection on [0,
+{HORIZON:g}], the worst perturbation of the recurrent weights by ascent, the L1 distance of the kernels (the paper's own norm
+of linear functionals), and the verdict of `analysis.verdict` from these, from all-block curves and from a refit of the
+widest on [0, {LONGER * HORIZON:g}]. Lines are seed 0; claims are about all seeds."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One panel pair: a kernel ('polynomial:exponent=1.1') and a parameterisation."""
+
+    kernel: str
+    parameterization: str
+
+    def jobs(self, options: Options) -> list[Job]:
+        case = {"kernel": self.kernel, "parameterization": self.parameterization, "draws": _DRAWS}
+        result = []
+        for seed in SEEDS[:1] if options.quick else SEEDS:
+            published = {**case, "widths": WIDTHS, "betas": PUBLISHED_BETAS, "seed": seed}
+            ours = {**case, "betas": _BETAS, "restarts": 1, "seed": seed}
+            result += [
+                Job(published_curves, {**published, "ridge": RIDGE}, cost=0.1),
+                Job(published_curves, {**published, "ridge": 0.0}, cost=0.1),
+                Job(ascent_curves, {**ours, "widths": WIDTHS, "horizon": HORIZON, "blocks": ["recurrent", "all"]}, cost=1.0),
+                Job(
+                    ascent_curves, {**ours, "widths": WIDTHS[-1:], "horizon": LONGER * HORIZON, "blocks": ["recurrent"]}, cost=0.2
+                ),
+            ]
+        return result
+
+
+def assemble(results: Sequence[tuple[Job, Result]]) -> Data:
+    """Curves by protocol, a list for each seed: {"seeds", "published", "plain", "ours"}; 'plain' is the published one without a
+    ridge."""
+    seeds = sorted({job.settings["seed"] for job, _ in results})
+    data: Data = {"seeds": seeds, "published": [], "plain": [], "ours": []}
+    for protocol in ("published", "plain", "ours"):
+        for seed in seeds:
+            mine = [result for job, result in results if job.settings["seed"] == seed and _protocol(job) == protocol]
+            data[protocol].append([curve for result in mine for curve in result["curves"]])
+    return data
+
+
+def _protocol(job: Job) -> str:
+    if job.compute is ascent_curves:
+        return "ours"
+    return "published" if job.settings["ridge"] > 0 else "plain"
+
+
+def verdicts(data: Data) -> list[Verdict]:
+    """Of each seed, by the rule, from our curves."""
+    return [judge_stable_approximation([restore(curve) for curve in curves]) for curves in data["ours"]]
+
+
+def crossings(curves: Sequence[dict[str, Any]]) -> list[float | None]:
+    """The β at which each curve crosses that of the width before."""
+    family = sorted(map(restore, curves), key=lambda curve: curve.hidden_size)
+    return [crossing(narrow, wide) for narrow, wide in zip(family, family[1:])]
+
+
+def initial_errors(curves: Sequence[dict[str, Any]]) -> dict[int, float]:
+    """E_m(0) by width, as measured."""
+    return {curve["hidden_size"]: curve["initial_error"] for curve in curves}
+
+
+def plot(data: Data, path: Path, digitised: dict[int, float] | None = None) -> None:
+    """Both protocols of the first seed; `digitised` are the published E_m(0)."""
+    published = _cropped([restore(curve) for curve in data["published"][0]])
+    recurrent = [curve for curve in data["ours"][0] if curve["block_choice"] == "recurrent" and curve["horizon"] == HORIZON]
+    with picture(path, columns=2, width=8.0, height=3.2) as (_, (left, right)):
+        draw_perturbation(left, published, title="published protocol: 10 draws, $t = 1, ..., 100$")
+        judgement = verdicts(data)[0].judgement
+        draw_perturbation(
+            right, _cropped([restore(c) for c in recurrent]), title=f"worst case on $[0, {HORIZON:g}]$: {judgement}"
+        )
+        named = [line for line in right.get_lines() if not str(line.get_label()).startswith("_")]
+        for line, width in zip(named, np.linspace(*_LINE_WIDTHS, len(named))):
+            # Every width fits 0.9^t: the curves coincide, and all should be seen.
+            line.set_linewidth(width)
+        right.legend(loc="best")
+        if digitised:
+            zero, values = left.get_xlim()[0] * 1.1, [value / published[0].scale for value in digitised.values()]
+            left.plot([zero] * len(values), values, ">", color="black", ms=5, label="published $E_m(0)$", clip_on=False, zorder=6)
+            left.set_ylim(bottom=min(left.get_ylim()[0], min(values) / 1.5))
+            left.legend(loc="best")
+
+
+def _cropped(curves: Sequence[PerturbationCurve]) -> list[PerturbationCurve]:
+    """Curves without the betas at which all of them have long left the picture."""
+    useless = np.min([curve.relative for curve in curves], axis=0) > _USELESS
+    end = int(np.argmax(useless)) + 1 if useless.any() else useless.size
+    parts = [{name: getattr(curve, name)[:end] for name in ("betas", "errors", "searched")} for curve in curves]
+    return [replace(curve, **part) for curve, part in zip(curves, parts)]
+
+
+def table_rows(data: Data) -> list[dict[str, Any]]:
+    """Every curve, long."""
+    return [
+        row
+        for protocol in ("published", "plain", "ours")
+        for seed, curves in zip(data["seeds"], data[protocol])
+        for row in rows(curves, protocol=protocol, seed=seed)
+    ]
+
+
+def number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2g}"
+
+
+def numbers(values: Sequence[float | None]) -> str:
+    return ", ".join(map(number, values))

@@ -1,0 +1,130 @@
+"""The papers' figures and tables, computed again and compared with what was published.
+
+python scripts/reproduce_figures.py --all
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from command_line import FAILED, Parser, run
+from tqdm import tqdm
+
+from analysis.paper import FIGURES
+from analysis.paper.figure import Claim, Figure, Options
+from analysis.paper.jobs import Cache, Finished, run_jobs
+from analysis.paper.report import outcomes, redraw, require_no_full_run, write_figure, write_page
+
+PROGRAM = "reproduce_figures.py"
+# Apart, so that a quick run never replaces the results of a full one.
+OUT, QUICK_OUT = Path("reproduction"), Path("reproduction-quick")
+CACHE = Path(".cache/reproduction")
+
+
+def parser() -> Parser:
+    result = Parser("Computes the papers' figures and tables again; an interrupted run goes on where it stopped.")
+    add = result.add_argument
+    add("names", nargs="*", metavar="NAME", help="figures, as --list names them")
+    add("--all", action="store_true", help="every figure")
+    add("--list", action="store_true", help="name the figures and stop")
+    add("--quick", action="store_true", help="smaller runs that show that everything works")
+    add("--redraw", action="store_true", help="compute nothing: pictures and claims again from the data.json in --out")
+    add("--jobs", type=int, default=None, metavar="N", help="jobs at a time; default: as many as cores")
+    add("--engine", choices=("local", "ray"), default="local", help="processes of this machine, or a Ray cluster")
+    add("--address", default=None, help="of a running Ray cluster; default: a local one of its own")
+    add("--cache", type=Path, default=CACHE, metavar="DIR", help="where the results of finished jobs are kept")
+    add("--out", type=Path, default=None, metavar="DIR", help=f"where to write; default: {OUT}, with --quick {QUICK_OUT}")
+    add("--data", type=Path, default=None, metavar="DIR", help="folder of data sets: MNIST in its IDX files")
+    return result
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    if arguments.list:
+        width = max(map(len, FIGURES), default=0)
+        for figure in FIGURES.values():
+            print(f"{figure.name:{width}s}  {figure.title} ({figure.source})")
+        return
+    figures = _chosen(arguments)
+    if arguments.data is not None and not arguments.data.is_dir():
+        raise ValueError(f"there is no folder {arguments.data}: give --data an existing one")
+    out = arguments.out or (QUICK_OUT if arguments.quick else OUT)
+    claims = _redraw(figures, out) if arguments.redraw else _compute(figures, arguments, out)
+    page = write_page(FIGURES.values(), out)
+    every = [claim for part in claims.values() for claim in part]
+    print(f"{len(claims)} of {len(figures)} figures written, claims: {outcomes(every)}; {page}")
+    if len(claims) < len(figures) or any(claim.outcome == "failed" for claim in every):
+        sys.exit(FAILED)
+
+
+def _chosen(arguments: Namespace) -> list[Figure]:
+    if arguments.all == bool(arguments.names):
+        raise ValueError("name the figures, or ask for --all (--list shows their names)")
+    if unknown := [name for name in arguments.names if name not in FIGURES]:
+        raise ValueError(f"unknown figure {unknown[0]!r}: choose from {', '.join(FIGURES)}")
+    return [figure for name, figure in FIGURES.items() if arguments.all or name in arguments.names]
+
+
+def _redraw(figures: Sequence[Figure], out: Path) -> dict[str, list[Claim]]:
+    claims = {}
+    for figure in figures:
+        claims[figure.name] = redraw(figure, out)
+        _print(figure, claims[figure.name])
+    return claims
+
+
+def _compute(figures: Sequence[Figure], arguments: Namespace, out: Path) -> dict[str, list[Claim]]:
+    """Claims of every figure that could be written; each is, as soon as its last job has finished."""
+    if arguments.quick:
+        require_no_full_run(figures, out)
+    options = Options(quick=arguments.quick, data=arguments.data)
+    jobs = {figure.name: list(figure.jobs(options)) for figure in figures}
+    every = [job for part in jobs.values() for job in part]
+    settled = run_jobs(every, Cache(arguments.cache), workers=arguments.jobs, engine=arguments.engine, address=arguments.address)
+    finished: dict[str, Finished] = {}
+    waiting, claims = list(figures), {}
+    with closing(settled):
+        going = True
+        while going:
+            for figure in [figure for figure in waiting if all(job.key in finished for job in jobs[figure.name])]:
+                waiting.remove(figure)
+                results = [finished[job.key] for job in jobs[figure.name]]
+                if (part := _write(figure, results, out, arguments.quick)) is not None:
+                    claims[figure.name] = part
+            one = next(settled, None)
+            if one is not None:
+                finished[one.job.key] = one
+            going = one is not None
+    return claims
+
+
+def _write(figure: Figure, results: Sequence[Finished], out: Path, quick: bool) -> list[Claim] | None:
+    """The figure's claims; None, with the reason on stderr, where it could not be written."""
+    if failed := [one for one in results if one.error]:
+        tqdm.write(f"{figure.name}: not written, {len(failed)} of {len(results)} jobs failed", file=sys.stderr)
+        return None
+    try:
+        claims = write_figure(figure, results, out, quick=quick)
+    except Exception:
+        # A mistake in one figure must not end the jobs of the others.
+        tqdm.write(f"{figure.name}: not written\n{traceback.format_exc()}", file=sys.stderr)
+        return None
+    _print(figure, claims)
+    return claims
+
+
+def _print(figure: Figure, claims: Sequence[Claim]) -> None:
+    lines = [f"{figure.name}: {figure.title}"]
+    for claim in claims:
+        why = f" [{claim.difference}]" if claim.outcome == "differs" else ""
+        lines.append(f"  {claim.outcome:8s}{claim.statement}: {claim.evidence}{why}")
+    tqdm.write("\n".join(lines), file=sys.stdout)
+
+
+if __name__ == "__main__":
+    run(PROGRAM, main)

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from analysis.paper import FIGURES
+from analysis.paper.figure import Claim, Figure, Job
+from analysis.plotting import label, picture
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "reproduce_figures.py"
+
+# A module of jobs, in a folder on the path.
+JOBS = """
+def square(x, seed):
+    with open({log!r}, "a") as file:
+        file.write(f"{{x}} ")
+    return {{"square": x * x}}
+
+
+def refuse(x, seed):
+    raise RuntimeError("too hot")
+"""
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch, log):
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    name = f"jobs_{tmp_path.name}"
+    (folder / f"{name}.py").write_text(JOBS.format(log=str(log)))
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module(name)
+    del sys.modules[name]
+
+
+def draw(data, path):
+    with picture(path) as (_, (axes,)):
+        axes.plot(data["x"], data["y"])
+        label(axes, x="x", y="y")
+
+
+@pytest.fixture
+def figures(jobs, monkeypatch):
+    """Three figures in place of the papers': squares, a claim that fails, and a job that does."""
+    squares = Figure(
+        name="squares",
+        title="Squares | of numbers",
+        source="[X] Fig 1",
+        published="Squares were published.",
+        settings=lambda data: f"{len(data['x'])} numbers.",
+        jobs=lambda options: [Job(jobs.square, {"x": x, "seed": 7}) for x in range(2 if options.quick else 4)],
+        assemble=lambda results: {"x": [job.settings["x"] for job, _ in results], "y": [one["square"] for _, one in results]},
+        claims=lambda data: [
+            Claim("Squares are not negative", min(data["y"]) >= 0, f"least {min(data['y'])}"),
+            Claim("Squares are even", False, "1 | 9", difference="odd numbers have odd squares"),
+        ],
+        plot=draw,
+        rows=lambda data: [{"x": x, "y": y} for x, y in zip(data["x"], data["y"])],
+        findings="None to speak of.",
+    )
+    odd = replace(squares, name="odd", title="Odd", claims=lambda data: [Claim("Squares are odd", False, "0")], plot=None)
+    hot = replace(squares, name="hot", title="Hot", jobs=lambda options: [Job(jobs.refuse, {"x": 1, "seed": 0})])
+    for name in list(FIGURES):
+        monkeypatch.delitem(FIGURES, name)
+    for figure in (squares, odd, hot):
+        monkeypatch.setitem(FIGURES, figure.name, figure)
+    return FIGURES
+
+
+@pytest.fixture
+def main(monkeypatch, capsys, tmp_path):
+    """arguments -> (exit code, stdout, stderr), in a directory of its own, one job at a time."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module("reproduce_figures")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
+        code = 0
+        try:
+            module.run(module.PROGRAM, module.main)
+        except SystemExit as exit:
+            code = exit.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_a_figure_leaves_data_table_picture_and_page(figures, main, tmp_path):
+    code, out, _ = main("squares", "--jobs", 1)
+    assert code == 0
+    assert "held    Squares are not negative: least 0" in out
+    assert "differs Squares are even: 1 | 9 [odd numbers have odd squares]" in out
+    folder = tmp_path / "reproduction" / "squares"
+    assert json.loads((folder / "data.json").read_text()) == {"x": [0, 1, 2, 3], "y": [0, 1, 4, 9]}
+    record = json.loads((folder / "record.json").read_text())
+    assert [job["settings"] for job in record["jobs"]] == [{"x": x, "seed": 7} for x in range(4)]
+    assert list(csv.DictReader((folder / "data.csv").read_text().splitlines()))[3] == {"x": "3", "y": "9"}
+    assert (folder / "squares.png").stat().st_size > 0
+    page = (tmp_path / "reproduction" / "README.md").read_text()
+    for part in (
+        "| [squares](#squares) | Squares | of numbers ([X] Fig 1) | 1 held, 1 differs |".replace(
+            "Squares | of", "Squares \\| of"
+        ),
+        "![Squares | of numbers](squares/squares.png)",
+        "Squares were published.",
+        "4 numbers.",
+        "| Squares are even | differs | 1 \\| 9 *Why: odd numbers have odd squares* |",
+        "seed 7",
+        "None to speak of.",
+    ):
+        assert part in page
+
+
+def test_finished_jobs_and_other_figures_stay(figures, main, log, tmp_path):
+    main("squares", "--jobs", 1)
+    code, _, _ = main("odd", "--jobs", 1)
+    assert code == 1
+    # The same jobs for another figure: none ran again.
+    assert log.read_text().split() == ["0", "1", "2", "3"]
+    page = (tmp_path / "reproduction" / "README.md").read_text()
+    assert page.index('<a id="squares">') < page.index('<a id="odd">')
+
+
+def test_a_claim_that_fails_ends_with_code_1(figures, main):
+    code, out, _ = main("odd", "--jobs", 1)
+    assert code == 1
+    assert "failed  Squares are odd: 0" in out
+    assert "1 of 1 figures written, claims: 1 failed" in out
+
+
+def test_a_job_that_fails_ends_with_code_1_after_the_others(figures, main, tmp_path):
+    code, out, err = main("--all", "--jobs", 1)
+    assert code == 1
+    assert "FAILED refuse(x=1, seed=0): RuntimeError: too hot" in err
+    assert "hot: not written, 1 of 1 jobs failed" in err
+    assert "2 of 3 figures written" in out
+    assert (tmp_path / "reproduction" / "squares" / "squares.png").exists()
+    assert not (tmp_path / "reproduction" / "hot").exists()
+
+
+def test_a_mistake_in_one_figure_leaves_the_others(figures, main, monkeypatch):
+    monkeypatch.setitem(FIGURES, "hot", replace(FIGURES["squares"], name="hot", claims=lambda data: data["no such thing"]))
+    code, out, err = main("hot", "squares", "--jobs", 1)
+    assert code == 1
+    assert "hot: not written" in err
+    assert "KeyError" in err
+    assert "1 of 2 figures written" in out
+
+
+def test_quick_runs_are_smaller_and_apart(figures, main, log, tmp_path):
+    assert main("squares", "--jobs", 1, "--quick")[0] == 0
+    assert log.read_text().split() == ["0", "1"]
+    assert "A quick run" in (tmp_path / "reproduction-quick" / "README.md").read_text()
+    assert not (tmp_path / "reproduction").exists()
+
+
+def test_quick_runs_replace_no_full_ones(figures, main):
+    main("squares", "--jobs", 1)
+    code, _, err = main("squares", "--quick", "--out", "reproduction")
+    assert code == 2
+    assert "holds a full run" in err
+
+
+def test_pictures_are_redrawn_from_data_alone(figures, main, log, tmp_path):
+    main("squares", "--jobs", 1)
+    log.write_text("")
+    path = tmp_path / "reproduction" / "squares" / "squares.png"
+    before = path.read_bytes()
+    path.unlink()
+    code, out, _ = main("squares", "--redraw", "--cache", "empty")
+    assert code == 0
+    assert "1 held, 1 differs" in out
+    assert path.read_bytes() == before
+    assert log.read_text() == ""
+
+
+def test_the_list_names_every_figure(main):
+    code, out, _ = main("--list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == list(FIGURES)
+    assert {"ia-1a", "ia-1b", "ia-4a", "ia-4b"} <= set(FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name the figures"),
+        (["squares", "--all"], "name the figures"),
+        (["circles"], "unknown figure 'circles': choose from squares, odd, hot"),
+        (["squares", "--jobs", "0"], "at least 1"),
+        (["squares", "--address", "here"], "needs engine 'ray'"),
+        (["squares", "--data", "nowhere"], "there is no folder nowhere"),
+        (["squares", "--redraw"], "run the figure first"),
+        (["squares", "--engine", "cloud"], "invalid choice"),
+        (["squares", "--engine", "ray", "--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(figures, main, arguments, message):
+    if "127.0.0.1:1" in arguments:
+        pytest.importorskip("ray")
+    code, out, err = main(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_published_figures_come_out(main, tmp_path):
+    """The two cheapest, quick: one that must be stable and one that must not."""
+    code, out, err = main("ia-1a", "ia-1b", "--quick", "--jobs", 1)
+    assert code == 0, out + err
+    assert "held    The approximation is stable" in out
+    assert "held    The approximation is unstable" in out
+    for name in ("ia-1a", "ia-1b"):
+        assert (tmp_path / "reproduction-quick" / name / f"{name}.png").stat().st_size > 0
