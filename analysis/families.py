@@ -22,8 +22,6 @@ from .perturbation import PerturbationCurve, perturbation_error
 
 # From below 1/T of the horizon to where perturbed rates are no longer resolved by the samples.
 FAMILY_BETAS = np.concatenate([[0.0], np.geomspace(1e-4, 0.5, 16)])
-# Time scales of the inputs that training sees, and of the slow ones that only the error sees.
-_FAST_SCALES, _SLOW_SCALES = (2.0, 30.0), (30.0, 300.0)
 # Streams of random numbers for inputs, far apart from one another.
 _TEST_SEED, _SLOW_SEED, _START_SEED = 1_000_000, 2_000_000, 3_000_000
 # L-BFGS steps between two looks at whether it has stalled.
@@ -42,6 +40,8 @@ class Family:
         widths: m, increasing; each model starts from the one before.
         horizon: T. It decides what can be seen: take it far beyond the target's time scale (about 1000).
         points: samples on [0, T].
+        scales: time scales of the inputs: half of them have one between the first two numbers, the others between the last two.
+            The shortest is a few samples long, so that there is nothing to learn beyond the samples' resolution.
         sequences: training inputs, and as many to measure the error on.
         starts: random starts of the narrowest width.
         steps: L-BFGS steps for each width.
@@ -57,6 +57,7 @@ class Family:
     widths: tuple[int, ...] = (2, 4, 8, 16)
     horizon: float = 800.0
     points: int = 801
+    scales: tuple[float, float, float] = (2.0, 30.0, 300.0)
     sequences: int = 16
     starts: int = 3
     steps: int = 200
@@ -92,9 +93,10 @@ class Family:
     def _inputs(self, seed: int) -> Tensor:
         """Random Fourier series, half of them of many time scales, the others slow, the last one constant: noise alone does not
         show the tail of a memory."""
+        shortest, middle, longest = self.scales
         fast = self.sequences // 2
-        x = inputs.random_fourier(self.t, fast, seed=seed, length_scales=_FAST_SCALES)
-        slow = inputs.random_fourier(self.t, self.sequences - fast, seed=seed + _SLOW_SEED, length_scales=_SLOW_SCALES)
+        x = inputs.random_fourier(self.t, fast, seed=seed, length_scales=(shortest, middle))
+        slow = inputs.random_fourier(self.t, self.sequences - fast, seed=seed + _SLOW_SEED, length_scales=(middle, longest))
         slow[-1] = 1.0
         return torch.cat([x, slow])
 
@@ -134,7 +136,8 @@ def train_family(family: Family, target: Functional, on_width: Callable[[int, fl
 
 
 def _solver(family: Family) -> Solver | None:
-    """One rk4 step a sample for what is not linear in its state: rates above the sampling rate cannot be learnt from samples."""
+    """Two rk4 steps a sample for what is not linear in its state: stable up to five times the sampling rate, and samples cannot
+    teach faster rates."""
     return None if family.model == "ssm" or family.activation == "linear" else Fused("rk4", substeps=2)
 
 

@@ -29,13 +29,13 @@ def train_rnn(
     parameterization: str,
     hidden_size: int,
     rates: list[float],
-    duration: float,
+    steps_per_pixel: int,
     learning_rate: float,
     epochs: int,
     batch_size: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Trains h_{k+1} = h_k + Dt tanh(W h_k + U x_k + b), y = c^T h(T), W = P^T diag(f(w)) P: x_k the k-th pixel.
+    """Trains h_{k+1} = h_k + Dt tanh(W h_k + U x_k + b), y = c^T h(T), W = P^T diag(f(w)) P: Dt = 1, x_k the pixel of that time.
 
     The seed decides W, U, c and the order of the images: they are the same for all parameterisations.
 
@@ -44,22 +44,17 @@ def train_rnn(
         parameterization: f.
         hidden_size: m.
         rates: slowest and fastest eigenvalue of -W at the start, log-uniform between.
-        duration: T, of the whole sequence.
+        steps_per_pixel: steps Dt = 1 for which each pixel is held; T = pixels * steps.
         learning_rate, epochs, batch_size: of Adam.
         seed: of initial weights and batches.
 
     Returns:
         See `_train`.
     """
-    data = images.load(source)
-    generator = torch.Generator().manual_seed(seed)
-    model = ContinuousRNN(1, hidden_size, _CLASSES, "tanh", "orthogonal", parameterization, seed=generator, dtype=torch.float64)
-    P, _ = torch.linalg.qr(torch.randn(hidden_size, hidden_size, generator=generator, dtype=torch.float64))
-    W = P.mT @ (_eigenvalues(rates, hidden_size, generator).unsqueeze(-1) * P)
-    # Exactly symmetric: the product is so up to rounding alone.
-    model.set_matrix((W + W.mT) / 2)
+    model = initial_rnn(parameterization, hidden_size, rates, seed)
     # Euler steps of a held input are the discrete RNN.
-    return _train(model.float(), Fused("euler"), data, duration, learning_rate, epochs, batch_size, seed)
+    solver = Fused("euler", substeps=steps_per_pixel)
+    return _train(model, solver, images.load(source), steps_per_pixel, learning_rate, epochs, batch_size, seed)
 
 
 def train_ssm(
@@ -67,25 +62,53 @@ def train_ssm(
     parameterization: str,
     hidden_size: int,
     rates: list[float],
-    duration: float,
+    steps_per_pixel: int,
     learning_rate: float,
     epochs: int,
     batch_size: int,
     seed: int,
+    recurrent_learning_rate: float | None = None,
 ) -> dict[str, Any]:
-    """Trains dh/dt = diag(f(w)) h + U x + b, y = c^T tanh(h(T)), solved exactly for pixels x held for T / pixels each.
+    """Trains dh/dt = diag(f(w)) h + U x + b, y = c^T tanh(h(T)), solved exactly; each pixel x is held for
+    `steps_per_pixel` units of time.
 
     U starts in proportion to the rates, so that slow and fast modes begin with states of one size. Arguments and result as of
-    `train_rnn`.
+    `train_rnn`; `recurrent_learning_rate` is that of w where it has one of its own.
     """
+    model = initial_ssm(parameterization, hidden_size, rates, seed)
     data = images.load(source)
+    return _train(model, Exact(), data, steps_per_pixel, learning_rate, epochs, batch_size, seed, recurrent_learning_rate)
+
+
+def initial_rnn(parameterization: str, hidden_size: int, rates: list[float], seed: int) -> ContinuousRNN:
+    """The model of `train_rnn` before training, in float32."""
+    generator = torch.Generator().manual_seed(seed)
+    model = ContinuousRNN(1, hidden_size, _CLASSES, "tanh", "orthogonal", parameterization, seed=generator, dtype=torch.float64)
+    P, _ = torch.linalg.qr(torch.randn(hidden_size, hidden_size, generator=generator, dtype=torch.float64))
+    W = P.mT @ (_eigenvalues(rates, hidden_size, generator).unsqueeze(-1) * P)
+    # Exactly symmetric: the product is so up to rounding alone.
+    model.set_matrix((W + W.mT) / 2)
+    return model.float()
+
+
+def initial_ssm(parameterization: str, hidden_size: int, rates: list[float], seed: int) -> StateSpaceModel:
+    """The model of `train_ssm` before training, in float32."""
     generator = torch.Generator().manual_seed(seed)
     model = StateSpaceModel(1, hidden_size, _CLASSES, "tanh", "diagonal", parameterization, seed=generator, dtype=torch.float64)
     eigenvalues = _eigenvalues(rates, hidden_size, generator)
     model.set_matrix(torch.diag(eigenvalues))
     with torch.no_grad():
-        model.layer_weights[0].U *= -eigenvalues.unsqueeze(-1)
-    return _train(model.float(), Exact(), data, duration, learning_rate, epochs, batch_size, seed)
+        model.layer_weights[0].U.mul_(-eigenvalues.unsqueeze(-1))
+    return model.float()
+
+
+def last_output(model: ContinuousModel, solver: Solver, x: Tensor, steps_per_pixel: int) -> Tensor:
+    """y(T), (batch, output), from h(0) = 0 on pixels x (batch, pixels, 1), each held; what diverged comes as it is."""
+    # A last sample that a held path never feels.
+    t = steps_per_pixel * torch.arange(x.shape[1] + 1, dtype=x.dtype)
+    path = hold(t, torch.cat([x, x[:, -1:]], 1))
+    solution = model.solve(path, t[[0, -1]], "zero", solver=solver, check=False)
+    return model.field().readout(solution.h[:, -1])
 
 
 def _eigenvalues(rates: list[float], count: int, generator: torch.Generator) -> Tensor:
@@ -99,11 +122,12 @@ def _train(
     model: ContinuousModel,
     solver: Solver,
     data: Images,
-    duration: float,
+    steps_per_pixel: int,
     learning_rate: float,
     epochs: int,
     batch_size: int,
     seed: int,
+    recurrent_learning_rate: float | None = None,
 ) -> dict[str, Any]:
     """Adam on the cross entropy of the last output.
 
@@ -111,17 +135,15 @@ def _train(
         "loss" of training, "test_loss", "test_accuracy" after each epoch; NaN from the epoch on in which the loss or a weight
         stopped being finite. "margin": -max Re l at the end, negative: unstable.
     """
-    pixels = data.x.shape[1]
-    # A last sample that a held path never feels.
-    t = torch.linspace(0, duration, pixels + 1)
-    ends = t[[0, -1]]
 
     def logits(x: Tensor) -> Tensor:
-        path = hold(t, torch.cat([x, x[:, -1:]], 1))
-        solution = model.solve(path, ends, "zero", solver=solver, check=False)
-        return model.field().readout(solution.h[:, -1])
+        return last_output(model, solver, x, steps_per_pixel)
 
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    recurrent = [weight for name, weight in model.named_parameters() if ".recurrence." in name]
+    others = [weight for name, weight in model.named_parameters() if ".recurrence." not in name]
+    own = learning_rate if recurrent_learning_rate is None else recurrent_learning_rate
+    groups: list[dict[str, Any]] = [{"params": others, "lr": learning_rate}, {"params": recurrent, "lr": own}]
+    optimizer = torch.optim.Adam(groups)
     generator = torch.Generator().manual_seed(seed)
     history: dict[str, list[float]] = {"loss": [], "test_loss": [], "test_accuracy": []}
     for _ in range(epochs):

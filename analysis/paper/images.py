@@ -68,16 +68,6 @@ def find(folder: Path | None) -> Source:
     return DIGITS
 
 
-def describe(source: Source) -> str:
-    """Which data, for texts."""
-    if source["name"] == "mnist":
-        return f"MNIST (60,000 training and 10,000 test images of 28x28, from files with sha256 {source['fingerprint']})"
-    return (
-        "not MNIST, which does not come with the project (`--data` takes a folder with its four IDX files), but "
-        "scikit-learn's 8x8 digits, 1437 for training and 360 for testing"
-    )
-
-
 def load(source: Source) -> Images:
     """The images that `find` found.
 
@@ -147,7 +137,9 @@ def _digits() -> _Arrays:
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
-        raise ValueError("the 8x8 digits come with scikit-learn: pip install 'odernn[digits]', or give MNIST by --data") from error
+        raise ValueError(
+            "the 8x8 digits come with scikit-learn: pip install 'odernn[digits]', or give MNIST by --data"
+        ) from error
     digits = load_digits()
     # Its order goes by writers: the test set is a random part, the same for everyone.
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(digits.target))

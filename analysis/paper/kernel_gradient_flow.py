@@ -6,18 +6,29 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from scipy.special import erfc
 
 from odernn.models import ContinuousRNN
+from targets import kernels
+
+from ..linear_theory import LogGrid, impulse_kernel
 
 Array = NDArray[np.float64]
 
 # Of the flow, whose weights are of order 1: gradients on the plateau are as small as e^{-memory}, and must stay above these.
 _RTOL, _ATOL = 1e-9, 1e-13
 # Samples of the loss that are kept for the picture.
-_SAMPLES = 300
+_SAMPLES = 150
+# The first of them; and from which part of the last on there are as many again.
+_FIRST, _CLOSE = 1e-2, 0.9
+# Rates at the start: memories no longer than that of e^{-t}; and the size of U and c relative to the project's own: small, so
+# that the loss starts above the plateau.
+_INITIAL_RATES, _INITIAL_SIZE = (1.0, 2.0), 0.3
+# Horizon of the quadrature by which the closed form is checked: e^{-t} and the late part are over.
+_HORIZON = 100.0
 
 
 def loss_and_gradient(weights: Array, center: float) -> tuple[float, Array]:
@@ -63,11 +74,22 @@ def _square_norm(center: float) -> float:
     return 0.5 + 2 * (float(late[0]) - 0.5) + late_energy(center)
 
 
-def initial_weights(hidden_size: int, seed: int) -> Array:
-    """(r, U, c) of a diagonal linear RNN as the project draws them."""
-    model = ContinuousRNN(1, hidden_size, 1, "linear", "diagonal", bias=False, seed=seed)
-    weights = [-model.layer_weights[0].recurrence.spectrum().real, model.layer_weights[0].U.flatten(), model.c.flatten()]
-    return np.concatenate([tensor.detach().double().numpy() for tensor in weights])
+def initial_model(hidden_size: int, seed: int) -> ContinuousRNN:
+    """A diagonal linear RNN with short memories, rates log-uniform in [1, 2], and small U and c."""
+    model = ContinuousRNN(1, hidden_size, 1, "linear", "diagonal", bias=False, seed=seed, dtype=torch.float64)
+    slowest, fastest = _INITIAL_RATES
+    uniform = torch.rand(hidden_size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    model.set_matrix(-torch.diag(slowest * (fastest / slowest) ** uniform))
+    with torch.no_grad():
+        model.layer_weights[0].U.mul_(_INITIAL_SIZE)
+        model.c.mul_(_INITIAL_SIZE)
+    return model
+
+
+def weights_of(model: ContinuousRNN) -> Array:
+    """(r, U, c) of a diagonal linear RNN, (3 m,)."""
+    tensors = (-model.spectrum().real, model.layer_weights[0].U.flatten(), model.c.flatten())
+    return np.concatenate([tensor.detach().numpy() for tensor in tensors])
 
 
 def plateau(center: float, hidden_size: int, seed: int, drop: float, limit: float) -> dict[str, Any]:
@@ -83,7 +105,10 @@ def plateau(center: float, hidden_size: int, seed: int, drop: float, limit: floa
 
     Returns:
         "start" and "stop" of the plateau in training time (None where not reached by `limit`), and the loss along training:
-        "times", "losses".
+        "times", "losses", with "level" the loss on the plateau.
+
+    Raises:
+        ArithmeticError: the integrator gave up.
     """
     levels = [(1 + sign * drop) * late_energy(center) for sign in (1, -1)]
 
@@ -97,13 +122,35 @@ def plateau(center: float, hidden_size: int, seed: int, drop: float, limit: floa
         return loss_and_gradient(weights, center)[0] - levels[1]
 
     left.terminal = True  # type: ignore[attr-defined]
-    first = initial_weights(hidden_size, seed)
+    first = weights_of(initial_model(hidden_size, seed))
     flow = solve_ivp(
         velocity, (0, limit), first, method="LSODA", events=(entered, left), rtol=_RTOL, atol=_ATOL, dense_output=True
     )
     if not flow.success:
         raise ArithmeticError(f"the gradient flow could not be followed: {flow.message}")
     start, stop = (float(times[0]) if len(times) else None for times in flow.t_events)
-    times = np.geomspace(1e-2, flow.t[-1], _SAMPLES)
+    end = flow.t[-1]
+    # The drop is sudden, and falls between two of the first.
+    times = np.sort(np.concatenate([np.geomspace(_FIRST, end, _SAMPLES), np.linspace(_CLOSE * end, end, _SAMPLES)]))
     losses = [loss_and_gradient(weights, center)[0] for weights in flow.sol(times).T]
-    return {"start": start, "stop": stop, "times": times, "losses": losses, "steps": len(flow.t)}
+    return {"start": start, "stop": stop, "times": times, "losses": losses, "level": late_energy(center)}
+
+
+def descent(center: float, hidden_size: int, seed: int, drop: float, learning_rate: float, steps: int) -> dict[str, Any]:
+    """The same by plain gradient descent on a quadrature of (rho - c^T e^{Wt} U)^2, gradients by autograd: an independent check.
+
+    Returns:
+        "stop" of the plateau, steps times learning rate; None if not reached.
+    """
+    model = initial_model(hidden_size, seed)
+    grid = LogGrid.build(_HORIZON, (center,))
+    rho = torch.from_numpy(kernels.get("two_part", center=center).values(grid.times.numpy())[:, 0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = grid.weights @ (rho - impulse_kernel(model.field(), grid).squeeze(0)).square()
+        if float(loss.detach()) <= (1 - drop) * late_energy(center):
+            return {"stop": step * learning_rate}
+        loss.backward()
+        optimizer.step()
+    return {"stop": None}

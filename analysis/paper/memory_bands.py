@@ -25,9 +25,11 @@ def band(memories: Sequence[MemoryFunction]) -> dict[str, Any]:
         {"times", "mean", "deviation"}, one entry for each time kept.
     """
     values = np.stack([M.values.numpy() for M in memories])
-    above = np.stack([M.above_floor.numpy() for M in memories]).all(0)
-    end = int(np.argmin(above)) if not above.all() else above.size
-    kept = np.unique(np.linspace(0, max(end - 1, 0), min(end, _POINTS)).round().astype(int))
+    above = np.all([M.above_floor.numpy() for M in memories], axis=0)
+    # M(0) = 0 where the input has layers to pass.
+    first = int(np.argmax(above))
+    end = first + int(np.argmin(np.append(above, False)[first:]))
+    kept = np.unique(np.linspace(first, max(end - 1, first), _POINTS).round().astype(int))
     logs = np.log10(values[:, kept])
     return {"times": memories[0].times.numpy()[kept], "mean": logs.mean(0), "deviation": logs.std(0, ddof=min(1, len(logs) - 1))}
 

@@ -60,7 +60,7 @@ def network_memory(
             curves.append({**setting, **band(memories)})
             fits += [{**setting, "seed": seed, **verdict(M, fit_from)} for seed, M in zip(seeds, memories)]
     slowest = [
-        {"seed": seed, "rate": min(float(layer.ssm.slowest_rate().amin()) for layer in net.blocks)}
+        {"seed": seed, "rate": min(float(layer.ssm.slowest_rate().detach().amin()) for layer in net.blocks)}
         for seed, net in zip(seeds, networks)
         if isinstance(net, S4D)
     ]

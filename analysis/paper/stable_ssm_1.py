@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .figure import Claim, Data, Figure, Job, Options
-from .trained_figure import POLYNOMIAL, SETTINGS, Case, assemble, plot_entries, table_rows, verdict
+from .trained_figure import POLYNOMIAL, SETTINGS, Case, assemble, own_verdict, plot_entries, table_rows
 
 # Name in the paper -> family, expected verdict. S4's eigenvalues are -e^w + i omega.
 FAMILIES: dict[str, tuple[dict[str, Any], str]] = {
@@ -32,7 +32,7 @@ def _of(data: Data, name: str) -> Sequence[dict[str, Any]]:
 def _claims(data: Data) -> list[Claim]:
     claims = []
     for name, (_, expected) in FAMILIES.items():
-        judged = [(entry["seed"], verdict(entry)) for entry in _of(data, name)]
+        judged = [(entry["seed"], own_verdict(entry)) for entry in _of(data, name)]
         held = all(one.judgement == expected for _, one in judged)
         evidence = ", ".join(f"seed {seed}: {one.judgement} (κ = {one.kappa['recurrent']:.3g})" for seed, one in judged)
         claims.append(Claim(f"{name}: {expected}", held, f"{evidence}. Seed 0: {judged[0][1]}"))
@@ -47,10 +47,10 @@ STABLE_SSM_1 = Figure(
     name="stable-ssm-1",
     title="State-space models on polynomial memory: which parameterisation is stable",
     source="[StableSSM] Fig 1",
-    published="E_m(β) of SSMs with direct, softplus, S4 and best eigenvalues on a linear functional with polynomial memory: only "
-    "the direct ones are unstable.",
-    settings=f"{SETTINGS} Here the readout is y = cᵀ tanh(h), and only the right-hand pictures are drawn. S4 is complex diagonal with "
-    "real parts -e^w; best is -1/(w² + 1/2).",
+    published="E_m(β) of SSMs with direct, softplus, S4 and best eigenvalues on a linear functional with polynomial memory: "
+    "only the direct ones are unstable.",
+    settings=f"{SETTINGS} Here the readout is y = cᵀ tanh(h), and only the right-hand pictures are drawn and judged. S4 is "
+    "complex diagonal with real parts -e^w; best is -1/(w² + 1/2).",
     jobs=_jobs,
     assemble=assemble,
     claims=_claims,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -170,11 +170,15 @@ def _with_initial(h0: Tensor, intervals: int) -> Tensor:
     return h
 
 
-def _run(kernel: Callable[..., None], plan: kernels.Plan, *arguments: Any) -> None:
+def _run(kernel: kernels.Kernel, plan: kernels.Plan, *arguments: Any) -> None:
     arrays = [_flat(argument) if isinstance(argument, Tensor) else argument for argument in arguments]
+    threads = _threads()
+    if threads == 1:
+        kernel.serial(plan, *arrays)
+        return
     with _lock:
-        numba.set_num_threads(_threads())
-        kernel(plan, *arrays)
+        numba.set_num_threads(threads)
+        kernel.parallel(plan, *arrays)
 
 
 def _tableau(problem: Problem) -> kernels.Tableau:

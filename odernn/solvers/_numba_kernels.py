@@ -15,6 +15,8 @@ All kernel code is in this one file because numba's disk cache watches only the 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import llvmlite.binding
@@ -99,7 +101,21 @@ _inner = njit(**_OPTIONS)
 # What works on single vectors: without it a call costs more than the work.
 _INLINE_OPTIONS: Any = {**_OPTIONS, "forceinline": True}
 _inline = njit(**_INLINE_OPTIONS)
-_kernel = njit(**_OPTIONS, cache=True, parallel=True)
+
+
+class Kernel(NamedTuple):
+    """One compiled function in two forms. On one thread the parallel form still opens a parallel region, and when that and
+    PyTorch's differ in their number of threads OpenMP builds its threads again at every change, which takes longer than small
+    solves."""
+
+    parallel: Callable[..., None]
+    serial: Callable[..., None]
+
+
+def _kernel(function: Any) -> Kernel:
+    serial = FunctionType(function.__code__, function.__globals__, function.__name__)
+    serial.__qualname__ = f"{function.__qualname__}_serial"  # the disk cache goes by this name
+    return Kernel(njit(**_OPTIONS, cache=True, parallel=True)(function), njit(**_OPTIONS, cache=True)(serial))
 
 
 class _Vector(types.Type):

@@ -1,0 +1,100 @@
+"""[IA] Fig 12: a random transformer, its memory, and why RNNs do not approximate it stably."""
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from ..perturbation_picture import draw_perturbation
+from ..plotting import GREY, label, picture, shades
+from .curves import restore
+from .figure import Claim, Data, Figure, Job, Options
+from .ia_3 import assemble_teachers, teacher_jobs
+from .trained_figure import Case, own_verdict, table_rows
+
+TEACHERS = (0, 1, 2)
+HORIZON, POINTS = 100.0, 101
+# The published runs, by time of day, and the widths that the published picture gives them.
+PUBLISHED = {8: "130145", 16: "130247", 32: "130348", 64: "130451"}
+
+
+def published_curves() -> dict[int, tuple[list[float], list[float]]]:
+    """Width -> (betas, errors) of the authors' hardtanh diagonal students of a random transformer (their repository)."""
+    curves = {}
+    for m, time in PUBLISHED.items():
+        text = files(__package__).joinpath(f"published/filter_transformer_hardtanh_diagonal_{time}.csv").read_text()
+        rows = list(csv.DictReader(text.splitlines()))
+        curves[m] = [float(row["perturbation"]) for row in rows], [float(row["perturbation_error"]) for row in rows]
+    return curves
+
+
+def _jobs(options: Options) -> list[Job]:
+    family = {"horizon": HORIZON, "points": POINTS, "activation": "hardtanh", "recurrence": "diagonal", "bias": True}
+    jobs = []
+    for seed in TEACHERS[:1] if options.quick else TEACHERS:
+        target = {"teacher": "transformer", "seed": seed}
+        jobs += teacher_jobs(target, Case(target, family), seed, options)
+    return jobs
+
+
+def _claims(data: Data) -> list[Claim]:
+    judged = [(entry["seed"], own_verdict(entry)) for entry in data["families"]]
+    laws = ", ".join(f"seed {memory['target']['seed']}: {memory['law']}" for memory in data["memories"])
+    return [
+        Claim(
+            "No stable approximation by RNNs",
+            all(verdict.judgement != "stable" for _, verdict in judged),
+            "; ".join(f"seed {seed}: {verdict}" for seed, verdict in judged),
+        ),
+        Claim(
+            "The transformer's memory does not decay exponentially",
+            all(memory["law"] != "exponential" for memory in data["memories"]),
+            laws,
+        ),
+    ]
+
+
+def _plot(data: Data, path: Path) -> None:
+    entry = data["families"][0]
+    with picture(path, columns=3, width=12.0, height=3.3) as (_, (published, ours, memory)):
+        for (m, (betas, errors)), colour in zip(published_curves().items(), shades(len(PUBLISHED))):
+            published.loglog(betas[1:], errors[1:], color=colour, label=f"m = {m}")
+        label(published, x=r"perturbation $\beta$ of the weights", y="time-weighted MSE", title="published: 30 draws")
+        published.legend()
+        shown = entry["sampled"] or [curve for curve in entry["curves"] if curve["block_choice"] == "recurrent"]
+        named = "the same protocol" if entry["sampled"] else "worst case"
+        draw_perturbation(ours, [restore(curve) for curve in shown], title=f"ours, {named}: {own_verdict(entry).judgement}")
+        for one, colour in zip(data["memories"], shades(len(data["memories"]))):
+            times, values = np.asarray(one["times"]), np.asarray(one["values"])
+            memory.loglog(times[1:], values[1:], color=colour, label=f"teacher {one['target']['seed']}: {one['law']}")
+        memory.loglog(times[1:], 2 * values[1] * (times[1:] / times[1]) ** -2, "--", color=GREY, label=r"$t^{-2}$")
+        label(memory, x="time $t$", y="memory $M(t)$", title="memory of random transformers")
+        memory.legend()
+
+
+def _findings(data: Data) -> str:
+    verdict = own_verdict(data["families"][0])
+    return f"""The published curves are not of the same teacher: only their shape compares. They start at large errors and rise
+from the smallest β on, as ours do: the students do not approximate the teacher at any width (E_m(0) =
+{verdict.initial_errors[-1]:.2g} ‖H‖ at the widest). Attention with random weights is nearly an average over the past, whose
+response to a step changes like 1/t²."""
+
+
+IA_12 = Figure(
+    name="ia-12",
+    title="A random transformer: no exponential memory, no stable approximation by RNNs",
+    source="[IA] Fig 12",
+    published="Hardtanh diagonal RNN students, m = 8, 16, 32, 64, of a random transformer decoder (one layer, one head, width "
+    "16, feed-forward 32): the error of wider students crosses that of narrower ones ever further left.",
+    settings=f"""Such transformers without position encoding, seeds 0 to 2, less their answer to 0. Students: hardtanh diagonal
+RNNs with bias, m = 2, 4, 8, 16, on [0, {HORIZON:g}] with Δt = 1; trained, perturbed and judged as the families of ia-8.""",
+    jobs=_jobs,
+    assemble=assemble_teachers,
+    claims=_claims,
+    plot=_plot,
+    rows=table_rows,
+    findings=_findings,
+)

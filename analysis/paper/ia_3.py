@@ -1,0 +1,93 @@
+"""[IA] Fig 3: filtering. RNNs as students of random RNNs, and the memory of the teachers that are approximated stably."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..perturbation_picture import draw_perturbation
+from ..plotting import label, picture, shades
+from .curves import restore
+from .figure import Claim, Data, Figure, Job, Options, Result
+from .teacher_memory import teacher_memory
+from .trained_figure import Case, assemble, improvement_claim, own_verdict, table_rows
+
+TEACHERS = (0, 1, 2)
+# Far beyond the teachers' time scale, a few units.
+HORIZON, POINTS = 200.0, 401
+_MEMORY_HORIZON, _MEMORY_POINTS = 40.0, 401
+
+
+def teacher_jobs(target: dict[str, object], case: Case, seed: int, options: Options) -> list[Job]:
+    """The students of one teacher, and its own memory."""
+    memory = {"target": target, "horizon": _MEMORY_HORIZON, "points": _MEMORY_POINTS}
+    return [case.job(seed, options), Job(teacher_memory, memory, cost=2.0)]
+
+
+def assemble_teachers(results: Sequence[tuple[Job, Result]]) -> Data:
+    """{"families": as `trained_figure.assemble`, "memories": [{"target", "times", "values", "law", "rate"}]}."""
+    students = [(job, result) for job, result in results if job.compute is not teacher_memory]
+    memories = [{"target": job.settings["target"], **result} for job, result in results if job.compute is teacher_memory]
+    return {**assemble(students), "memories": memories}
+
+
+def _jobs(options: Options) -> list[Job]:
+    family = {"horizon": HORIZON, "points": POINTS}
+    jobs = []
+    for seed in TEACHERS[:1] if options.quick else TEACHERS:
+        target = {"teacher": "rnn", "seed": seed}
+        jobs += teacher_jobs(target, Case(target, family, sampled=True), seed, options)
+    return jobs
+
+
+def _claims(data: Data) -> list[Claim]:
+    judged = [(entry["target"]["seed"], own_verdict(entry)) for entry in data["families"]]
+    laws = {memory["target"]["seed"]: memory for memory in data["memories"]}
+    survivors = [seed for seed, verdict in judged if verdict.judgement == "stable"]
+    evidence = "; ".join(
+        f"teacher {seed}: {verdict.judgement} (κ = {verdict.kappa['recurrent']:.3g}), memory {laws[seed]['law']}"
+        + (f" with rate {laws[seed]['rate']:.3g}" if laws[seed]["rate"] is not None else "")
+        for seed, verdict in judged
+    )
+    return [
+        Claim("Some teachers are approximated stably", bool(survivors), evidence),
+        Claim(
+            "Every teacher that is approximated stably has exponentially decaying memory",
+            all(laws[seed]["law"] == "exponential" for seed in survivors),
+            evidence,
+        ),
+        improvement_claim(data),
+    ]
+
+
+def _plot(data: Data, path: Path) -> None:
+    entry = data["families"][0]
+    with picture(path, columns=2, width=8.4, height=3.3) as (_, (left, right)):
+        recurrent = [restore(curve) for curve in entry["curves"] if curve["block_choice"] == "recurrent"]
+        draw_perturbation(left, recurrent, title=f"students of teacher {entry['target']['seed']}: {own_verdict(entry).judgement}")
+        survivors = {one["target"]["seed"] for one in data["families"] if own_verdict(one).judgement == "stable"}
+        kept = [memory for memory in data["memories"] if memory["target"]["seed"] in survivors]
+        for memory, colour in zip(kept, shades(max(1, len(kept)))):
+            values = np.asarray(memory["values"])
+            right.semilogy(memory["times"], values, color=colour, label=f"teacher {memory['target']['seed']}: {memory['law']}")
+        label(right, x="time $t$", y=r"memory $M(t)$", title="teachers that are approximated stably")
+        right.legend()
+
+
+IA_3 = Figure(
+    name="ia-3",
+    title="Filtering: random RNNs that are approximated stably have exponential memory",
+    source="[IA] Fig 3",
+    published="RNN students of m = 4, 8, 16, 32, 64 units of random RNN teachers of 256 units; left E_m(β), right the memory "
+    "functions of the teachers for which the perturbation error stays small: they decay exponentially.",
+    settings=f"""Teachers: dense tanh RNNs of 256 units with the library's random weights, seeds 0 to 2. Students: dense tanh
+RNNs of m = 2, 4, 8, 16, on [0, {HORIZON:g}] with {POINTS} samples; trained, perturbed and judged as the families of ia-8. The
+memory is the Heaviside response's, by the law that `analysis.fit_decay` names.""",
+    jobs=_jobs,
+    assemble=assemble_teachers,
+    claims=_claims,
+    plot=_plot,
+    rows=table_rows,
+)

@@ -1,0 +1,24 @@
+"""The memory of the random teachers of [IA] Fig 3 and 12."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..decay import fit_decay
+from ..memory import memory_function
+from .trained_families import make_target
+
+
+def teacher_memory(target: dict[str, Any], horizon: float, points: int) -> dict[str, Any]:
+    """The memory function of a target, with the law it decays by: {"times", "values", "law", "rate"}.
+
+    Args:
+        target: of `trained_families.make_target`.
+        horizon, points: of the times.
+    """
+    t = torch.linspace(0, horizon, points, dtype=torch.float64)
+    M = memory_function(make_target(**target), t)
+    fit = fit_decay(M)
+    return {"times": M.times, "values": M.values, "law": fit.law, "rate": fit.rate}
