@@ -42,6 +42,7 @@ class Family:
         points: samples on [0, T].
         scales: time scales of the inputs: half of them have one between the first two numbers, the others between the last two.
             The shortest is a few samples long, so that there is nothing to learn beyond the samples' resolution.
+        amplitude: standard deviation of the inputs, and the value of the constant one.
         sequences: training inputs, and as many to measure the error on.
         starts: random starts of the narrowest width.
         steps: L-BFGS steps for each width.
@@ -58,6 +59,7 @@ class Family:
     horizon: float = 800.0
     points: int = 801
     scales: tuple[float, float, float] = (2.0, 30.0, 300.0)
+    amplitude: float = 1.0
     sequences: int = 16
     starts: int = 3
     steps: int = 200
@@ -98,7 +100,7 @@ class Family:
         x = inputs.random_fourier(self.t, fast, seed=seed, length_scales=(shortest, middle))
         slow = inputs.random_fourier(self.t, self.sequences - fast, seed=seed + _SLOW_SEED, length_scales=(middle, longest))
         slow[-1] = 1.0
-        return torch.cat([x, slow])
+        return self.amplitude * torch.cat([x, slow])
 
 
 def train_family(family: Family, target: Functional, on_width: Callable[[int, float], None] | None = None) -> list[SequenceModel]:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from odernn import losses
 from odernn.ensembles import member, replicate
-from odernn.models import ContinuousModel, DiscreteModel, SequenceModel, readout_along
+from odernn.models import ContinuousModel, DiscreteModel, SequenceModel
 from odernn.paths import Interpolation, Path, interpolate
+from odernn.readouts import readout_along
 from odernn.solvers import DivergedSolve, Exact, Solver, TorchDiffEq
 from odernn.solvers.fused import Fused
 from targets import Functional, Kernel

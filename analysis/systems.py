@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from odernn import Exact, SequenceModel, Solver, TorchDiffEq
 from odernn.fields import VectorField
-from odernn.models import ContinuousModel, DiscreteModel, readout_along
+from odernn.models import ContinuousModel, DiscreteModel
 from odernn.paths import heaviside
+from odernn.readouts import readout_along
 from targets import ConvolutionalFunctional, DifferentiableFunctional, Functional, NonlinearFunctional, TeacherFunctional
 
 Probe = Literal["heaviside", "impulse", "reversed"]

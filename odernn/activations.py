@@ -13,34 +13,33 @@ from torch import Tensor
 class Activation:
     """An elementwise activation sigma: R -> R.
 
-    `derivative` is sigma' as a function of the argument (at the kinks of hardtanh and relu: the value
-    that autograd uses). `rests_at_zero` says whether z = 0 is the one point around which the flow
-    dh/dt = sigma(W h + b) comes to rest, so that the rest state solves W h + b = 0; not so for relu
-    (every z <= 0 is at rest) and sigmoid (which never is).
+    `derivative_of_value` is sigma' as a function of sigma: all five allow it, so that the argument need not be kept (at the
+    kinks of hardtanh and relu: the value that autograd uses). `rests_at_zero` says whether z = 0 is the one point around which
+    the flow dh/dt = sigma(W h + b) comes to rest, so that the rest state solves W h + b = 0; not so for relu (every z <= 0 is at
+    rest) and sigmoid (which never is).
     """
 
     name: str
     function: Callable[[Tensor], Tensor]
-    derivative: Callable[[Tensor], Tensor]
+    derivative_of_value: Callable[[Tensor], Tensor]
     rests_at_zero: bool
 
     def __call__(self, z: Tensor) -> Tensor:
         return self.function(z)
 
-
-def _sigmoid_derivative(z: Tensor) -> Tensor:
-    s = torch.sigmoid(z)
-    return s * (1 - s)
+    def derivative(self, z: Tensor) -> Tensor:
+        """sigma'(z)."""
+        return self.derivative_of_value(self(z))
 
 
 ACTIVATIONS: dict[str, Activation] = {
     activation.name: activation
     for activation in (
         Activation("linear", lambda z: z, torch.ones_like, True),
-        Activation("hardtanh", torch.nn.functional.hardtanh, lambda z: (z.abs() < 1).to(z.dtype), True),
-        Activation("tanh", torch.tanh, lambda z: 1 - torch.tanh(z) ** 2, True),
-        Activation("relu", torch.relu, lambda z: (z > 0).to(z.dtype), False),
-        Activation("sigmoid", torch.sigmoid, _sigmoid_derivative, False),
+        Activation("hardtanh", torch.nn.functional.hardtanh, lambda k: (k.abs() < 1).to(k.dtype), True),
+        Activation("tanh", torch.tanh, lambda k: 1 - k * k, True),
+        Activation("relu", torch.relu, lambda k: (k > 0).to(k.dtype), False),
+        Activation("sigmoid", torch.sigmoid, lambda k: k * (1 - k), False),
     )
 }
 

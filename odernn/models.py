@@ -15,6 +15,7 @@ from . import activations, parameterizations, recurrences
 from .fields import Form, Layer, VectorField
 from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
+from .readouts import readout_along
 from .solvers import Solution, Solver, automatic
 from .solvers.base import check_finite, diverged
 
@@ -324,11 +325,6 @@ class ContinuousModel(SequenceModel):
 
     def _is_map(self) -> bool:
         return False
-
-
-def readout_along(field: VectorField, h: Tensor) -> Tensor:
-    """y, (..., batch, time, output), of states along time, (..., batch, time, state)."""
-    return field.readout(h.flatten(-3, -2)).unflatten(-2, h.shape[-3:-1])
 
 
 class ContinuousRNN(ContinuousModel):

@@ -53,6 +53,15 @@ FEWEST_TURNS = 3
 PACKAGES = ("torch", "torchdiffeq", "numba", "jax", "diffrax", "torchode", "numpy")
 
 
+# For glibc: no contender hands large blocks back to the system between runs. Getting them again can take longer than the work, and
+# how long depends on what else the machine does.
+_KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+
+
+def _import_path() -> str:
+    return os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+
+
 class Worker:
     """A process with one contender of one case, ready to run it once more at each request."""
 
@@ -65,7 +74,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])},
+            env=os.environ | _KEEP_MEMORY | {"PYTHONPATH": _import_path()},
         )
         self.times: list[float] = []
         self.result = self._answer()
@@ -149,7 +158,7 @@ def reference_gradient(case: Case, threads: int, folder: str) -> dict[str, np.nd
         ],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": _import_path()},
     )
     if worker.returncode:
         raise RuntimeError(f"the reference gradient of {case.name} failed: {worker.stderr.strip().splitlines()[-1]}")

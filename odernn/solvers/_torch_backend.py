@@ -16,15 +16,6 @@ from .. import activations
 if TYPE_CHECKING:
     from .fused import Problem
 
-# sigma' as a function of sigma: all five activations allow it, so the argument need not be kept.
-_DERIVATIVE_OF_VALUE = {
-    "linear": torch.ones_like,
-    "hardtanh": lambda k: (k.abs() < 1).to(k.dtype),
-    "tanh": lambda k: 1 - k * k,
-    "relu": lambda k: (k > 0).to(k.dtype),
-    "sigmoid": lambda k: k * (1 - k),
-}
-
 
 def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
     v_left, v_right = _drive(problem, V, left, right)
@@ -41,7 +32,7 @@ def backward(
     problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h_all: Tensor, g_all: Tensor, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
     v_left, v_right = _drive(problem, V, left, right)
-    derivative = _DERIVATIVE_OF_VALUE[problem.activation]
+    derivative = activations.get(problem.activation).derivative_of_value
     A, b, c = problem.tableau.A, problem.tableau.b, problem.tableau.c
     W_adjoint = adjoint_entries(problem.structure, W)
     g_W = torch.zeros_like(W)

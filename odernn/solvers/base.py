@@ -83,6 +83,8 @@ def merged_grid(path: Path, t: Tensor) -> tuple[Path, Tensor, Tensor]:
     Returns:
         The path cut at that grid, the grid (K + 1,), and the positions of `t` in it (time,).
     """
+    if path.times.shape == t.shape and torch.equal(path.times.to(t), t):  # the usual case, without a sort
+        return path.on(t), t, torch.arange(t.numel(), device=t.device)
     inner = path.times[(path.times > t[0]) & (path.times < t[-1])].to(t)
     grid = torch.cat([t, inner]).unique()
     return path.on(grid), grid, torch.searchsorted(grid, t)
