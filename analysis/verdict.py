@@ -110,6 +110,9 @@ def judge_stable_approximation(curves: Sequence[PerturbationCurve]) -> Verdict:
     of t, power laws from (1+t)^-0.5 to (1+t)^-2.5, stretched exponentials), 4 parameterisations and 5 seeds no verdict of linear
     models was wrong, and one in ten was 'undecided', mostly on direct fits of memories like e^{-2 sqrt t} and (1+t)^-2.5.
 
+    On trained nonlinear families ('python scripts/reproduce_figures.py readme-table') it reads E_m(beta) in the relative L2 norm
+    over inputs of many time scales, at one horizon.
+
     What it cannot see: at the accuracy reached, a nearly exponential memory (e^{-t^0.7}) is a sum of a few exponentials, and is
     called stable.
 

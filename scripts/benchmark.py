@@ -8,6 +8,7 @@ python scripts/benchmark.py --device cuda
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -53,8 +54,8 @@ FEWEST_TURNS = 3
 PACKAGES = ("torch", "torchdiffeq", "numba", "jax", "diffrax", "torchode", "numpy")
 
 
-# For glibc: no contender hands large blocks back to the system between runs. Getting them again can take longer than the work, and
-# how long depends on what else the machine does.
+# For glibc: no contender hands large blocks back to the system between runs. Getting them again can take longer than the work,
+# and how long depends on what else the machine does.
 _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 
@@ -219,6 +220,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
             colours = [BLUE if row["contender"] == our(name) else GREY for row in of_case]
             panel.barh([row["contender"] for row in of_case], medians, xerr=spread, color=colours, error_kw={"linewidth": 0.8})
             panel.set_xscale("log")
+            panel.set_xlim(left=10 ** math.floor(math.log10(min(medians)) - 0.3))
             label(panel, x="milliseconds", y="", title=name)
         for panel, letter in zip(axes[len(bars) :], "tbm") if growth else ():
             for contender, colour in zip(GROWTH_CONTENDERS, (BLUE, GREY)):

@@ -73,7 +73,8 @@ def _plot(data: Data, path: Path) -> None:
             values = np.asarray(memory["values"])
             right.semilogy(memory["times"], values, color=colour, label=f"teacher {memory['target']['seed']}: {memory['law']}")
         label(right, x="time $t$", y=r"memory $M(t)$", title="teachers that are approximated stably")
-        right.legend()
+        if kept:
+            right.legend()
 
 
 IA_3 = Figure(
