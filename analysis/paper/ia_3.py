@@ -16,7 +16,7 @@ from .trained_figure import Case, assemble, improvement_claim, own_verdict, tabl
 
 TEACHERS = (0, 1, 2)
 # Far beyond the teachers' time scale, a few units.
-HORIZON, POINTS = 200.0, 401
+HORIZON, POINTS = 800.0, 801
 _MEMORY_HORIZON, _MEMORY_POINTS = 40.0, 401
 
 
