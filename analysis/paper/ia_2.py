@@ -17,7 +17,7 @@ _SHORT = {"horizon": _PUBLISHED_HORIZON, "points": 101, "scales": [0.2, 2.0, 20.
 
 
 def _jobs(options: Options) -> list[Job]:
-    cases = [Case(_TARGET, _LONG), Case(_TARGET, _SHORT)]
+    cases = [Case(_TARGET, _LONG, quick_sequences=16), Case(_TARGET, _SHORT)]
     return [job for case in cases for job in case.jobs(options)]
 
 

@@ -32,7 +32,7 @@ def _figure(letter: str, parameterization: str, expected: str, formula: str) -> 
         settings=f"{SETTINGS} Here they have a bias, ReLU being not odd, and start from h = 0, having no unique rest state. W = "
         f"Pᵀ diag(λ) P with P orthogonal, {formula}. The horizon is {_HORIZON:g} here: on [0, 800] the best widths miss the "
         "target by a quarter.",
-        jobs=Case(POLYNOMIAL, {**_RELU, "parameterization": parameterization}).jobs,
+        jobs=Case(POLYNOMIAL, {**_RELU, "parameterization": parameterization}, quick_sequences=16).jobs,
         assemble=assemble,
         claims=claims,
         plot=plot,

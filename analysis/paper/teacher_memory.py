@@ -11,14 +11,15 @@ from ..memory import memory_function
 from .trained_families import make_target
 
 
-def teacher_memory(target: dict[str, Any], horizon: float, points: int) -> dict[str, Any]:
-    """The memory function of a target, with the law it decays by: {"times", "values", "law", "rate"}.
+def teacher_memory(target: dict[str, Any], horizon: float, points: int, warmup: float = 0.0) -> dict[str, Any]:
+    """The memory function of a target, with the law it decays by: {"times", "values", "law", "rate", "exponent"}.
 
     Args:
         target: of `trained_families.make_target`.
         horizon, points: of the times.
+        warmup: time without input before the probe: attention over a constant input alone would not see it step.
     """
     t = torch.linspace(0, horizon, points, dtype=torch.float64)
-    M = memory_function(make_target(**target), t)
+    M = memory_function(make_target(**target), t, warmup=warmup)
     fit = fit_decay(M)
-    return {"times": M.times, "values": M.values, "law": fit.law, "rate": fit.rate}
+    return {"times": M.times, "values": M.values, "law": fit.law, "rate": fit.rate, "exponent": fit.exponent}
