@@ -30,6 +30,8 @@ Target = Functional | Kernel | Tensor | Callable[[Tensor, Tensor], Tensor]
 
 # Part of |H| that E_m may reach within the tolerance radius: above it the model says nothing of the target.
 TOLERANCE = 0.5
+# The radii of the published runs of trained models: 0 and 1e-3 2^{i/2}, i = 0 .. 20.
+PUBLISHED_BETAS = (0.0, *(1e-3 * 2 ** (i / 2) for i in range(21)))
 # Draws of the original protocol ([IA]), and restarts beside the slowest corner and the best draw.
 DRAWS, RESTARTS = 30, 3
 # Steps of one ascent, at most; most starts stop improving earlier.

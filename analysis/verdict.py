@@ -297,28 +297,42 @@ def linear_curves(
     seed: int = 0,
 ) -> list[PerturbationCurve]:
     """Curves of fitted linear models: both choices of blocks at every width, and the widest refitted at LONGER horizon."""
-    curves = []
-    for m, T, blocks in [
-        *((m, horizon, ("all", "recurrent")) for m in widths),
-        (widths[-1], LONGER * horizon, ("recurrent",)),
-    ]:
-        model = fit_kernel(kernel, m, T, parameterization, seed=seed)
-        for block in blocks:
-            curves.append(
-                perturbation_error(
-                    model,
-                    kernel,
-                    None,
-                    None,
-                    betas,
-                    error="kernel_l1",
-                    horizon=T,
-                    blocks=block,
-                    seed=seed,
-                    **_LINEAR_SEARCH,  # type: ignore[arg-type]
-                )
-            )
-    return curves
+    every = fitted_curves(kernel, parameterization, widths, horizon, betas, ("all", "recurrent"), seed, **_LINEAR_SEARCH)
+    widest = fitted_curves(kernel, parameterization, widths[-1:], LONGER * horizon, betas, ("recurrent",), seed, **_LINEAR_SEARCH)
+    return every + widest
+
+
+def fitted_curves(
+    kernel: Kernel,
+    parameterization: str,
+    widths: Sequence[int],
+    horizon: float,
+    betas: Sequence[float] | NDArray[np.float64],
+    blocks: Sequence[str],
+    seed: int,
+    *,
+    draws: int,
+    restarts: int,
+) -> list[PerturbationCurve]:
+    """Curves of linear models fitted by variable projection, by ascent in the L1 distance of kernels on [0, horizon]: for each
+    width one for each of `blocks`."""
+    return [
+        perturbation_error(
+            model,
+            kernel,
+            None,
+            None,
+            betas,
+            error="kernel_l1",
+            horizon=horizon,
+            blocks=block,
+            draws=draws,
+            restarts=restarts,
+            seed=seed,
+        )
+        for model in (fit_kernel(kernel, m, horizon, parameterization, seed=seed) for m in widths)
+        for block in blocks
+    ]
 
 
 def linear_targets() -> dict[str, Kernel]:

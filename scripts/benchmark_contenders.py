@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.perturbation import perturbation_error
 from odernn import ContinuousRNN, DiscreteRNN, Exact, Fused, Solver, StateSpaceModel, TorchDiffEq, paths
 from odernn.models import ContinuousModel
 
@@ -32,8 +31,6 @@ SAMPLE_STEP = 0.05
 WAVES, HIGHEST_FREQUENCY = 4, 2.0
 # The problem on which gradients are compared has this many sequences: the reference takes it in double precision.
 GRADIENT_BATCH = 8
-# Positive radii of the published perturbation curves.
-PUBLISHED_RADII = 21
 MIB = 2**20
 # Contenders take turns: seconds until the threads of the one before have gone to sleep, and what counts as a short run, of which
 # a turn has several.
@@ -345,12 +342,14 @@ def one_by_one(solver: Solver, share: float = 1.0) -> Callable[[Case], Trial]:
 
 
 def sampled_perturbations(case: Case) -> Trial:
-    """E_m(beta) on the published radii, 0 and 1e-3 2^{i/2}, the same number of draws for each."""
+    """E_m(beta) on the published radii, the same number of draws for each but 0."""
+    from analysis.perturbation import PUBLISHED_BETAS, perturbation_error
+
     model, (t, x, y) = rnn(case), data(case)
-    betas = [0.0] + [1e-3 * 2 ** (i / 2) for i in range(PUBLISHED_RADII)]
+    draws = case.members // (len(PUBLISHED_BETAS) - 1)
 
     def run() -> None:
-        perturbation_error(model, y, x, t, betas, search="sample", draws=case.members // PUBLISHED_RADII)
+        perturbation_error(model, y, x, t, PUBLISHED_BETAS, search="sample", draws=draws)
 
     return Trial(run)
 

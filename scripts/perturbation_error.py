@@ -15,15 +15,22 @@ from typing import Any
 import torch
 from command_line import Parser, run
 
-from analysis.perturbation import DRAWS, ERRORS, RESTARTS, STEPS, TOLERANCE, PerturbationCurve, perturbation_error
+from analysis.perturbation import (
+    DRAWS,
+    ERRORS,
+    PUBLISHED_BETAS,
+    RESTARTS,
+    STEPS,
+    TOLERANCE,
+    PerturbationCurve,
+    perturbation_error,
+)
 from analysis.perturbation_picture import plot_perturbation
 from analysis.verdict import Verdict, judge_stable_approximation
 from odernn.experiment import LoadedRun, load_run
 
 PROGRAM = "perturbation_error.py"
 NAME = "perturbation_error"
-# The radii of the published runs: 0 and 1e-3 2^{i/2}, i = 0 .. 20.
-PUBLISHED_BETAS = [0.0] + [1e-3 * 2 ** (i / 2) for i in range(21)]
 # Enough for slow and fast inputs alike; every sequence costs a solve for each of some thousand perturbed models.
 _SEQUENCES = 32
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..plotting import BLACK, BLUE, GREY, label, picture, shades
-from .figure import Claim, Data, Figure, Job, Options, Result
+from .figure import Claim, Data, Figure, Job, Options, Result, results_of
 from .kernel_gradient_flow import descent, plateau
 
 _CENTERS = (4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0)
@@ -39,11 +39,10 @@ def _jobs(options: Options) -> list[Job]:
 
 
 def _assemble(results: Sequence[tuple[Job, Result]]) -> Data:
-    data: Data = {"flows": [], "descents": []}
-    for job, result in results:
-        names = {name: job.settings[name] for name in ("center", "seed")}
-        data["flows" if job.compute is plateau else "descents"].append({**names, **result})
-    return data
+    return {
+        "flows": results_of(plateau, results, "center", "seed"),
+        "descents": results_of(descent, results, "center", "seed"),
+    }
 
 
 def _lengths(data: Data) -> tuple[np.ndarray, np.ndarray]:

@@ -127,6 +127,11 @@ def _brief(value: Any) -> str:
     return repr(value)
 
 
+def results_of(compute: Callable[..., Result], results: Sequence[tuple[Job, Result]], *settings: str) -> list[Data]:
+    """What one function computed, each result with these settings of its job."""
+    return [{**{name: job.settings[name] for name in settings}, **result} for job, result in results if job.compute is compute]
+
+
 @dataclass(frozen=True)
 class Claim:
     """A statement that must come out, and what came out.

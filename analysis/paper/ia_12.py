@@ -13,9 +13,8 @@ from ..plotting import GREY, label, picture, shades
 from .curves import restore
 from .figure import Claim, Data, Figure, Job, Options
 from .ia_3 import assemble_teachers, teacher_jobs
-from .trained_figure import Case, own_verdict, table_rows
+from .trained_figure import own_verdict, table_rows
 
-TEACHERS = (0, 1, 2)
 HORIZON, POINTS = 100.0, 101
 _MEMORY = {"horizon": 200.0, "points": 201, "warmup": 20.0}
 # The published runs, by time of day, and the widths that the published picture gives them.
@@ -34,11 +33,7 @@ def published_curves() -> dict[int, tuple[list[float], list[float]]]:
 
 def _jobs(options: Options) -> list[Job]:
     family = {"horizon": HORIZON, "points": POINTS, "activation": "hardtanh", "recurrence": "diagonal", "bias": True}
-    jobs = []
-    for seed in TEACHERS[:1] if options.quick else TEACHERS:
-        target = {"teacher": "transformer", "seed": seed}
-        jobs += teacher_jobs(target, Case(target, family), _MEMORY, seed, options)
-    return jobs
+    return teacher_jobs("transformer", family, _MEMORY, options)
 
 
 def _claims(data: Data) -> list[Claim]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,35 +12,32 @@ from ..perturbation_picture import draw_perturbation
 from ..plotting import label, picture, shades
 from ..verdict import APPROXIMATED
 from .curves import restore
-from .figure import Claim, Data, Figure, Job, Options, Result
+from .figure import Claim, Data, Figure, Job, Options, Result, results_of
 from .teacher_memory import teacher_memory
-from .trained_figure import Case, assemble, own_verdict, table_rows
+from .trained_figure import Case, assemble, own_verdict, seeds, table_rows
 
-TEACHERS = (0, 1, 2)
 # Far beyond the teachers' time scale, a few units.
 HORIZON, POINTS = 800.0, 801
 _MEMORY = {"horizon": 40.0, "points": 401}
 
 
-def teacher_jobs(target: dict[str, object], case: Case, memory: dict[str, float], seed: int, options: Options) -> list[Job]:
-    """The students of one teacher, and its own memory with these settings of `teacher_memory`."""
-    return [case.job(seed, options), Job(teacher_memory, {"target": target, **memory}, cost=2.0)]
+def teacher_jobs(teacher: str, family: dict[str, Any], memory: dict[str, float], options: Options) -> list[Job]:
+    """For each seed the students of a teacher, and its own memory with these settings of `teacher_memory`."""
+    jobs = []
+    for seed in seeds(options):
+        target = {"teacher": teacher, "seed": seed}
+        jobs += [Case(target, family).job(seed, options), Job(teacher_memory, {"target": target, **memory}, cost=2.0)]
+    return jobs
 
 
 def assemble_teachers(results: Sequence[tuple[Job, Result]]) -> Data:
-    """{"families": as `trained_figure.assemble`, "memories": [{"target", "times", "values", "law", "rate"}]}."""
+    """{"families": as `trained_figure.assemble`, "memories": those of `teacher_memory` with their "target"}."""
     students = [(job, result) for job, result in results if job.compute is not teacher_memory]
-    memories = [{"target": job.settings["target"], **result} for job, result in results if job.compute is teacher_memory]
-    return {**assemble(students), "memories": memories}
+    return {**assemble(students), "memories": results_of(teacher_memory, results, "target")}
 
 
 def _jobs(options: Options) -> list[Job]:
-    family = {"horizon": HORIZON, "points": POINTS}
-    jobs = []
-    for seed in TEACHERS[:1] if options.quick else TEACHERS:
-        target = {"teacher": "rnn", "seed": seed}
-        jobs += teacher_jobs(target, Case(target, family), _MEMORY, seed, options)
-    return jobs
+    return teacher_jobs("rnn", {"horizon": HORIZON, "points": POINTS}, _MEMORY, options)
 
 
 def _claims(data: Data) -> list[Claim]:

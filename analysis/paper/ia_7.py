@@ -22,7 +22,7 @@ which no parameterisation of the eigenvalues protects"""
 
 def _figure(letter: str, parameterization: str, expected: str, formula: str) -> Figure:
     def claims(data: Data) -> list[Claim]:
-        return [stability_claim(data, expected, difference=_GROWING if expected == "stable" else "")]
+        return [stability_claim(data["families"], expected, difference=_GROWING if expected == "stable" else "")]
 
     return Figure(
         name=f"ia-7{letter}",

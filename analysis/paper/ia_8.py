@@ -7,7 +7,7 @@ from .trained_figure import POLYNOMIAL, SETTINGS, Case, assemble, improvement_cl
 
 
 def _claims(data: Data) -> list[Claim]:
-    return [stability_claim(data, "stable"), improvement_claim(data)]
+    return [stability_claim(data["families"], "stable"), improvement_claim(data)]
 
 
 def _figure(letter: str, activation: str) -> Figure:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..plotting import label, picture
 from . import images
-from .figure import Claim, Data, Figure, Job, Options, Result
+from .figure import Claim, Data, Figure, Job, Options, Result, results_of
 from .image_classification import train_rnn
 from .stable_ssm_gradient import COLOURS, LABELS, NAMES
 
@@ -44,8 +44,7 @@ def _jobs(options: Options) -> list[Job]:
 
 
 def _assemble(results: Sequence[tuple[Job, Result]]) -> Data:
-    kept = ("parameterization", "learning_rate", "steps_per_pixel", "seed")
-    runs = [{**{name: job.settings[name] for name in kept}, **result} for job, result in results]
+    runs = results_of(train_rnn, results, "parameterization", "learning_rate", "steps_per_pixel", "seed")
     return {"source": results[0][0].settings["source"], "runs": runs}
 
 

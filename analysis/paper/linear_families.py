@@ -12,8 +12,9 @@ from torch import Tensor
 from odernn.models import ContinuousRNN
 from targets import kernels
 
-from ..linear_fits import fit_amplitudes, fit_kernel
-from ..perturbation import PerturbationCurve, perturbation_error
+from ..linear_fits import fit_amplitudes
+from ..perturbation import PerturbationCurve
+from ..verdict import fitted_curves
 
 # The times on which [IA] Fig 1 and 4 fit and measure.
 _TIMES = np.arange(1.0, 101.0)
@@ -122,22 +123,5 @@ def ascent_curves(
         seed: of fits and search.
     """
     rho = kernels.load(kernel)
-    curves = []
-    for m in widths:
-        model = fit_kernel(rho, m, horizon, parameterization, seed=seed)
-        for choice in blocks:
-            curve = perturbation_error(
-                model,
-                rho,
-                None,
-                None,
-                betas,
-                error="kernel_l1",
-                horizon=horizon,
-                blocks=choice,
-                draws=draws,
-                restarts=restarts,
-                seed=seed,
-            )
-            curves.append(curve.as_dict())
-    return {"curves": curves}
+    curves = fitted_curves(rho, parameterization, widths, horizon, betas, blocks, seed, draws=draws, restarts=restarts)
+    return {"curves": [curve.as_dict() for curve in curves]}

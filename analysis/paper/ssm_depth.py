@@ -10,7 +10,7 @@ import numpy as np
 
 from ..plotting import BLACK, label, picture, shades
 from .deep_ssm import deep_ssm_memory
-from .figure import Claim, Data, Figure, Job, Options, Result
+from .figure import Claim, Data, Figure, Job, Options, Result, results_of
 from .memory_bands import exponentials
 
 DEPTHS = (1, 2, 3, 4)
@@ -30,7 +30,7 @@ def _jobs(options: Options) -> list[Job]:
 
 
 def _assemble(results: Sequence[tuple[Job, Result]]) -> Data:
-    return {"depths": [{"layers": job.settings["layers"], **result} for job, result in results]}
+    return {"depths": results_of(deep_ssm_memory, results, "layers")}
 
 
 def _ratios(depth: dict[str, Any]) -> list[float]:

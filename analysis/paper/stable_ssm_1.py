@@ -8,7 +8,7 @@ from typing import Any
 
 from ..verdict import KAPPA_RECURRENT
 from .figure import Claim, Data, Figure, Job, Options
-from .trained_figure import POLYNOMIAL, SETTINGS, Case, assemble, kappa_of_rates, own_verdict, plot_entries, table_rows
+from .trained_figure import POLYNOMIAL, SETTINGS, Case, assemble, kappa_of_rates, plot_entries, stability_claim, table_rows
 
 # Name in the paper -> family, expected verdict. S4's eigenvalues are -e^w + i omega.
 FAMILIES: dict[str, tuple[dict[str, Any], str]] = {
@@ -17,8 +17,6 @@ FAMILIES: dict[str, tuple[dict[str, Any], str]] = {
     "S4": ({"model": "ssm", "recurrence": "complex", "parameterization": "exp"}, "stable"),
     "best": ({"model": "ssm", "recurrence": "diagonal", "parameterization": "inverse"}, "stable"),
 }
-
-
 _FREQUENCIES = """its frequencies have no parameterisation, and a slow mode is lost once its frequency moves by as much as its
 rate; perturbed in the real parts alone it is stable (next claim)"""
 
@@ -37,11 +35,8 @@ def _of(data: Data, name: str) -> Sequence[dict[str, Any]]:
 def _claims(data: Data) -> list[Claim]:
     claims = []
     for name, (_, expected) in FAMILIES.items():
-        judged = [(entry["seed"], own_verdict(entry)) for entry in _of(data, name)]
-        held = all(one.judgement == expected for _, one in judged)
-        evidence = ", ".join(f"seed {seed}: {one.judgement} (κ = {one.kappa['recurrent']:.3g})" for seed, one in judged)
         difference = _FREQUENCIES if name == "S4" else ""
-        claims.append(Claim(f"{name}: {expected}", held, f"{evidence}. Seed 0: {judged[0][1]}", difference))
+        claims.append(stability_claim(_of(data, name), expected, f"{name}: {expected}", difference))
     rates = [kappa_of_rates(entry) for entry in _of(data, "S4")]
     held = min(rates) >= KAPPA_RECURRENT
     evidence = "κ = " + ", ".join(f"{value:.3g}" for value in rates) + f" (cut {KAPPA_RECURRENT:g})"

@@ -12,7 +12,7 @@ import torch
 from odernn.parameterizations import get
 
 from ..plotting import BLUE, GREEN, ORANGE, VERMILION, label, picture
-from .figure import Claim, Data, Figure, Job, Options, Result
+from .figure import Claim, Data, Figure, Job, Options, Result, results_of
 from .gradient_scales import gradients, training_ratios
 
 NAMES = ("direct", "exp", "softplus", "inverse")
@@ -53,11 +53,10 @@ def _jobs(options: Options) -> list[Job]:
 
 
 def _assemble(results: Sequence[tuple[Job, Result]]) -> Data:
-    data: Data = {"gradients": [], "training": []}
-    for job, result in results:
-        names = {name: job.settings[name] for name in ("parameterization", "seed")}
-        data["gradients" if job.compute is gradients else "training"].append({**names, **result})
-    return data
+    return {
+        "gradients": results_of(gradients, results, "parameterization", "seed"),
+        "training": results_of(training_ratios, results, "parameterization", "seed"),
+    }
 
 
 def _of(data: Data, part: str, name: str) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +21,6 @@ def trained_curves(
     family: dict[str, Any],
     ascent: dict[str, Any],
     sampled: dict[str, Any] | None = None,
-    longer: float | None = None,
 ) -> dict[str, Any]:
     """E_m(beta) of a trained family: {"curves": by ascent, of the recurrent block and of all; "sampled": by the published
     protocol}.
@@ -32,16 +30,11 @@ def trained_curves(
         family: of `Family`.
         ascent: "betas", and whatever else `perturbation_error` takes.
         sampled: likewise, None for no sampling.
-        longer: a second horizon, in units of the first, to which the widest model is trained again; None for none.
     """
     functional = make_target(**target)
     plan = Family(**{**family, "widths": tuple(family["widths"])})
     trained = train_family(plan, functional)
     curves = family_curves(plan, trained, functional, **ascent)
-    if longer is not None:
-        further = replace(plan, horizon=longer * plan.horizon, points=round(longer * (plan.points - 1)) + 1)
-        widest = train_family(further, functional)[-1]
-        curves += family_curves(further, [widest], functional, **{**ascent, "blocks": ["recurrent"]})
     draws = [] if sampled is None else family_curves(plan, trained, functional, **_PUBLISHED, **sampled)
     return {"curves": [curve.as_dict() for curve in curves], "sampled": [curve.as_dict() for curve in draws]}
 

@@ -123,7 +123,7 @@ def _forward(
 
 
 @triton.jit
-def _stage_adjoint(g_k, k_i, y_i_at, z_i_at, mask, W, ACTIVATION: tl.constexpr):
+def _stage_adjoint(g_k, k_i, z_i_at, mask, W, ACTIVATION: tl.constexpr):
     """g_z = sigma' g_k, left where the rate was, and g_y = W^T g_z."""
     g_z = _times_derivative(g_k, k_i, ACTIVATION)
     tl.store(z_i_at, g_z, mask=mask)
@@ -172,25 +172,25 @@ def _backward(
         for back_step in range(SUBSTEPS):
             step = SUBSTEPS - 1 - back_step
             at = (row * places + ((k - begin) * SUBSTEPS + step) * STAGES) * m + column
-            y_at, z_at = y_all + at, z_all + at
+            z_at = z_all + at
             total = g
             g_y_1, g_y_2, g_y_3 = 0.0 * g, 0.0 * g, 0.0 * g
             if STAGES > 3:
                 k_3 = tl.load(z_at + 3 * m, mask=mask, other=0.0)
                 g_k = dt * tl.load(tableau + 19) * g
-                g_z, g_y_3 = _stage_adjoint(g_k, k_3, y_at + 3 * m, z_at + 3 * m, mask, W_here, ACTIVATION)
+                g_z, g_y_3 = _stage_adjoint(g_k, k_3, z_at + 3 * m, mask, W_here, ACTIVATION)
                 fraction = (step + tl.load(tableau + 23)) / SUBSTEPS
                 of_left, of_right, total = of_left + (1.0 - fraction) * g_z, of_right + fraction * g_z, total + g_y_3
             if STAGES > 2:
                 k_2 = tl.load(z_at + 2 * m, mask=mask, other=0.0)
                 g_k = dt * (tl.load(tableau + 18) * g + tl.load(tableau + 14) * g_y_3)
-                g_z, g_y_2 = _stage_adjoint(g_k, k_2, y_at + 2 * m, z_at + 2 * m, mask, W_here, ACTIVATION)
+                g_z, g_y_2 = _stage_adjoint(g_k, k_2, z_at + 2 * m, mask, W_here, ACTIVATION)
                 fraction = (step + tl.load(tableau + 22)) / SUBSTEPS
                 of_left, of_right, total = of_left + (1.0 - fraction) * g_z, of_right + fraction * g_z, total + g_y_2
             if STAGES > 1:
                 k_1 = tl.load(z_at + m, mask=mask, other=0.0)
                 g_k = dt * (tl.load(tableau + 17) * g + tl.load(tableau + 9) * g_y_2 + tl.load(tableau + 13) * g_y_3)
-                g_z, g_y_1 = _stage_adjoint(g_k, k_1, y_at + m, z_at + m, mask, W_here, ACTIVATION)
+                g_z, g_y_1 = _stage_adjoint(g_k, k_1, z_at + m, mask, W_here, ACTIVATION)
                 fraction = (step + tl.load(tableau + 21)) / SUBSTEPS
                 of_left, of_right, total = of_left + (1.0 - fraction) * g_z, of_right + fraction * g_z, total + g_y_1
             k_0 = tl.load(z_at, mask=mask, other=0.0)
@@ -200,7 +200,7 @@ def _backward(
                 + tl.load(tableau + 8) * g_y_2
                 + tl.load(tableau + 12) * g_y_3
             )
-            g_z, g_y_0 = _stage_adjoint(g_k, k_0, y_at, z_at, mask, W_here, ACTIVATION)
+            g_z, g_y_0 = _stage_adjoint(g_k, k_0, z_at, mask, W_here, ACTIVATION)
             fraction = (step + tl.load(tableau + 20)) / SUBSTEPS
             of_left, of_right = of_left + (1.0 - fraction) * g_z, of_right + fraction * g_z
             g = total + g_y_0

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,21 +29,9 @@ def script(*arguments, cwd):
 
 
 @pytest.fixture
-def main(monkeypatch, capsys):
+def main(call_main):
     """The same without a new interpreter: arguments -> (exit code, stdout, stderr)."""
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    module = importlib.import_module("perturbation_error")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
-        code = 0
-        try:
-            module.run(module.PROGRAM, module.main)
-        except SystemExit as exit:
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return call
+    return partial(call_main, "perturbation_error")
 
 
 def trained(directory, **settings):

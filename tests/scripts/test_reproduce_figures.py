@@ -5,6 +5,7 @@ import importlib
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,22 +80,10 @@ def figures(jobs, monkeypatch):
 
 
 @pytest.fixture
-def main(monkeypatch, capsys, tmp_path):
-    """arguments -> (exit code, stdout, stderr), in a directory of its own, one job at a time."""
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+def main(call_main, monkeypatch, tmp_path):
+    """arguments -> (exit code, stdout, stderr), in a directory of its own."""
     monkeypatch.chdir(tmp_path)
-    module = importlib.import_module("reproduce_figures")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
-        code = 0
-        try:
-            module.run(module.PROGRAM, module.main)
-        except SystemExit as exit:
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return call
+    return partial(call_main, "reproduce_figures")
 
 
 def test_a_figure_leaves_data_table_picture_and_page(figures, main, tmp_path):
