@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from odernn import models
 from odernn.models import SequenceModel
-from odernn.solvers import Fused, Solver
+from odernn.solvers import DivergedSolve, Fused, Solver
 from odernn.training import Data, Trainer, TrainingConfig
 from odernn.warm_start import embed
 from targets import Functional, inputs
@@ -44,7 +45,7 @@ class Family:
             The shortest is a few samples long, so that there is nothing to learn beyond the samples' resolution.
         amplitude: standard deviation of the inputs, and the value of the constant one.
         sequences: training inputs, and as many to measure the error on.
-        starts: random starts of the narrowest width.
+        starts: random starts of the narrowest width; of the others, how many may be tried until one does not diverge.
         steps: L-BFGS steps for each width.
         weight_decay: of U and c.
         seed: of weights and inputs.
@@ -105,7 +106,7 @@ class Family:
 
 def train_family(family: Family, target: Functional, on_width: Callable[[int, float], None] | None = None) -> list[SequenceModel]:
     """Trains every width by L-BFGS: the narrowest from several random starts, of which the best counts, each other from the one
-    before (`odernn.warm_start.embed`), so that E_m(0) does not rise with m.
+    before (`odernn.warm_start.embed`), so that E_m(0) does not rise with m. A start that diverges is replaced by the next.
 
     Args:
         target: H, of one input and one output channel.
@@ -113,7 +114,7 @@ def train_family(family: Family, target: Functional, on_width: Callable[[int, fl
 
     Raises:
         ValueError: settings that do not fit together.
-        DivergedSolve: training diverged.
+        DivergedSolve: all starts of a width diverged.
     """
     t, x, x_test = family.t, family.training_inputs(), family.test_inputs()
     data = Data(t, x, target(x, t), x_test, target(x_test, t))
@@ -123,13 +124,22 @@ def train_family(family: Family, target: Functional, on_width: Callable[[int, fl
     trained: list[SequenceModel] = []
     for m in family.widths:
         runs = []
-        for start in range(1 if trained else family.starts):
+        diverged: DivergedSolve | None = None
+        for start in range(family.starts):
             model = family.make_model(m, family.seed + start * _START_SEED)
             if trained:
                 embed(trained[-1], model)
             trainer = Trainer(model, data, config, solver=_solver(family))
-            trainer.run(progress=False)
+            try:
+                trainer.run(progress=False)
+            except DivergedSolve as error:
+                diverged = error
+                continue
             runs.append(trainer)
+            if trained:
+                break
+        if not runs:
+            raise DivergedSolve(f"all {family.starts} starts of width {m} diverged, the last: {diverged}")
         best = min(runs, key=lambda trainer: trainer.history[-1]["loss"])
         trained.append(best.model)
         if on_width is not None:
@@ -155,13 +165,16 @@ def family_curves(
 ) -> list[PerturbationCurve]:
     """Perturbation curves of every width on the test inputs, for `judge_stable_approximation`.
 
+    In single precision: the errors that matter are far above its rounding, and it takes about half the time.
+
     Args:
         search: passed on to `perturbation_error`.
     """
     t, x = family.t, family.test_inputs()
     y = target(x, t)
+    t, x, y = t.float(), x.float(), y.float()
     return [
         perturbation_error(model, y, x, t, betas, blocks=block, error=error, seed=family.seed, **search)
-        for model in trained
+        for model in (copy.deepcopy(model).float() for model in trained)
         for block in blocks
     ]

@@ -53,9 +53,13 @@ def draw_perturbation(axes: Axes, curves: Sequence[PerturbationCurve], *, title:
         radius = curve.tolerance_radius()
         if radius > 0 and not curve.radius_is_bound():
             axes.plot(max(radius, zero), TOLERANCE, "o", color=colour, mec="black", mew=0.6, ms=5, zorder=4)
-        beyond = np.flatnonzero(values > _TOP)
+        beyond = np.flatnonzero(shown > _TOP)
         if beyond.size:
-            axes.plot(betas[beyond[0]], _TOP * 0.75, "^", color=colour, ms=5, zorder=4, clip_on=False)
+            k = beyond[0]
+            # Where the line itself leaves the picture.
+            fraction = np.log(_TOP / shown[k - 1]) / np.log(shown[k] / shown[k - 1]) if k else 0.0
+            left, right = betas[max(k - 1, 0)], betas[k]
+            axes.plot(left * (right / left) ** fraction, _TOP, "^", color=colour, ms=5, zorder=4, clip_on=False)
     for narrow, wide in zip(curves, curves[1:]):
         if (narrow.betas.shape == wide.betas.shape) and (beta := crossing(narrow, wide)) is not None:
             level = np.interp(np.log(beta), np.log(positive[0]), np.log(wide.relative[wide.betas > 0].clip(bottom, 1e3 * _TOP)))

@@ -10,10 +10,9 @@ import numpy as np
 
 from ..perturbation_picture import draw_perturbation
 from ..plotting import GREY, label, picture, shades
-from .curves import restore
 from .figure import Claim, Data, Figure, Job, Options
 from .ia_3 import assemble_teachers, teacher_jobs
-from .trained_figure import own_verdict, table_rows
+from .trained_figure import WIDTHS, own_verdict, protocols, table_rows
 
 HORIZON, POINTS = 100.0, 101
 _MEMORY = {"horizon": 200.0, "points": 201, "warmup": 20.0}
@@ -33,7 +32,7 @@ def published_curves() -> dict[int, tuple[list[float], list[float]]]:
 
 def _jobs(options: Options) -> list[Job]:
     family = {"horizon": HORIZON, "points": POINTS, "activation": "hardtanh", "recurrence": "diagonal", "bias": True}
-    return teacher_jobs("transformer", family, _MEMORY, options)
+    return teacher_jobs("transformer", family, WIDTHS, _MEMORY, options)
 
 
 def _claims(data: Data) -> list[Claim]:
@@ -58,14 +57,15 @@ def _claims(data: Data) -> list[Claim]:
 
 def _plot(data: Data, path: Path) -> None:
     entry = data["families"][0]
-    with picture(path, columns=3, width=12.0, height=3.3) as (_, (published, ours, memory)):
+    both = protocols(entry)
+    rows, columns = (2, 2) if len(both) == 2 else (1, 3)
+    with picture(path, rows=rows, columns=columns, width=4.2 * columns, height=3.3 * rows) as (_, (published, *ours, memory)):
         for (m, (betas, errors)), colour in zip(published_curves().items(), shades(len(PUBLISHED))):
             published.loglog(betas[1:], errors[1:], color=colour, label=f"m = {m}")
-        label(published, x=r"perturbation $\beta$ of the weights", y="time-weighted MSE", title="published: 30 draws")
+        label(published, x=r"perturbation $\beta$ of the weights", y="time-weighted MSE", title="published")
         published.legend()
-        shown = entry["sampled"] or [curve for curve in entry["curves"] if curve["block_choice"] == "recurrent"]
-        named = "the same protocol" if entry["sampled"] else "worst case"
-        draw_perturbation(ours, [restore(curve) for curve in shown], title=f"ours, {named}: {own_verdict(entry).judgement}")
+        for panel, (title, curves) in zip(ours, both.items()):
+            draw_perturbation(panel, curves, title=f"ours, {title}")
         for one, colour in zip(data["memories"], shades(len(data["memories"]))):
             times, values = np.asarray(one["times"]), np.asarray(one["values"])
             memory.loglog(times[1:], values[1:], color=colour, label=f"teacher {one['target']['seed']}: {one['law']}")
@@ -95,7 +95,7 @@ IA_12 = Figure(
     published="Hardtanh diagonal RNN students, m = 8, 16, 32, 64, of a random transformer decoder (one layer, one head, width "
     "16, feed-forward 32): the error of wider students crosses that of narrower ones ever further left.",
     settings=f"""Such transformers without position encoding, seeds 0 to 2, less their answer to 0. Students: hardtanh diagonal
-RNNs with bias, m = 2, 4, 8, 16, on [0, {HORIZON:g}] with Δt = 1; trained, perturbed and judged as the families of ia-8.""",
+RNNs with bias, m = 8, 16, 32, 64, on [0, {HORIZON:g}] with Δt = 1; trained, perturbed and judged as the families of ia-8.""",
     jobs=_jobs,
     assemble=assemble_teachers,
     claims=_claims,

@@ -8,6 +8,7 @@ from typing import Any
 from .figure import Claim, Data, Figure, Job, Options
 from .trained_figure import HORIZON, SETTINGS, Case, assemble, own_verdict, plot_entries, table_rows
 
+_WIDTHS = (4, 8, 16, 64)
 _TARGET = {"kernel": "polynomial:exponent=1.5", "nonlinearity": "tanh"}
 # tanh is bent by such inputs, but not saturated by slow ones, whose convolution is twice as large.
 _LONG = {"amplitude": 0.25}
@@ -17,7 +18,7 @@ _SHORT = {"horizon": _PUBLISHED_HORIZON, "points": 101, "scales": [0.2, 2.0, 20.
 
 
 def _jobs(options: Options) -> list[Job]:
-    cases = [Case(_TARGET, _LONG, quick_sequences=16), Case(_TARGET, _SHORT)]
+    cases = [Case(_TARGET, _LONG, _WIDTHS, quick_sequences=16), Case(_TARGET, _SHORT, _WIDTHS)]
     return [job for case in cases for job in case.jobs(options)]
 
 

@@ -11,22 +11,24 @@ import numpy as np
 from ..perturbation_picture import draw_perturbation
 from ..plotting import label, picture, shades
 from ..verdict import APPROXIMATED
-from .curves import restore
 from .figure import Claim, Data, Figure, Job, Options, Result, results_of
 from .teacher_memory import teacher_memory
-from .trained_figure import Case, assemble, own_verdict, seeds, table_rows
+from .trained_figure import Case, assemble, own_verdict, protocols, seeds, table_rows
 
 # Far beyond the teachers' time scale, a few units.
 HORIZON, POINTS = 800.0, 801
+_WIDTHS = (4, 8, 16, 32, 64)
 _MEMORY = {"horizon": 40.0, "points": 401}
 
 
-def teacher_jobs(teacher: str, family: dict[str, Any], memory: dict[str, float], options: Options) -> list[Job]:
+def teacher_jobs(
+    teacher: str, family: dict[str, Any], widths: tuple[int, ...], memory: dict[str, float], options: Options
+) -> list[Job]:
     """For each seed the students of a teacher, and its own memory with these settings of `teacher_memory`."""
     jobs = []
     for seed in seeds(options):
         target = {"teacher": teacher, "seed": seed}
-        jobs += [Case(target, family).job(seed, options), Job(teacher_memory, {"target": target, **memory}, cost=2.0)]
+        jobs += [Case(target, family, widths).job(seed, options), Job(teacher_memory, {"target": target, **memory}, cost=2.0)]
     return jobs
 
 
@@ -37,7 +39,7 @@ def assemble_teachers(results: Sequence[tuple[Job, Result]]) -> Data:
 
 
 def _jobs(options: Options) -> list[Job]:
-    return teacher_jobs("rnn", {"horizon": HORIZON, "points": POINTS}, _MEMORY, options)
+    return teacher_jobs("rnn", {"horizon": HORIZON, "points": POINTS}, _WIDTHS, _MEMORY, options)
 
 
 def _claims(data: Data) -> list[Claim]:
@@ -69,9 +71,10 @@ def _claims(data: Data) -> list[Claim]:
 
 def _plot(data: Data, path: Path) -> None:
     entry = data["families"][0]
-    with picture(path, columns=2, width=8.4, height=3.3) as (_, (left, right)):
-        recurrent = [restore(curve) for curve in entry["curves"] if curve["block_choice"] == "recurrent"]
-        draw_perturbation(left, recurrent, title=f"students of teacher {entry['target']['seed']}: {own_verdict(entry).judgement}")
+    both = protocols(entry)
+    with picture(path, columns=len(both) + 1, width=4.2 * (len(both) + 1), height=3.3) as (_, (*left, right)):
+        for panel, (title, curves) in zip(left, both.items()):
+            draw_perturbation(panel, curves, title=f"teacher {entry['target']['seed']}, {title}")
         survivors = {one["target"]["seed"] for one in data["families"] if own_verdict(one).judgement == "stable"}
         kept = [memory for memory in data["memories"] if memory["target"]["seed"] in survivors]
         for memory, colour in zip(kept, shades(max(1, len(kept)))):
@@ -89,8 +92,8 @@ IA_3 = Figure(
     published="RNN students of m = 4, 8, 16, 32, 64 units of random RNN teachers of 256 units; left E_m(β), right the memory "
     "functions of the teachers for which the perturbation error stays small: they decay exponentially.",
     settings=f"""Teachers: dense tanh RNNs of 256 units with the library's random weights, seeds 0 to 2. Students: dense tanh
-RNNs of m = 2, 4, 8, 16, on [0, {HORIZON:g}] with {POINTS} samples; trained, perturbed and judged as the families of ia-8. The
-memory is the Heaviside response's, by the law that `analysis.fit_decay` names.""",
+RNNs of m = 4, 8, 16, 32, 64, on [0, {HORIZON:g}] with {POINTS} samples; trained, perturbed and judged as the families of ia-8.
+The memory is the Heaviside response's, by the law that `analysis.fit_decay` names.""",
     jobs=_jobs,
     assemble=assemble_teachers,
     claims=_claims,

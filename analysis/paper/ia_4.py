@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .figure import Claim, Data, Figure
 from .ia_1 import improvement_claim, stability_claim
-from .two_protocols import PUBLISHED, SETTINGS, Case, assemble, plot, table_rows
+from .two_protocols import PUBLISHED, SETTINGS, Case, plot, table_rows
 
 
 def _claims(data: Data) -> list[Claim]:
@@ -12,14 +12,15 @@ def _claims(data: Data) -> list[Claim]:
 
 
 def _figure(letter: str, parameterization: str, formula: str) -> Figure:
+    case = Case("polynomial:exponent=1.1", parameterization)
     return Figure(
         name=f"ia-4{letter}",
         title=f"Linear RNNs with W = {formula}, polynomial memory: stable",
         source=f"[IA] Fig 4{letter}",
         published=f"{PUBLISHED} For ρ = 1/(1+t)^1.1 and the eigenvalues W = {formula}, M being what is perturbed: stable.",
         settings=f"{SETTINGS} Both fits find rates; M is their image under the inverse of {formula}.",
-        jobs=Case("polynomial:exponent=1.1", parameterization).jobs,
-        assemble=assemble,
+        jobs=case.jobs,
+        assemble=case.assemble,
         claims=_claims,
         plot=plot,
         rows=table_rows,

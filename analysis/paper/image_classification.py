@@ -68,14 +68,16 @@ def train_ssm(
     batch_size: int,
     seed: int,
     recurrent_learning_rate: float | None = None,
+    growing: bool = False,
 ) -> dict[str, Any]:
     """Trains dh/dt = diag(f(w)) h + U x + b, y = c^T tanh(h(T)), solved exactly; each pixel x is held for
     `steps_per_pixel` units of time.
 
     U starts in proportion to the rates, so that slow and fast modes begin with states of one size. Arguments and result as of
-    `train_rnn`; `recurrent_learning_rate` is that of w where it has one of its own.
+    `train_rnn`; `recurrent_learning_rate` is that of w where it has one of its own; `growing`: the eigenvalues start with the
+    opposite sign, which only the direct parameterisation can take.
     """
-    model = initial_ssm(parameterization, hidden_size, rates, seed)
+    model = initial_ssm(parameterization, hidden_size, rates, seed, growing)
     data = images.load(source)
     return _train(model, Exact(), data, steps_per_pixel, learning_rate, epochs, batch_size, seed, recurrent_learning_rate)
 
@@ -91,12 +93,12 @@ def initial_rnn(parameterization: str, hidden_size: int, rates: list[float], see
     return model.float()
 
 
-def initial_ssm(parameterization: str, hidden_size: int, rates: list[float], seed: int) -> StateSpaceModel:
+def initial_ssm(parameterization: str, hidden_size: int, rates: list[float], seed: int, growing: bool = False) -> StateSpaceModel:
     """The model of `train_ssm` before training, in float32."""
     generator = torch.Generator().manual_seed(seed)
     model = StateSpaceModel(1, hidden_size, _CLASSES, "tanh", "diagonal", parameterization, seed=generator, dtype=torch.float64)
     eigenvalues = _eigenvalues(rates, hidden_size, generator)
-    model.set_matrix(torch.diag(eigenvalues))
+    model.set_matrix(torch.diag(-eigenvalues if growing else eigenvalues))
     with torch.no_grad():
         model.layer_weights[0].U.mul_(-eigenvalues.unsqueeze(-1))
     return model.float()

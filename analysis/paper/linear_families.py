@@ -18,8 +18,8 @@ from ..verdict import fitted_curves
 
 # The times on which [IA] Fig 1 and 4 fit and measure.
 _TIMES = np.arange(1.0, 101.0)
-# The raw weights of a diagonal model: all of them are perturbed.
-_BLOCKS = ("layers.0.recurrence.w", "layers.0.U", "c")
+# The raw weights of a diagonal model.
+_BLOCKS = {"w": "layers.0.recurrence.w", "U": "layers.0.U", "c": "c"}
 
 
 def equispaced_rates(m: int) -> NDArray[np.float64]:
@@ -32,12 +32,20 @@ def equispaced_rates(m: int) -> NDArray[np.float64]:
 
 
 def published_curves(
-    kernel: str, parameterization: str, widths: list[int], betas: list[float], ridge: float, draws: int, seed: int
+    kernel: str,
+    parameterization: str,
+    widths: list[int],
+    betas: list[float],
+    ridge: float,
+    draws: int,
+    seed: int,
+    perturbed: str = "wUc",
+    unit_input: bool = False,
 ) -> dict[str, Any]:
     """E_m(beta) as [IA] Fig 1 and 4 have it: {"curves": `PerturbationCurve.as_dict` for each width}.
 
     Amplitudes by least squares on the rates of `equispaced_rates`, at t = 1..100, with ridge |rho|^2 |a|^2 added to the squared
-    error. Each of w, U and c gets gaussian noise whose largest entry is beta; of some draws, and of all smaller beta, the
+    error. Each perturbed weight gets gaussian noise whose largest entry is beta; of some draws, and of all smaller beta, the
     largest
 
         E = max_{t = 1..100} |rho(t) - rho_hat(t)|
@@ -51,6 +59,8 @@ def published_curves(
         betas: increasing.
         ridge: 0 for plain least squares, whose large amplitudes of opposite sign then decide what perturbations do.
         draws, seed: of the noise, drawn anew at each beta.
+        perturbed: which of w, U and c.
+        unit_input: U = 1 and c the amplitudes, in place of |u_j| = c_j.
     """
     rho = kernels.load(kernel)
     values = torch.from_numpy(rho.values(_TIMES)[:, 0])
@@ -58,15 +68,21 @@ def published_curves(
     curves = []
     for m in widths:
         fit = fit_amplitudes(rho, equispaced_rates(m), _TIMES, ridge * float(values @ values))
-        curves.append(_sampled_curve(fit.model(parameterization), values, betas, draws, generator).as_dict())
+        model = fit.model(parameterization)
+        if unit_input:
+            with torch.no_grad():
+                model.c.copy_(torch.from_numpy(fit.amplitudes))
+                model.layer_weights[0].U.fill_(1.0)
+        curves.append(_sampled_curve(model, values, betas, draws, generator, perturbed).as_dict())
     return {"curves": curves}
 
 
 def _sampled_curve(
-    model: ContinuousRNN, values: Tensor, betas: list[float], draws: int, generator: torch.Generator
+    model: ContinuousRNN, values: Tensor, betas: list[float], draws: int, generator: torch.Generator, perturbed: str
 ) -> PerturbationCurve:
     weights = dict(model.named_parameters())
-    w, U, c = (weights[name].detach().flatten() for name in _BLOCKS)
+    w, U, c = (weights[name].detach().flatten() for name in _BLOCKS.values())
+    chosen = torch.tensor([[float(name in perturbed)] for name in _BLOCKS], dtype=torch.float64)
     f, t, m = model.parameterization, torch.from_numpy(_TIMES).unsqueeze(1), model.hidden_size
 
     def error(noise: Tensor) -> Tensor:
@@ -79,7 +95,7 @@ def _sampled_curve(
     searched = []
     for beta in betas:
         noise = torch.randn(draws, 3, m, dtype=torch.float64, generator=generator)
-        searched.append(float(error(beta * noise / noise.abs().amax(-1, keepdim=True)).max()))
+        searched.append(float(error(beta * chosen * noise / noise.abs().amax(-1, keepdim=True)).max()))
     return PerturbationCurve(
         betas=np.array(betas),
         errors=np.maximum.accumulate(searched),
@@ -92,8 +108,8 @@ def _sampled_curve(
         error="kernel_sup",
         search="sample",
         norm="max",
-        blocks=_BLOCKS,
-        block_choice="all",
+        blocks=tuple(name for short, name in _BLOCKS.items() if short in perturbed),
+        block_choice="all" if len(perturbed) == len(_BLOCKS) else "named",
         worst_case=model,
         evaluations=draws * len(betas),
         model=model.config(),

@@ -46,7 +46,7 @@ _LRU = """its κ lies at the cut, because of the frequencies, which are not para
 
 def _cases(options: Options) -> list[Case]:
     return [
-        Case(target, {**family, "activation": activation}, sampled=family == ROWS["Stable reparameterisation (RNN)"][0])
+        Case(target, {**family, "activation": activation})
         for family, activations, _ in ROWS.values()
         for activation in (("tanh",) if options.quick else activations)
         for target in TARGETS.values()
@@ -108,7 +108,7 @@ def _summary(judged: Sequence[tuple[dict[str, Any], Any]]) -> str:
 def _plot(data: Data, path: Path) -> None:
     """The tanh family of each row on the polynomial memory, first seed."""
     entries = {row: _cell(data, row, "polynomial", "tanh")[0][0] for row in ROWS}
-    plot_entries(list(entries.values()), path, list(entries), sampled=False)
+    plot_entries(list(entries.values()), path, list(entries))
 
 
 def _findings(data: Data) -> str:

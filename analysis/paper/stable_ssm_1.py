@@ -22,7 +22,7 @@ rate; perturbed in the real parts alone it is stable (next claim)"""
 
 
 def _jobs(options: Options) -> list[Job]:
-    cases = [Case(POLYNOMIAL, {**family, "activation": "tanh"}, sampled=False) for family, _ in FAMILIES.values()]
+    cases = [Case(POLYNOMIAL, {**family, "activation": "tanh"}) for family, _ in FAMILIES.values()]
     return [job for case in cases for job in case.jobs(options)]
 
 
@@ -44,7 +44,7 @@ def _claims(data: Data) -> list[Claim]:
 
 
 def _plot(data: Data, path: Path) -> None:
-    plot_entries([_of(data, name)[0] for name in FAMILIES], path, list(FAMILIES), sampled=False)
+    plot_entries([_of(data, name)[0] for name in FAMILIES], path, list(FAMILIES))
 
 
 STABLE_SSM_1 = Figure(
@@ -53,8 +53,8 @@ STABLE_SSM_1 = Figure(
     source="[StableSSM] Fig 1",
     published="E_m(β) of SSMs with direct, softplus, S4 and best eigenvalues on a linear functional with polynomial memory: "
     "only the direct ones are unstable.",
-    settings=f"{SETTINGS} Here the readout is y = cᵀ tanh(h), and only the right-hand pictures are drawn and judged. S4 is "
-    "complex diagonal with real parts -e^w; best is -1/(w² + 1/2).",
+    settings=f"{SETTINGS} Here the readout is y = cᵀ tanh(h). S4 is complex diagonal with real parts -e^w; best is "
+    "-1/(w² + 1/2).",
     jobs=_jobs,
     assemble=assemble,
     claims=_claims,

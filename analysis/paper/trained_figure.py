@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..perturbation import PUBLISHED_BETAS
+from ..perturbation import PUBLISHED_BETAS, PerturbationCurve
 from ..perturbation_picture import draw_perturbation
 from ..plotting import picture
 from ..verdict import Verdict, judge_stable_approximation
@@ -18,12 +18,13 @@ from .figure import Claim, Data, Job, Options, Result
 from .trained_families import trained_curves
 
 SEEDS = (0, 1, 2)
-WIDTHS, QUICK_WIDTHS = (2, 4, 8, 16), (2, 4, 8)
+# Published, and of quick runs.
+WIDTHS, QUICK_WIDTHS = (8, 16, 32, 64), (2, 4, 8)
 HORIZON = 800.0
 # What one family takes, roughly.
-_SECONDS, _QUICK_SECONDS = 60.0, 15.0
+_SECONDS, _QUICK_SECONDS = 75.0, 15.0
 # From below 1/T to where the samples no longer resolve perturbed rates.
-_ASCENT = {"betas": [0.0, *np.geomspace(3e-4, 0.5, 10).tolist()], "draws": 8, "restarts": 1, "steps": 6}
+_ASCENT = {"betas": [0.0, *np.geomspace(3e-4, 0.5, 8).tolist()], "draws": 8, "restarts": 1, "steps": 6}
 _QUICK_ASCENT = {"betas": [0.0, *np.geomspace(1e-3, 0.25, 6).tolist()], "draws": 4, "restarts": 1, "steps": 4}
 POLYNOMIAL, EXPONENTIAL = {"kernel": "polynomial:exponent=1.1"}, {"kernel": "exponential"}
 
@@ -31,7 +32,7 @@ _LISTED = ", ".join(map(str, WIDTHS))
 SETTINGS = f"""Left, the published protocol: noise on every weight with largest entry β, the largest of 30 draws, the
 time-weighted mean square error, the running maximum over β. Right, ours: the worst perturbation of the recurrent weights by
 ascent, the relative L2 error, and the verdict of `analysis.verdict` from these and from all-block curves. Both on the same
-models: widths {_LISTED} (published: up to 64; these fit two cores), on [0, {HORIZON:g}] with Δt = 1, because on the published
+models: widths {_LISTED}, on [0, {HORIZON:g}] with Δt = 1, because on the published
 [0, 100] four modes already resolve the power law and the radius saturates near 1/T for stable and unstable families alike;
 trained by L-BFGS in float64, each width from the one before; inputs are random Fourier
 series of time scales from 2 to 300 and a constant, because white noise does not see the tail of a memory. Models have no
@@ -50,13 +51,13 @@ class Case:
     Args:
         target: of `trained_families.make_target`.
         family: of `analysis.families.Family`, where it differs from the defaults here.
-        sampled: whether the published protocol is wanted too.
+        widths: m of full runs.
         quick_sequences: training inputs of quick runs.
     """
 
     target: Mapping[str, Any]
     family: Mapping[str, Any]
-    sampled: bool = True
+    widths: tuple[int, ...] = WIDTHS
     quick_sequences: int = 8
 
     def jobs(self, options: Options) -> list[Job]:
@@ -69,7 +70,7 @@ class Case:
             "steps": 150,
             "starts": 2,
             **self.family,
-            "widths": QUICK_WIDTHS if options.quick else WIDTHS,
+            "widths": QUICK_WIDTHS if options.quick else self.widths,
             "seed": seed,
         }
         if options.quick:
@@ -81,7 +82,7 @@ class Case:
             "target": dict(self.target),
             "family": family,
             "ascent": {**(_QUICK_ASCENT if options.quick else _ASCENT), **parts},
-            "sampled": draws if self.sampled and not options.quick else None,
+            "sampled": None if options.quick else draws,
         }
         return Job(trained_curves, settings, cost=_QUICK_SECONDS if options.quick else _SECONDS)
 
@@ -147,29 +148,31 @@ _IMPROVED = 1.5
 
 
 def plot(data: Data, path: Path) -> None:
-    """Published protocol and ascent of the first seed, side by side."""
+    """Both protocols of the first seed, side by side."""
     plot_entries(data["families"][:1], path)
 
 
-def plot_entries(
-    entries: Sequence[Mapping[str, Any]], path: Path, titles: Sequence[str] = ("",), *, sampled: bool = True
-) -> None:
-    """The published protocol (where there is one and `sampled` asks for it) and the ascent of each family, in rows of panels."""
+def plot_entries(entries: Sequence[Mapping[str, Any]], path: Path, titles: Sequence[str] = ("",)) -> None:
+    """Both protocols of each family, side by side, in rows of one or two families."""
     panels = []
     for entry, title in zip(entries, titles):
-        prefix = f"{title}: " if title else ""
-        if sampled and entry["sampled"]:
-            panels.append(([restore(curve) for curve in entry["sampled"]], f"{prefix}published protocol, 30 draws"))
-        recurrent = [restore(curve) for curve in entry["curves"] if curve["block_choice"] == "recurrent"]
-        horizon = min(curve.horizon for curve in recurrent)
-        judgement = own_verdict(entry).judgement
-        shown = [curve for curve in recurrent if curve.horizon == horizon]
-        panels.append((shown, f"{prefix}{judgement}" if title else f"worst case on $[0, {horizon:g}]$: {judgement}"))
-    columns = min(2, len(panels))
+        both = protocols(entry)
+        panels += [(curves, f"{title}\n{name}" if title else name) for name, curves in both.items()]
+    columns = len(both) * (2 if len(entries) > 2 else 1)
     lines = -(-len(panels) // columns)
     with picture(path, rows=lines, columns=columns, width=4.2 * columns, height=3.3 * lines) as (_, axes):
         for panel, (curves, title) in zip(axes, panels):
             draw_perturbation(panel, curves, title=title)
+
+
+def protocols(entry: Mapping[str, Any]) -> dict[str, list[PerturbationCurve]]:
+    """What a picture shows of a family, title -> curves: the published protocol, which quick runs leave out, and the ascent over
+    recurrent weights with the family's verdict."""
+    shown = {}
+    if entry["sampled"]:
+        shown["published protocol, 30 draws"] = [restore(curve) for curve in entry["sampled"]]
+    recurrent = [restore(curve) for curve in entry["curves"] if curve["block_choice"] == "recurrent"]
+    return {**shown, f"worst case on $[0, {recurrent[0].horizon:g}]$: {own_verdict(entry).judgement}": recurrent}
 
 
 def table_rows(data: Data) -> list[dict[str, Any]]:

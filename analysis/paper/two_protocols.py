@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ SEEDS = (0, 1, 2)
 PUBLISHED_BETAS = [0.0] + [5e-4 * 2**k for k in range(21)]
 _BETAS = [0.0, *np.geomspace(1e-4, 4.0, 24).tolist()]
 _DRAWS = 10
+# Arguments of `published_curves` in which variants differ.
+_READINGS = ("perturbed", "unit_input")
+PROTOCOLS = ("published", "plain", "ours")
 # E_m / |H| beyond which a curve is not drawn, and widths of lines that may coincide, first to last.
 _USELESS, _LINE_WIDTHS = 30.0, (3.5, 1.0)
 
@@ -42,10 +45,17 @@ widest on [0, {LONGER * HORIZON:g}]. Lines are seed 0; claims are about all seed
 
 @dataclass(frozen=True)
 class Case:
-    """One panel pair: a kernel ('polynomial:exponent=1.1') and a parameterisation."""
+    """One panel pair.
+
+    Args:
+        kernel: 'polynomial:exponent=1.1'.
+        parameterization: of the eigenvalues.
+        variants: other readings of the published protocol to compare with, name -> arguments of `published_curves`.
+    """
 
     kernel: str
     parameterization: str
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def jobs(self, options: Options) -> list[Job]:
         case = {"kernel": self.kernel, "parameterization": self.parameterization, "draws": _DRAWS}
@@ -56,6 +66,7 @@ class Case:
             result += [
                 Job(published_curves, {**published, "ridge": RIDGE}, cost=0.1),
                 Job(published_curves, {**published, "ridge": 0.0}, cost=0.1),
+                *(Job(published_curves, {**published, "ridge": RIDGE, **other}, cost=0.1) for other in self.variants.values()),
                 Job(ascent_curves, {**ours, "widths": WIDTHS, "horizon": HORIZON, "blocks": ["recurrent", "all"]}, cost=1.0),
                 Job(
                     ascent_curves, {**ours, "widths": WIDTHS[-1:], "horizon": LONGER * HORIZON, "blocks": ["recurrent"]}, cost=0.2
@@ -63,23 +74,25 @@ class Case:
             ]
         return result
 
+    def assemble(self, results: Sequence[tuple[Job, Result]]) -> Data:
+        """Curves by protocol, a list for each seed: {"seeds", "published", "plain", "ours", "variants"}; 'plain' is the published
+        one without a ridge, 'variants' holds such lists by name."""
+        seeds = sorted({job.settings["seed"] for job, _ in results})
 
-def assemble(results: Sequence[tuple[Job, Result]]) -> Data:
-    """Curves by protocol, a list for each seed: {"seeds", "published", "plain", "ours"}; 'plain' is the published one without a
-    ridge."""
-    seeds = sorted({job.settings["seed"] for job, _ in results})
-    data: Data = {"seeds": seeds, "published": [], "plain": [], "ours": []}
-    for protocol in ("published", "plain", "ours"):
-        for seed in seeds:
-            mine = [result for job, result in results if job.settings["seed"] == seed and _protocol(job) == protocol]
-            data[protocol].append([curve for result in mine for curve in result["curves"]])
-    return data
+        def of(protocol: str) -> list[list[dict[str, Any]]]:
+            mine = [(job.settings["seed"], result["curves"]) for job, result in results if self._protocol(job) == protocol]
+            return [[curve for owner, curves in mine if owner == seed for curve in curves] for seed in seeds]
 
+        data: Data = {"seeds": seeds, **{protocol: of(protocol) for protocol in PROTOCOLS}}
+        return {**data, "variants": {name: of(name) for name in self.variants}}
 
-def _protocol(job: Job) -> str:
-    if job.compute is ascent_curves:
-        return "ours"
-    return "published" if job.settings["ridge"] > 0 else "plain"
+    def _protocol(self, job: Job) -> str:
+        if job.compute is ascent_curves:
+            return "ours"
+        chosen = {name: job.settings[name] for name in _READINGS if name in job.settings}
+        if chosen:
+            return next(name for name, other in self.variants.items() if other == chosen)
+        return "published" if job.settings["ridge"] > 0 else "plain"
 
 
 def verdicts(data: Data) -> list[Verdict]:
@@ -132,7 +145,7 @@ def table_rows(data: Data) -> list[dict[str, Any]]:
     """Every curve, long."""
     return [
         row
-        for protocol in ("published", "plain", "ours")
+        for protocol in PROTOCOLS
         for seed, curves in zip(data["seeds"], data[protocol])
         for row in rows(curves, protocol=protocol, seed=seed)
     ]

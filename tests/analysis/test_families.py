@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from analysis import Family, family_curves, judge_stable_approximation, train_family
+from odernn.solvers import DivergedSolve
+from odernn.training import Trainer
 from targets import ConvolutionalFunctional, kernels
 
 POLYNOMIAL = ConvolutionalFunctional(kernels.polynomial(1.1))
@@ -57,3 +59,27 @@ def test_a_tanh_family_on_a_power_law_is_judged_as_the_theory_says(options, expe
     search = {"betas": [0.0, 1e-3, 4e-3, 1.5e-2, 5e-2], "draws": 4, "restarts": 1, "steps": 5}
     curves = family_curves(family, train_family(family, POLYNOMIAL), POLYNOMIAL, **search)
     assert judge_stable_approximation(curves).judgement == expected
+
+
+def test_a_start_that_diverges_is_replaced_by_the_next(monkeypatch):
+    family, run, calls = Family(**{**SMALL, "steps": 10}), Trainer.run, []
+
+    def diverges_first(trainer, **options):
+        # Start 0 of width 2, start 0 of width 4.
+        calls.append(trainer.model.hidden_size)
+        if len(calls) in (1, 3):
+            raise DivergedSolve("here")
+        return run(trainer, **options)
+
+    monkeypatch.setattr(Trainer, "run", diverges_first)
+    assert [model.hidden_size for model in train_family(family, POLYNOMIAL)] == [2, 4]
+    assert calls == [2, 2, 4, 4]
+
+
+def test_a_width_of_which_every_start_diverges_is_an_error(monkeypatch):
+    def diverges(*_, **__):
+        raise DivergedSolve("the state is not finite")
+
+    monkeypatch.setattr(Trainer, "run", diverges)
+    with pytest.raises(DivergedSolve, match="all 2 starts of width 2 diverged, the last: the state is not finite"):
+        train_family(Family(**SMALL), POLYNOMIAL)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 
+from analysis.paper import linear_families
 from analysis.paper.figure import Options
 from analysis.paper.ia_2 import IA_2
 from analysis.paper.ia_3 import IA_3
@@ -18,6 +20,7 @@ from analysis.paper.readme_table import README_TABLE
 from analysis.paper.stable_ssm_1 import STABLE_SSM_1
 from analysis.paper.teacher_memory import teacher_memory
 from analysis.paper.trained_families import make_target, trained_curves
+from targets import kernels
 
 SMALL = {"horizon": 30.0, "points": 31, "scales": [2.0, 5.0, 20.0], "widths": [2, 4], "sequences": 4, "steps": 10, "starts": 1}
 ASCENT = {"betas": [0.0, 0.01, 0.1], "draws": 2, "restarts": 0, "steps": 1}
@@ -96,6 +99,32 @@ def test_bad_targets_are_named():
         make_target(teacher="lstm")
     with pytest.raises(ValueError, match="a kernel or a teacher"):
         make_target()
+
+
+@pytest.mark.parametrize(("perturbed", "unit_input"), [("w", False), ("U", False), ("c", False), ("wc", True), ("c", True)])
+def test_other_readings_of_the_linear_protocol_perturb_what_they_say(perturbed, unit_input):
+    rho, beta, ridge, t = kernels.polynomial(1.1), 1e-7, 1e-5, np.arange(1.0, 101.0)
+    values, rates = rho.values(t)[:, 0], linear_families.equispaced_rates(2)
+    (curve,) = linear_families.published_curves(
+        "polynomial:exponent=1.1",
+        "direct",
+        [2],
+        [0.0, beta],
+        ridge=ridge,
+        draws=400,
+        seed=0,
+        perturbed=perturbed,
+        unit_input=unit_input,
+    )["curves"]
+    # To first order noise of max-norm beta adds at most beta times the sum of |d rho_hat / d weight|, and 400 draws come close.
+    a = linear_families.fit_amplitudes(rho, rates, t, ridge * (values**2).sum()).amplitudes
+    modes = np.exp(-np.outer(t, rates))
+    worst = np.abs(values - modes @ a).argmax()
+    other = np.ones(2) if unit_input else np.sqrt(np.abs(a))
+    slopes = {"w": np.abs(a) * t[worst], "U": other, "c": other}
+    expected = sum(modes[worst] @ slopes[name] for name in perturbed)
+    assert (curve["errors"][1] - curve["errors"][0]) / beta == pytest.approx(expected, rel=0.1)
+    assert len(curve["blocks"]) == len(perturbed)
 
 
 def test_the_published_curves_come_with_the_package():

@@ -184,6 +184,12 @@ def test_w_can_have_a_learning_rate_of_its_own(bars):
     assert run["loss"][1] < run["loss"][0]
 
 
+def test_eigenvalues_can_start_at_growth(bars):
+    run = train_ssm(**SETTINGS, parameterization="direct", learning_rate=1e-12, epochs=1, growing=True)
+    start = initial_ssm("direct", 8, [0.05, 1.0], seed=1)
+    assert run["margin"] == pytest.approx(-float(start.layer_weights[0].recurrence.w.detach().abs().max()), rel=1e-5)
+
+
 def test_overflowing_states_come_back_as_they_are(bars):
     model = initial_ssm("direct", 4, [0.05, 1.0], seed=0)
     model.set_matrix(torch.diag(torch.tensor([5.0, -1.0, -1.0, -1.0])))

@@ -55,11 +55,13 @@ def test_beta_zero_stands_at_the_left_edge_and_is_labelled_so():
     assert axes.xaxis.get_major_formatter()(1e-3) == "$10^{-3}$"
 
 
-def test_a_curve_that_leaves_the_picture_is_marked():
+def test_a_curve_is_marked_where_it_leaves_the_picture():
     axes = Figure().subplots()
     draw_perturbation(axes, [WIDE])
-    ((x, _),) = points(axes, "^")
-    assert x == 1.0
+    ((x, y),) = points(axes, "^")
+    assert y == axes.get_ylim()[1]
+    line = next(line for line in axes.get_lines() if line.get_label() == f"m = {WIDE.hidden_size}")
+    assert np.log(y) == pytest.approx(np.interp(np.log(x), np.log(line.get_xdata()), np.log(line.get_ydata())))
 
 
 def test_values_that_stand_by_monotonicity_alone_are_ringed():
