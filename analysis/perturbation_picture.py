@@ -19,7 +19,9 @@ _TOP = 30.0
 _DECADES_BELOW = 6.0
 
 
-def draw_perturbation(axes: Axes, curves: Sequence[PerturbationCurve], *, title: str | None = None) -> None:
+def draw_perturbation(
+    axes: Axes, curves: Sequence[PerturbationCurve], *, spread: Sequence[PerturbationCurve] = (), title: str | None = None
+) -> None:
     """E_m(beta) / |H| on log-log axes, beta = 0 at the left edge, a line for each width from dark to light.
 
     Marked are the tolerance |H| / 2 with the radius r(m) at which each curve reaches it (dots), crossings of consecutive widths
@@ -27,6 +29,7 @@ def draw_perturbation(axes: Axes, curves: Sequence[PerturbationCurve], *, title:
 
     Args:
         curves: of one choice of blocks and one horizon, one for each width.
+        spread: the same of several seeds, on the same betas or more: a band from the smallest to the largest.
 
     Raises:
         ValueError: no curves, or none with a beta > 0.
@@ -45,6 +48,9 @@ def draw_perturbation(axes: Axes, curves: Sequence[PerturbationCurve], *, title:
         betas = np.concatenate([[zero], curve.betas[curve.betas > 0]])
         values = np.concatenate([[curve.relative_initial], curve.relative[curve.betas > 0]])
         shown = np.where(np.isfinite(values), values, 1e3 * _TOP).clip(bottom, 1e3 * _TOP)
+        if band := [one.relative[: curve.betas.size] for one in spread if one.hidden_size == curve.hidden_size]:
+            ends = (np.clip(end[curve.betas > 0], bottom, 1e3 * _TOP) for end in (np.min(band, 0), np.max(band, 0)))
+            axes.fill_between(betas[1:], *ends, color=colour, alpha=0.2, lw=0)
         axes.plot(betas[1:], shown[1:], color=colour, label=f"m = {curve.hidden_size}")
         axes.plot(betas[:2], shown[:2], ":", color=colour)
         axes.plot(zero, shown[0], "o", color=colour)

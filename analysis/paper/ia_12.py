@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..perturbation_picture import draw_perturbation
 from ..plotting import GREY, label, picture, shades
 from .figure import Claim, Data, Figure, Job, Options
 from .ia_3 import assemble_teachers, teacher_jobs
-from .trained_figure import WIDTHS, own_verdict, protocols, table_rows
+from .trained_figure import WIDTHS, draw_protocols, own_verdict, protocols, table_rows
 
 HORIZON, POINTS = 100.0, 101
 _MEMORY = {"horizon": 200.0, "points": 201, "warmup": 20.0}
@@ -56,16 +55,14 @@ def _claims(data: Data) -> list[Claim]:
 
 
 def _plot(data: Data, path: Path) -> None:
-    entry = data["families"][0]
-    both = protocols(entry)
-    rows, columns = (2, 2) if len(both) == 2 else (1, 3)
+    first = data["families"][:1]
+    rows, columns = (2, 2) if len(protocols(*first)) == 2 else (1, 3)
     with picture(path, rows=rows, columns=columns, width=4.2 * columns, height=3.3 * rows) as (_, (published, *ours, memory)):
         for (m, (betas, errors)), colour in zip(published_curves().items(), shades(len(PUBLISHED))):
             published.loglog(betas[1:], errors[1:], color=colour, label=f"m = {m}")
         label(published, x=r"perturbation $\beta$ of the weights", y="time-weighted MSE", title="published")
         published.legend()
-        for panel, (title, curves) in zip(ours, both.items()):
-            draw_perturbation(panel, curves, title=f"ours, {title}")
+        draw_protocols(ours, first, f"ours, teacher {first[0]['target']['seed']}")
         for one, colour in zip(data["memories"], shades(len(data["memories"]))):
             times, values = np.asarray(one["times"]), np.asarray(one["values"])
             memory.loglog(times[1:], values[1:], color=colour, label=f"teacher {one['target']['seed']}: {one['law']}")

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from .figure import Claim, Data, Figure, Job, Options
-from .trained_figure import HORIZON, SETTINGS, Case, assemble, own_verdict, plot_entries, table_rows
+from .trained_figure import HORIZON, SETTINGS, Case, assemble, own_verdict, plot_families, table_rows
 
 _WIDTHS = (4, 8, 16, 64)
 _TARGET = {"kernel": "polynomial:exponent=1.5", "nonlinearity": "tanh"}
 # tanh is bent by such inputs, but not saturated by slow ones, whose convolution is twice as large.
-_LONG = {"amplitude": 0.25}
+# With half the steps some seeds stop at an error of 0.13.
+_LONG = {"amplitude": 0.25, "steps": 300}
 # The published models are evaluated on [0, 10].
 _PUBLISHED_HORIZON = 10.0
 _SHORT = {"horizon": _PUBLISHED_HORIZON, "points": 101, "scales": [0.2, 2.0, 20.0], "amplitude": 0.25}
@@ -46,8 +47,7 @@ def _claims(data: Data) -> list[Claim]:
 
 
 def _plot(data: Data, path: Path) -> None:
-    entries = [_at(data, horizon)[0] for horizon in (_PUBLISHED_HORIZON, HORIZON)]
-    plot_entries(entries, path, [f"[0, {entry['family']['horizon']:g}]" for entry in entries])
+    plot_families({f"trained on $[0, {horizon:g}]$": _at(data, horizon) for horizon in (_PUBLISHED_HORIZON, HORIZON)}, path)
 
 
 IA_2 = Figure(

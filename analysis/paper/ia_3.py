@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..perturbation_picture import draw_perturbation
 from ..plotting import label, picture, shades
 from ..verdict import APPROXIMATED
 from .figure import Claim, Data, Figure, Job, Options, Result, results_of
 from .teacher_memory import teacher_memory
-from .trained_figure import Case, assemble, own_verdict, protocols, seeds, table_rows
+from .trained_figure import Case, assemble, draw_protocols, own_verdict, protocols, seeds, table_rows
 
 # Far beyond the teachers' time scale, a few units.
 HORIZON, POINTS = 800.0, 801
@@ -70,11 +69,10 @@ def _claims(data: Data) -> list[Claim]:
 
 
 def _plot(data: Data, path: Path) -> None:
-    entry = data["families"][0]
-    both = protocols(entry)
-    with picture(path, columns=len(both) + 1, width=4.2 * (len(both) + 1), height=3.3) as (_, (*left, right)):
-        for panel, (title, curves) in zip(left, both.items()):
-            draw_perturbation(panel, curves, title=f"teacher {entry['target']['seed']}, {title}")
+    first = data["families"][:1]
+    columns = len(protocols(*first)) + 1
+    with picture(path, columns=columns, width=4.2 * columns, height=3.3) as (_, (*left, right)):
+        draw_protocols(left, first, f"students of teacher {first[0]['target']['seed']}")
         survivors = {one["target"]["seed"] for one in data["families"] if own_verdict(one).judgement == "stable"}
         kept = [memory for memory in data["memories"] if memory["target"]["seed"] in survivors]
         for memory, colour in zip(kept, shades(max(1, len(kept)))):

@@ -15,7 +15,7 @@ from .trained_figure import (
     assemble,
     kappa_of_rates,
     own_verdict,
-    plot_entries,
+    plot_families,
     table_rows,
     verdict,
 )
@@ -106,9 +106,8 @@ def _summary(judged: Sequence[tuple[dict[str, Any], Any]]) -> str:
 
 
 def _plot(data: Data, path: Path) -> None:
-    """The tanh family of each row on the polynomial memory, first seed."""
-    entries = {row: _cell(data, row, "polynomial", "tanh")[0][0] for row in ROWS}
-    plot_entries(list(entries.values()), path, list(entries))
+    """The tanh family of each row on the polynomial memory."""
+    plot_families({row: [entry for entry, _ in _cell(data, row, "polynomial", "tanh")] for row in ROWS}, path)
 
 
 def _findings(data: Data) -> str:

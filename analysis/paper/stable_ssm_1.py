@@ -8,7 +8,7 @@ from typing import Any
 
 from ..verdict import KAPPA_RECURRENT
 from .figure import Claim, Data, Figure, Job, Options
-from .trained_figure import POLYNOMIAL, SETTINGS, Case, assemble, kappa_of_rates, plot_entries, stability_claim, table_rows
+from .trained_figure import POLYNOMIAL, SETTINGS, Case, assemble, kappa_of_rates, plot_families, stability_claim, table_rows
 
 # Name in the paper -> family, expected verdict. S4's eigenvalues are -e^w + i omega.
 FAMILIES: dict[str, tuple[dict[str, Any], str]] = {
@@ -44,7 +44,7 @@ def _claims(data: Data) -> list[Claim]:
 
 
 def _plot(data: Data, path: Path) -> None:
-    plot_entries([_of(data, name)[0] for name in FAMILIES], path, list(FAMILIES))
+    plot_families({name: _of(data, name) for name in FAMILIES}, path)
 
 
 STABLE_SSM_1 = Figure(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from ..perturbation import PUBLISHED_BETAS, PerturbationCurve
 from ..perturbation_picture import draw_perturbation
@@ -36,7 +37,8 @@ models: widths {_LISTED}, on [0, {HORIZON:g}] with Δt = 1, because on the publi
 [0, 100] four modes already resolve the power law and the radius saturates near 1/T for stable and unstable families alike;
 trained by L-BFGS in float64, each width from the one before; inputs are random Fourier
 series of time scales from 2 to 300 and a constant, because white noise does not see the tail of a memory. Models have no
-bias: the target is odd, and so are they. Lines are seed 0; claims are about all seeds."""
+bias: the target is odd, and so are they. Lines are seed 0, bands all seeds; claims are about all seeds."""
+PUBLISHED_PROTOCOL = "published protocol, 30 draws"
 
 
 def seeds(options: Options) -> tuple[int, ...]:
@@ -148,31 +150,39 @@ _IMPROVED = 1.5
 
 
 def plot(data: Data, path: Path) -> None:
-    """Both protocols of the first seed, side by side."""
-    plot_entries(data["families"][:1], path)
+    """Both protocols, side by side."""
+    plot_families({"": data["families"]}, path)
 
 
-def plot_entries(entries: Sequence[Mapping[str, Any]], path: Path, titles: Sequence[str] = ("",)) -> None:
-    """Both protocols of each family, side by side, in rows of one or two families."""
-    panels = []
-    for entry, title in zip(entries, titles):
-        both = protocols(entry)
-        panels += [(curves, f"{title}\n{name}" if title else name) for name, curves in both.items()]
-    columns = len(both) * (2 if len(entries) > 2 else 1)
-    lines = -(-len(panels) // columns)
+def plot_families(families: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Both protocols of each family, side by side, in rows of one or two families.
+
+    Args:
+        families: title -> entries that differ in their seeds: lines are the first, bands all of them.
+    """
+    each = max(len(protocols(entries[0])) for entries in families.values())
+    columns = each * (2 if len(families) > 2 else 1)
+    lines = -(-each * len(families) // columns)
     with picture(path, rows=lines, columns=columns, width=4.2 * columns, height=3.3 * lines) as (_, axes):
-        for panel, (curves, title) in zip(axes, panels):
-            draw_perturbation(panel, curves, title=title)
+        for k, (title, entries) in enumerate(families.items()):
+            draw_protocols(axes[each * k : each * (k + 1)], entries, title)
+
+
+def draw_protocols(axes: Sequence[Axes], entries: Sequence[Mapping[str, Any]], title: str = "") -> None:
+    """A panel for each of `protocols`, headed by the title, the protocol and the verdict of the first of the entries."""
+    every = [protocols(entry) for entry in entries]
+    for panel, (name, curves) in zip(axes, every[0].items()):
+        judgement = "" if name == PUBLISHED_PROTOCOL else f": {own_verdict(entries[0]).judgement}"
+        spread = [curve for one in every for curve in one[name]]
+        draw_perturbation(panel, curves, spread=spread, title=f"{title}\n{name}{judgement}".strip())
 
 
 def protocols(entry: Mapping[str, Any]) -> dict[str, list[PerturbationCurve]]:
     """What a picture shows of a family, title -> curves: the published protocol, which quick runs leave out, and the ascent over
-    recurrent weights with the family's verdict."""
-    shown = {}
-    if entry["sampled"]:
-        shown["published protocol, 30 draws"] = [restore(curve) for curve in entry["sampled"]]
+    recurrent weights."""
     recurrent = [restore(curve) for curve in entry["curves"] if curve["block_choice"] == "recurrent"]
-    return {**shown, f"worst case on $[0, {recurrent[0].horizon:g}]$: {own_verdict(entry).judgement}": recurrent}
+    worst = {f"worst case on $[0, {recurrent[0].horizon:g}]$": recurrent}
+    return {PUBLISHED_PROTOCOL: [restore(curve) for curve in entry["sampled"]], **worst} if entry["sampled"] else worst
 
 
 def table_rows(data: Data) -> list[dict[str, Any]]:

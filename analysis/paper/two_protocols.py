@@ -40,7 +40,7 @@ with largest entry β; and a ridge of {RIDGE:g} |ρ|² |a|², because plain leas
 more against each other, and every noise on them counts so many times. Right, ours: fits by variable projection on [0,
 {HORIZON:g}], the worst perturbation of the recurrent weights by ascent, the L1 distance of the kernels (the paper's own norm
 of linear functionals), and the verdict of `analysis.verdict` from these, from all-block curves and from a refit of the
-widest on [0, {LONGER * HORIZON:g}]. Lines are seed 0; claims are about all seeds."""
+widest on [0, {LONGER * HORIZON:g}]. Lines are seed 0, bands all seeds; claims are about all seeds."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,14 @@ def initial_errors(curves: Sequence[dict[str, Any]]) -> dict[int, float]:
 def plot(data: Data, path: Path, digitised: dict[int, float] | None = None) -> None:
     """Both protocols of the first seed; `digitised` are the published E_m(0)."""
     published = _cropped([restore(curve) for curve in data["published"][0]])
-    recurrent = [curve for curve in data["ours"][0] if curve["block_choice"] == "recurrent" and curve["horizon"] == HORIZON]
+    sampled = [restore(curve) for curves in data["published"] for curve in curves]
+    ours = [[restore(curve) for curve in curves] for curves in data["ours"]]
+    worst = [[curve for curve in curves if curve.block_choice == "recurrent" and curve.horizon == HORIZON] for curves in ours]
     with picture(path, columns=2, width=8.0, height=3.2) as (_, (left, right)):
-        draw_perturbation(left, published, title="published protocol: 10 draws, $t = 1, ..., 100$")
+        draw_perturbation(left, published, spread=sampled, title="published protocol: 10 draws, $t = 1, ..., 100$")
         judgement = verdicts(data)[0].judgement
-        draw_perturbation(
-            right, _cropped([restore(c) for c in recurrent]), title=f"worst case on $[0, {HORIZON:g}]$: {judgement}"
-        )
+        title = f"worst case on $[0, {HORIZON:g}]$: {judgement}"
+        draw_perturbation(right, _cropped(worst[0]), spread=[curve for curves in worst for curve in curves], title=title)
         named = [line for line in right.get_lines() if not str(line.get_label()).startswith("_")]
         for line, width in zip(named, np.linspace(*_LINE_WIDTHS, len(named))):
             # Every width fits 0.9^t: the curves coincide, and all should be seen.

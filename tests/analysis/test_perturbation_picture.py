@@ -88,3 +88,12 @@ def test_nothing_to_draw_is_refused():
             draw_perturbation(axes, curves)
     with pytest.raises(ValueError, match="nothing to draw"):
         plot_perturbation({}, "curves.png")
+
+
+def test_a_band_goes_from_the_smallest_to_the_largest_seed():
+    axes = Figure().subplots()
+    other = curve(2, [0.1, 0.05, 0.2, 0.6, 2.0])
+    draw_perturbation(axes, [NARROW, WIDE], spread=[NARROW, other, WIDE])
+    narrow, _ = axes.collections
+    corners = {tuple(point) for point in narrow.get_paths()[0].vertices}
+    assert {(1e-3, 0.05), (1e-3, 0.1), (1e-1, 0.3), (1e-1, 0.6)} <= corners
