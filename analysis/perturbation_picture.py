@@ -50,7 +50,7 @@ def draw_perturbation(
         shown = np.where(np.isfinite(values), values, 1e3 * _TOP).clip(bottom, 1e3 * _TOP)
         if band := [one.relative[: curve.betas.size] for one in spread if one.hidden_size == curve.hidden_size]:
             ends = (np.clip(end[curve.betas > 0], bottom, 1e3 * _TOP) for end in (np.min(band, 0), np.max(band, 0)))
-            axes.fill_between(betas[1:], *ends, color=colour, alpha=0.2, lw=0)
+            axes.fill_between(betas[1:], *ends, color=colour, alpha=0.12, lw=0)
         axes.plot(betas[1:], shown[1:], color=colour, label=f"m = {curve.hidden_size}")
         axes.plot(betas[:2], shown[:2], ":", color=colour)
         axes.plot(zero, shown[0], "o", color=colour)

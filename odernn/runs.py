@@ -128,12 +128,25 @@ class RunDirectory:
         return isinstance(config, dict) and config.get("kind") == _KIND
 
     def _write(self, name: str, content: bytes) -> None:
-        temporary = self.path / f".{name}.part"
-        with open(temporary, "wb") as file:
-            file.write(content)
+        replace_file(self.path / name, content)
+
+
+def replace_file(path: Path, content: bytes | str) -> None:
+    """Writes a file in one move: a reader or a crash sees the old file or the new one. Text goes out as UTF-8.
+
+    Raises:
+        OSError: no such directory, or no room; the old file is then as it was.
+    """
+    # The process id keeps two writers apart.
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(part, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, self.path / name)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _json_bytes(value: dict[str, Any]) -> bytes:

@@ -12,7 +12,6 @@ import csv
 import io
 import json
 import math
-import os
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from analysis.plotting import plot_memory
 from analysis.systems import PROBES
 from odernn.experiment import DTYPES, load_run
 from odernn.models import DiscreteModel
+from odernn.runs import replace_file
 from targets import ConvolutionalFunctional, Kernel
 from targets.kernels import named_object
 
@@ -176,22 +176,16 @@ def write(out: Path, M: MemoryFunction, fit: DecayFit, target: torch.Tensor | No
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([repr(value.item()) for value in row] for row in zip(*columns.values()))
-    _replace(out / "memory.csv", text.getvalue().encode())
+    replace_file(out / "memory.csv", text.getvalue())
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {"times": times, "values": values, "maximizer": x, "floor": float(M.floor)}
     arrays |= {"probe": M.probe, "system": M.system, "sequences": M.sequences, "fit": json.dumps(fit.as_dict())}
     if target is not None:
         arrays["target_values"] = columns["target_memory"]
     np.savez(buffer, **arrays)
-    _replace(out / "memory.npz", buffer.getvalue())
+    replace_file(out / "memory.npz", buffer.getvalue())
     drawn = None if target is None else (times, columns["target_memory"])
     plot_memory(M, out / "memory.png", target=drawn, fit=fit)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def report(chosen: Subject, M: MemoryFunction, fit: DecayFit, target: DecayFit | None) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from analysis.perturbation import (
 from analysis.perturbation_picture import plot_perturbation
 from analysis.verdict import Verdict, judge_stable_approximation
 from odernn.experiment import LoadedRun, load_run
+from odernn.runs import replace_file
 
 PROGRAM = "perturbation_error.py"
 NAME = "perturbation_error"
@@ -122,7 +122,7 @@ def _write(out: Path, curves: dict[str, list[PerturbationCurve]], verdict: Verdi
         for directory, curve in zip(arguments.runs, part):
             for row in zip(curve.betas, curve.errors, curve.relative, curve.searched, curve.lifted):
                 writer.writerow([directory, curve.hidden_size, curve.horizon, block, *map(float, row[:4]), bool(row[4])])
-    _replace(out / f"{NAME}.csv", text.getvalue())
+    replace_file(out / f"{NAME}.csv", text.getvalue())
     content = {
         "runs": [str(directory) for directory in arguments.runs],
         "tolerance": TOLERANCE,
@@ -130,7 +130,7 @@ def _write(out: Path, curves: dict[str, list[PerturbationCurve]], verdict: Verdi
         "curves": {block: [curve.as_dict() for curve in part] for block, part in curves.items()},
         "verdict": verdict.as_dict() if verdict else None,
     }
-    _replace(out / f"{NAME}.json", json.dumps(content, indent=2) + "\n")
+    replace_file(out / f"{NAME}.json", json.dumps(content, indent=2) + "\n")
     panels = {
         f"{block}, T = {T:g}": family
         for block, part in curves.items()
@@ -140,12 +140,6 @@ def _write(out: Path, curves: dict[str, list[PerturbationCurve]], verdict: Verdi
     }
     if panels:
         plot_perturbation(panels, out / f"{NAME}.png")
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def _print(curves: dict[str, list[PerturbationCurve]], verdict: Verdict | None, out: Path) -> None:

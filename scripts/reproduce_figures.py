@@ -39,7 +39,13 @@ def parser() -> Parser:
     add("--address", default=None, help="of a running Ray cluster; default: a local one of its own")
     add("--cache", type=Path, default=CACHE, metavar="DIR", help="where the results of finished jobs are kept")
     add("--out", type=Path, default=None, metavar="DIR", help=f"where to write; default: {OUT}, with --quick {QUICK_OUT}")
-    add("--data", type=Path, default=None, metavar="DIR", help="folder of data sets: MNIST in its IDX files")
+    add(
+        "--data",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="folder of data sets: MNIST in its IDX files (takes hours), classifiers in sentiment/",
+    )
     return result
 
 

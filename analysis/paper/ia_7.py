@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .curves import restore
 from .figure import Claim, Data, Figure
 from .trained_figure import POLYNOMIAL, SETTINGS, Case, assemble, plot, stability_claim, table_rows
 
@@ -18,6 +19,18 @@ _RELU = {
 }
 _GROWING = """dh/dt = relu(·) is never negative, so that no unit forgets: what decays in y is a difference of growing states,
 which no parameterisation of the eigenvalues protects"""
+
+
+def _findings(data: Data) -> str:
+    if not data["families"][0]["sampled"]:
+        return ""
+    widest = [restore(entry["sampled"][-1]) for entry in data["families"]]
+    kappas = ", ".join(f"{curve.tolerance_radius() * curve.horizon:.2g}" for curve in widest)
+    return f"""An independent look, without the ascent and in the published error: gaussian noise on all weights, 30 draws, finds
+at the widest model κ = r T = {kappas} (seeds 0 to 2). Draws can overlook a perturbation that does harm, not invent one, so
+that the true κ is at most that. The reason holds for every such model: dh/dt = relu(·) ≥ 0, so that h is a sum of all that
+ever happened, and a pulse is never forgotten by h, whatever W is. What decays in y is a difference of states that grow, which a
+perturbation of U, W or b upsets by more the longer it lasts."""
 
 
 def _figure(letter: str, parameterization: str, expected: str, formula: str) -> Figure:
@@ -37,6 +50,7 @@ def _figure(letter: str, parameterization: str, expected: str, formula: str) -> 
         claims=claims,
         plot=plot,
         rows=table_rows,
+        findings=_findings,
     )
 
 

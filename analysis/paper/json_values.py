@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from odernn.runs import replace_file
 
 # JSON has no word for them. As strings any reader of the files understands them; a result that holds one of these strings gets
 # the number back.
@@ -67,12 +68,6 @@ def write(path: Path, value: Any, *, indent: int | None = None) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file in one move, with the directories above it: a reader or a crash sees the old file or the new one."""
+    """Writes a file in one move, with the directories above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers apart.
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    replace_file(path, text)

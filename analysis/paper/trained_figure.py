@@ -38,6 +38,8 @@ models: widths {_LISTED}, on [0, {HORIZON:g}] with Δt = 1, because on the publi
 trained by L-BFGS in float64, each width from the one before; inputs are random Fourier
 series of time scales from 2 to 300 and a constant, because white noise does not see the tail of a memory. Models have no
 bias: the target is odd, and so are they. Lines are seed 0, bands all seeds; claims are about all seeds."""
+# The rule presumes a horizon far beyond the target's time scale, a few units.
+_JUDGED_FROM = 100.0
 PUBLISHED_PROTOCOL = "published protocol, 30 draws"
 
 
@@ -172,7 +174,8 @@ def draw_protocols(axes: Sequence[Axes], entries: Sequence[Mapping[str, Any]], t
     """A panel for each of `protocols`, headed by the title, the protocol and the verdict of the first of the entries."""
     every = [protocols(entry) for entry in entries]
     for panel, (name, curves) in zip(axes, every[0].items()):
-        judgement = "" if name == PUBLISHED_PROTOCOL else f": {own_verdict(entries[0]).judgement}"
+        judged = name != PUBLISHED_PROTOCOL and entries[0]["family"]["horizon"] >= _JUDGED_FROM
+        judgement = f": {own_verdict(entries[0]).judgement}" if judged else ""
         spread = [curve for one in every for curve in one[name]]
         draw_perturbation(panel, curves, spread=spread, title=f"{title}\n{name}{judgement}".strip())
 
