@@ -19,6 +19,7 @@ _PUBLISHED: dict[str, Any] = {"search": "sample", "norm": "max", "error": "time_
 def trained_curves(
     target: dict[str, Any],
     family: dict[str, Any],
+    widths: list[int],
     ascent: dict[str, Any],
     sampled: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -28,12 +29,18 @@ def trained_curves(
     Args:
         target: of `make_target`.
         family: of `Family`.
+        widths: those of the family that are measured; the others are stages on the way to them.
         ascent: "betas", and whatever else `perturbation_error` takes.
         sampled: likewise, None for no sampling.
+
+    Raises:
+        ValueError: widths that the family has not.
     """
+    if missing := set(widths) - set(family["widths"]):
+        raise ValueError(f"the family has no width {min(missing)}: choose among {', '.join(map(str, family['widths']))}")
     functional = make_target(**target)
     plan = Family(**{**family, "widths": tuple(family["widths"])})
-    trained = train_family(plan, functional)
+    trained = [model for model in train_family(plan, functional) if model.hidden_size in widths]
     curves = family_curves(plan, trained, functional, **ascent)
     draws = [] if sampled is None else family_curves(plan, trained, functional, **_PUBLISHED, **sampled)
     return {"curves": [curve.as_dict() for curve in curves], "sampled": [curve.as_dict() for curve in draws]}

@@ -21,6 +21,8 @@ from .trained_families import trained_curves
 SEEDS = (0, 1, 2)
 # Published, and of quick runs.
 WIDTHS, QUICK_WIDTHS = (8, 16, 32, 64), (2, 4, 8)
+# Widths through which training grows: from random weights at m = 8, E_m(0) ends four times as large.
+_STAGES = (2, 4, 8, 16, 32, 64)
 HORIZON = 800.0
 # What one family takes, roughly.
 _SECONDS, _QUICK_SECONDS = 75.0, 15.0
@@ -35,7 +37,7 @@ time-weighted mean square error, the running maximum over β. Right, ours: the w
 ascent, the relative L2 error, and the verdict of `analysis.verdict` from these and from all-block curves. Both on the same
 models: widths {_LISTED}, on [0, {HORIZON:g}] with Δt = 1, because on the published
 [0, 100] four modes already resolve the power law and the radius saturates near 1/T for stable and unstable families alike;
-trained by L-BFGS in float64, each width from the one before; inputs are random Fourier
+trained by L-BFGS in float64 through m = {", ".join(map(str, _STAGES))}, each from the one before; inputs are random Fourier
 series of time scales from 2 to 300 and a constant, because white noise does not see the tail of a memory. Models have no
 bias: the target is odd, and so are they. Lines are seed 0, bands all seeds; claims are about all seeds."""
 # The rule presumes a horizon far beyond the target's time scale, a few units.
@@ -55,13 +57,14 @@ class Case:
     Args:
         target: of `trained_families.make_target`.
         family: of `analysis.families.Family`, where it differs from the defaults here.
-        widths: m of full runs.
+        widths, stages: m that full runs measure, and through which training grows.
         quick_sequences: training inputs of quick runs.
     """
 
     target: Mapping[str, Any]
     family: Mapping[str, Any]
     widths: tuple[int, ...] = WIDTHS
+    stages: tuple[int, ...] = _STAGES
     quick_sequences: int = 8
 
     def jobs(self, options: Options) -> list[Job]:
@@ -74,7 +77,7 @@ class Case:
             "steps": 150,
             "starts": 2,
             **self.family,
-            "widths": QUICK_WIDTHS if options.quick else self.widths,
+            "widths": QUICK_WIDTHS if options.quick else self.stages,
             "seed": seed,
         }
         if options.quick:
@@ -85,6 +88,7 @@ class Case:
         settings = {
             "target": dict(self.target),
             "family": family,
+            "widths": QUICK_WIDTHS if options.quick else self.widths,
             "ascent": {**(_QUICK_ASCENT if options.quick else _ASCENT), **parts},
             "sampled": None if options.quick else draws,
         }

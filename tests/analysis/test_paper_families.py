@@ -31,7 +31,7 @@ T = torch.arange(12.0, dtype=torch.float64)
 def result(target: str, family: str, blocks: str, sampled: bool) -> str:
     draws = {"betas": [0.0, 0.1], "draws": 2} if sampled else None
     family = {**json.loads(family), **SMALL}
-    return json.dumps(trained_curves(json.loads(target), family, {**ASCENT, "blocks": json.loads(blocks)}, draws))
+    return json.dumps(trained_curves(json.loads(target), family, [2, 4], {**ASCENT, "blocks": json.loads(blocks)}, draws))
 
 
 def computed(job):
@@ -99,6 +99,15 @@ def test_bad_targets_are_named():
         make_target(teacher="lstm")
     with pytest.raises(ValueError, match="a kernel or a teacher"):
         make_target()
+
+
+def test_stages_of_training_are_not_measured():
+    family = {**SMALL, "activation": "linear", "recurrence": "diagonal"}
+    found = trained_curves({"kernel": "exponential"}, family, [4], ASCENT, {"betas": [0.0, 0.1], "draws": 2})
+    assert [curve["hidden_size"] for curve in found["curves"]] == [4, 4]
+    assert [curve["hidden_size"] for curve in found["sampled"]] == [4]
+    with pytest.raises(ValueError, match="the family has no width 3: choose among 2, 4"):
+        trained_curves({"kernel": "exponential"}, family, [3, 4], ASCENT)
 
 
 @pytest.mark.parametrize(("perturbed", "unit_input"), [("w", False), ("U", False), ("c", False), ("wc", True), ("c", True)])
