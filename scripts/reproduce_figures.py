@@ -60,7 +60,13 @@ def main() -> None:
     if arguments.data is not None and not arguments.data.is_dir():
         raise ValueError(f"there is no folder {arguments.data}: give --data an existing one")
     out = arguments.out or (QUICK_OUT if arguments.quick else OUT)
-    claims = _redraw(figures, out) if arguments.redraw else _compute(figures, arguments, out)
+    if arguments.redraw:
+        figures = [figure for figure in figures if arguments.names or (out / figure.name).exists()]
+        claims = _redraw(figures, out)
+    else:
+        # Better now than after hours of computing.
+        out.mkdir(parents=True, exist_ok=True)
+        claims = _compute(figures, arguments, out)
     page = write_page(FIGURES.values(), out)
     every = [claim for part in claims.values() for claim in part]
     print(f"{len(claims)} of {len(figures)} figures written, claims: {outcomes(every)}; {page}")
@@ -78,6 +84,8 @@ def _chosen(arguments: Namespace) -> list[Figure]:
 
 def _redraw(figures: Sequence[Figure], out: Path) -> dict[str, list[Claim]]:
     claims = {}
+    if not figures:
+        raise ValueError(f"there is nothing to redraw in {out}: run the figures first")
     for figure in figures:
         claims[figure.name] = redraw(figure, out)
         _print(figure, claims[figure.name])
@@ -116,6 +124,9 @@ def _write(figure: Figure, results: Sequence[Finished], out: Path, quick: bool) 
         return None
     try:
         claims = write_figure(figure, results, out, quick=quick)
+    except OSError:
+        # A full disk is no figure's mistake; what has been computed is kept.
+        raise
     except Exception:
         # A mistake in one figure must not end the jobs of the others.
         tqdm.write(f"{figure.name}: not written\n{traceback.format_exc()}", file=sys.stderr)

@@ -41,11 +41,10 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
-
-import torch
 
 from .code_version import code_version
 from .json_values import encode
@@ -74,8 +73,8 @@ class Options:
 class Job:
     """One computation: compute(**settings) -> Result.
 
-    A result is known by its `key`: the function, its settings, the version of its code (`code_version` of the function's
-    module) and of torch. Two figures that want the same job get the result of one.
+    A result is known by its `key`: the function, its settings, the versions of its code (`code_version` of the function's
+    module) and of the packages that compute (`package_versions`). Two figures that want the same job get the result of one.
 
     Args:
         compute: a module-level function of an importable module. Its result holds JSON values: numbers, strings, None, lists,
@@ -111,13 +110,19 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """Identifies the result: sha256 of function, settings, and versions of the code and of torch."""
-        content = [self.function, self.settings, code_version(self.compute.__module__), torch.__version__.partition("+")[0]]
+        """Identifies the result: sha256 of function, settings, and versions of the code and of packages."""
+        content = [self.function, self.settings, code_version(self.compute.__module__), package_versions()]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def __str__(self) -> str:
         settings = ", ".join(f"{name}={_brief(value)}" for name, value in self.settings.items())
         return f"{self.compute.__qualname__}({settings})"
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Of the packages that compute. Builds of one version ('2.13.0+cpu') count as the same."""
+    return {name: version(name).partition("+")[0] for name in ("torch", "numpy", "scipy", "numba", "torchdiffeq")}
 
 
 def _brief(value: Any) -> str:

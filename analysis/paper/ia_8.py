@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .figure import Claim, Data, Figure
-from .trained_figure import POLYNOMIAL, SETTINGS, Case, assemble, improvement_claim, plot, stability_claim, table_rows
+from .trained_figure import POLYNOMIAL, Case, assemble, improvement_claim, plot, settings, stability_claim, table_rows
 
 
 def _claims(data: Data) -> list[Claim]:
@@ -17,7 +17,7 @@ def _figure(letter: str, activation: str) -> Figure:
         title=f"{activation} RNNs with softplus eigenvalues, polynomial memory: stable",
         source=f"[IA] Fig 8{letter}",
         published=f"{activation} RNNs with softplus eigenvalues, m = 8, 16, 32, 64, on ρ = 1/(1+t)^1.1: stable approximation.",
-        settings=f"{SETTINGS} W = Pᵀ diag(-log(1 + e^w)) P, P orthogonal.",
+        settings=f"{settings()} W = Pᵀ diag(-log(1 + e^w)) P, P orthogonal.",
         jobs=Case(POLYNOMIAL, family).jobs,
         assemble=assemble,
         claims=_claims,

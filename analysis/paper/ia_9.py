@@ -183,9 +183,9 @@ def _findings(data: Data) -> str:
         )
     if len(texts) > 1:
         texts.append(
-            "So on long sequences a step of w that is large beside the slow rates costs the direct parameterisation its long "
-            "memory, and the smaller the learning rate the less; on short ones an unstable W does a tanh RNN little harm, whose "
-            "state grows no faster than t."
+            "So a step of w that is large beside the slow rates costs the direct parameterisation its long memory, and the "
+            "smaller the learning rate the less; an unstable W alone does a tanh RNN little harm, whose state grows no faster "
+            "than t."
         )
     return "\n".join(texts)
 

@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import joblib
-import numpy as np
-import scipy
 import torch
 from tqdm import tqdm
 
 from . import json_values
-from .figure import Job, Result
+from .figure import Job, Result, package_versions
 
 Engine = Literal["local", "ray"]
 
@@ -97,12 +95,7 @@ class Cache:
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that results depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
+    return {"python": platform.python_version(), **package_versions()}
 
 
 def run_jobs(
@@ -128,7 +121,7 @@ def run_jobs(
             folder.
 
     Raises:
-        ValueError: an unknown engine, Ray missing, or no Ray cluster at the address.
+        ValueError: an unknown engine or options that do not fit it; when the jobs start, Ray missing or no cluster there.
     """
     if engine not in ("local", "ray"):
         raise ValueError(f"unknown engine {engine!r}: choose local or ray")
@@ -136,6 +129,12 @@ def run_jobs(
         raise ValueError(f"the number of jobs at a time must be at least 1, got {workers}")
     if address is not None and engine != "ray":
         raise ValueError("an address is that of a Ray cluster: it needs engine 'ray'")
+    return _run(jobs, cache, workers, engine, address)
+
+
+def _run(
+    jobs: Iterable[Job], cache: Cache, workers: int | None, engine: Engine, address: str | None
+) -> Generator[Finished, None, None]:
     unique = {job.key: job for job in jobs}
     reused = [found for job in unique.values() if (found := cache.get(job)) is not None]
     yield from reused

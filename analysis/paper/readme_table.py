@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..verdict import KAPPA_RECURRENT
 from .figure import Claim, Data, Figure, Job, Options
 from .trained_figure import (
     EXPONENTIAL,
     POLYNOMIAL,
-    SETTINGS,
     Case,
     assemble,
     kappa_of_rates,
     own_verdict,
     plot_families,
+    settings,
     table_rows,
     verdict,
 )
@@ -41,7 +42,7 @@ ROWS: dict[str, tuple[dict[str, Any], Sequence[str], tuple[str, str]]] = {
 }
 
 
-_LRU = """its κ lies at the cut, because of the frequencies, which are not parameterised; in w alone it is far above: see below"""
+_LRU = """it is stable in w alone; what is less stable are its frequencies, which are not parameterised: see below"""
 
 
 def _cases(options: Options) -> list[Case]:
@@ -80,9 +81,15 @@ def _claims(data: Data) -> list[Claim]:
                 for entry, one in judged
             )
             held = all(one.judgement == expected for _, one in judged)
-            difference = _LRU if row == "Linear recurrent unit" and target == "polynomial" else ""
+            frequencies = all(verdict(entry, ("named",)).judgement == "stable" for entry, _ in judged if _complex(entry))
+            difference = _LRU if row == "Linear recurrent unit" and target == "polynomial" and frequencies else ""
             claims.append(Claim(f"{row}, {target} memory: {expected}", held, evidence, difference))
     return claims
+
+
+def _complex(entry: dict[str, Any]) -> bool:
+    """Whether the family has frequencies, so that w was perturbed by itself, too."""
+    return entry["family"].get("recurrence") == "complex"
 
 
 def _table(data: Data) -> str:
@@ -118,9 +125,9 @@ def _findings(data: Data) -> str:
     everything = ", ".join(f"{verdict(entry).kappa['all']:.2g}" for entry in ssm)
     return f"""**LRU on polynomial memory: it is the frequencies, not the eigenvalues' moduli.** The README of the published
 code calls LRU unstable, [IA] 3.4 lists its modulus e^(-e^w) among the stable parameterisations. Perturbed in w alone, its κ
-is {rates}: as stable as any. Perturbed with the frequencies, which have no parameterisation, it is {whole}, on both sides
-of the cut at 10: a slow mode e^(-λt) turned into e^(-λt) cos(βt) is lost as soon as β reaches λ, and a slow tail needs λ
-about 1/T. Narrower and less accurate LRUs do not have such modes yet, so that the verdict depends on how well a run was
+is {rates}: as stable as any. Perturbed with the frequencies, which have no parameterisation, it is {whole}; the cut is at
+{KAPPA_RECURRENT:g}: a slow mode e^(-λt) turned into e^(-λt) cos(βt) is lost as soon as β reaches λ, and a slow tail needs λ
+about 1/T. LRUs that are less accurate need not have such modes yet, so that the verdict depends on how well a run was
 trained. Both statements of the papers are right, about different weights; no eigenvalue leaves the stable region in either.
 
 State-space models with a saturating readout are judged by their recurrent block. With *all* blocks perturbed even the stable
@@ -134,7 +141,7 @@ README_TABLE = Figure(
     source="README of the published code",
     published="""Diagonal RNN, vanilla RNN, SSM and LRU: stable on exponential, unstable on polynomial memory; stable
 reparameterisation: stable on both. Linear, hardtanh and tanh; m = 8, 16, 32, 64; T = 100.""",
-    settings=f"""{SETTINGS} κ = r T of the recurrent block, median of the seeds. The vanilla RNN is W = Pᵀ diag(λ) P; LRU is
+    settings=f"""{settings()} κ = r T of the recurrent block, median of the seeds. The vanilla RNN is W = Pᵀ diag(λ) P; LRU is
 complex diagonal with modulus e^(-e^w) and input scaled by sqrt(1 - |λ|²).""",
     jobs=_jobs,
     assemble=assemble,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import json_values
-from .figure import Claim, Data, Figure
+from .figure import Claim, Data, Figure, Job, Options
 from .jobs import Finished, versions
 
 _DATA, _TABLE, _RECORD, _PAGE = "data.json", "data.csv", "record.json", "README.md"
@@ -54,13 +55,23 @@ def redraw(figure: Figure, out: Path) -> list[Claim]:
     """Draws and judges a figure again, from its data.json. Returns its claims.
 
     Raises:
-        ValueError: the figure is not there.
+        ValueError: the figure is not there, or was computed by other jobs than it has now, which its texts would not fit.
     """
     directory = out / figure.name
     for path in (directory / _DATA, directory / _RECORD):
         if not path.exists():
             raise ValueError(f"there is no {path}: run the figure first")
-    return _finish(figure, json_values.read(directory / _RECORD), directory)
+    record = json_values.read(directory / _RECORD)
+    if not _same_jobs(record["jobs"], figure.jobs(Options(quick=record["quick"]))):
+        raise ValueError(f"{directory} was computed with other settings than {figure.name} has now: run the figure again")
+    return _finish(figure, record, directory)
+
+
+def _same_jobs(recorded: Sequence[Mapping[str, Any]], jobs: Sequence[Job]) -> bool:
+    """Whether functions and settings are the same; of figures about a user's own data (MNIST, a classifier) that is not known."""
+    if any("fingerprint" in (job["settings"].get("source") or {}) for job in recorded):
+        return True
+    return [(job["function"], job["settings"]) for job in recorded] == [(job.function, job.settings) for job in jobs]
 
 
 def _finish(figure: Figure, record: dict[str, Any], directory: Path) -> list[Claim]:
@@ -85,7 +96,7 @@ def write_page(figures: Iterable[Figure], out: Path) -> Path:
         "",
         "Written by `python scripts/reproduce_figures.py`. A claim is *held*, *failed*, or it *differs*: it does not hold here, "
         "for the reason given. Each picture can be redrawn from the `data.json` beside it (`--redraw`). "
-        f"Computing time of all: {_duration(sum(record['seconds'] for record in records))} on one core.",
+        f"Computing time of all: {_duration(_seconds(records))} on one core.",
         "",
         "| figure | | claims |",
         "|---|---|---|",
@@ -95,6 +106,12 @@ def write_page(figures: Iterable[Figure], out: Path) -> Path:
         lines.append(f"| [{figure.name}](#{figure.name}) | {_cell(figure.title)} ({figure.source}) | {result} |")
     json_values.write_text(out / _PAGE, "\n".join([*lines, "", *(record["section"] for record in records)]))
     return out / _PAGE
+
+
+def _seconds(records: Sequence[Mapping[str, Any]]) -> float:
+    """Of all jobs, each counted once, however many figures share it."""
+    jobs = {json.dumps([job["function"], job["settings"]], sort_keys=True): job for record in records for job in record["jobs"]}
+    return float(sum(job["seconds"] for job in jobs.values()))
 
 
 def outcomes(claims: Sequence[Claim]) -> str:

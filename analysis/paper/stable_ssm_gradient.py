@@ -176,8 +176,8 @@ def _findings(data: Data) -> str:
     slowest = ", ".join(f"{name} {margin:.3f}" for name, margin in margins.items())
     return f"""The loss reached after {steps} steps, relative to ∫|ρ|, is {reached}: a small gradient over weight speaks of stable
 training, not of fast training. The slowest rate is then {slowest} (means over the seeds; the slowest at the start was about
-{_TRAINED_SLOWEST:g}). The highest peaks of direct, exp and softplus are weights w that pass through 0, where the quotient has no
-meaning; the median over the steps has no such peaks."""
+{_TRAINED_SLOWEST:g}). A weight w of exp or softplus may pass through 0, which is no boundary of anything there, and
+then has a high peak; the median over the steps has no such peaks. For direct w = 0 is the boundary of stability."""
 
 
 STABLE_SSM_GRADIENT = Figure(

@@ -31,7 +31,7 @@ def trained_curves(
         family: of `Family`.
         widths: those of the family that are measured; the others are stages on the way to them.
         ascent: "betas", and whatever else `perturbation_error` takes.
-        sampled: likewise, None for no sampling.
+        sampled: likewise, in place of the protocol of most figures where it says otherwise; None for no sampling.
 
     Raises:
         ValueError: widths that the family has not.
@@ -42,7 +42,7 @@ def trained_curves(
     plan = Family(**{**family, "widths": tuple(family["widths"])})
     trained = [model for model in train_family(plan, functional) if model.hidden_size in widths]
     curves = family_curves(plan, trained, functional, **ascent)
-    draws = [] if sampled is None else family_curves(plan, trained, functional, **_PUBLISHED, **sampled)
+    draws = [] if sampled is None else family_curves(plan, trained, functional, **{**_PUBLISHED, **sampled})
     return {"curves": [curve.as_dict() for curve in curves], "sampled": [curve.as_dict() for curve in draws]}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from .trained_families import trained_curves
 SEEDS = (0, 1, 2)
 # Published, and of quick runs.
 WIDTHS, QUICK_WIDTHS = (8, 16, 32, 64), (2, 4, 8)
-# Widths through which training grows: from random weights at m = 8, E_m(0) ends four times as large.
-_STAGES = (2, 4, 8, 16, 32, 64)
+# Widths through which training grows: from random weights at m = 8, E_m(0) ends larger at all of them.
+STAGES = (2, 4, 8, 16, 32, 64)
 HORIZON = 800.0
 # What one family takes, roughly.
 _SECONDS, _QUICK_SECONDS = 75.0, 15.0
@@ -31,18 +31,35 @@ _ASCENT = {"betas": [0.0, *np.geomspace(3e-4, 0.5, 8).tolist()], "draws": 8, "re
 _QUICK_ASCENT = {"betas": [0.0, *np.geomspace(1e-3, 0.25, 6).tolist()], "draws": 4, "restarts": 1, "steps": 4}
 POLYNOMIAL, EXPONENTIAL = {"kernel": "polynomial:exponent=1.1"}, {"kernel": "exponential"}
 
-_LISTED = ", ".join(map(str, WIDTHS))
-SETTINGS = f"""Left, the published protocol: noise on every weight with largest entry β, the largest of 30 draws, the
-time-weighted mean square error, the running maximum over β. Right, ours: the worst perturbation of the recurrent weights by
-ascent, the relative L2 error, and the verdict of `analysis.verdict` from these and from all-block curves. Both on the same
-models: widths {_LISTED}, on [0, {HORIZON:g}] with Δt = 1, because on the published
-[0, 100] four modes already resolve the power law and the radius saturates near 1/T for stable and unstable families alike;
-trained by L-BFGS in float64 through m = {", ".join(map(str, _STAGES))}, each from the one before; inputs are random Fourier
-series of time scales from 2 to 300 and a constant, because white noise does not see the tail of a memory. Models have no
-bias: the target is odd, and so are they. Lines are seed 0, bands all seeds; claims are about all seeds."""
+
+def settings(
+    widths: Sequence[int] = WIDTHS,
+    stages: Sequence[int] = STAGES,
+    *,
+    horizon: float = HORIZON,
+    longest: float = 300.0,
+    protocol: str = "the largest of 30 draws, the time-weighted mean square error",
+    bias: bool = False,
+) -> str:
+    """What all figures of trained families have in common, with what differs between them."""
+    why = """because on the published [0, 100] four modes already resolve the power law and the radius saturates near 1/T for
+stable and unstable families alike; """
+    odd = "Models have no bias: the target is odd, and so are they. "
+    return f"""Left, the published protocol: noise on every weight with largest entry β, {protocol}, the running maximum over β.
+Right, ours: the worst perturbation of the recurrent weights by ascent, the relative L2 error, and the verdict of
+`analysis.verdict` from these and from all-block curves. Both on the same models: widths {_listed(widths)}, on [0, {horizon:g}],
+{why if horizon == HORIZON else ""}trained by L-BFGS in float64 through m = {_listed(stages)}, each from the one before; inputs
+are random Fourier series of time scales from 2 to {longest:g} and a constant, because white noise does not see the tail of a
+memory. {"" if bias else odd}Lines are seed 0, bands all seeds; claims are about all seeds."""
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
 # The rule presumes a horizon far beyond the target's time scale, a few units.
 _JUDGED_FROM = 100.0
-PUBLISHED_PROTOCOL = "published protocol, 30 draws"
+PUBLISHED_PROTOCOL = "published protocol"
 
 
 def seeds(options: Options) -> tuple[int, ...]:
@@ -58,13 +75,15 @@ class Case:
         target: of `trained_families.make_target`.
         family: of `analysis.families.Family`, where it differs from the defaults here.
         widths, stages: m that full runs measure, and through which training grows.
+        sampled: the published protocol, of `trained_curves`; quick runs leave it out.
         quick_sequences: training inputs of quick runs.
     """
 
     target: Mapping[str, Any]
     family: Mapping[str, Any]
     widths: tuple[int, ...] = WIDTHS
-    stages: tuple[int, ...] = _STAGES
+    stages: tuple[int, ...] = STAGES
+    sampled: Mapping[str, Any] = field(default_factory=lambda: {"betas": PUBLISHED_BETAS, "draws": 30})
     quick_sequences: int = 8
 
     def jobs(self, options: Options) -> list[Job]:
@@ -84,13 +103,12 @@ class Case:
             family |= {"sequences": self.quick_sequences}
         # Frequencies have no stable parameterisation: their part in the recurrent block is told apart from that of w.
         parts = {"blocks": ["recurrent", "all", "w"]} if family.get("recurrence") == "complex" else {}
-        draws = {"betas": PUBLISHED_BETAS, "draws": 30}
         settings = {
             "target": dict(self.target),
             "family": family,
             "widths": QUICK_WIDTHS if options.quick else self.widths,
             "ascent": {**(_QUICK_ASCENT if options.quick else _ASCENT), **parts},
-            "sampled": None if options.quick else draws,
+            "sampled": None if options.quick else dict(self.sampled),
         }
         return Job(trained_curves, settings, cost=_QUICK_SECONDS if options.quick else _SECONDS)
 
@@ -134,7 +152,11 @@ def own_verdict(entry: Mapping[str, Any]) -> Verdict:
 def stability_claim(
     entries: Sequence[Mapping[str, Any]], expected: str, statement: str | None = None, difference: str = ""
 ) -> Claim:
-    """Families that differ in their seeds all get the expected verdict."""
+    """Families that differ in their seeds all get the expected verdict.
+
+    Args:
+        difference: why not, if its cause was found in the data.
+    """
     judged = [(entry["seed"], own_verdict(entry)) for entry in entries]
     named = ", ".join(f"seed {seed}: {one.judgement} (κ = {one.kappa['recurrent']:.3g})" for seed, one in judged)
     held = all(one.judgement == expected for _, one in judged)

@@ -51,7 +51,7 @@ def computed(job):
 
 @pytest.mark.parametrize(
     ("figure", "quick", "claims"),
-    [(IA_2, True, 2), (IA_3, True, 3), (IA_7A, True, 1), (IA_8B, False, 2), (IA_12, False, 2), (STABLE_SSM_1, True, 5)],
+    [(IA_2, True, 2), (IA_3, True, 3), (IA_7A, True, 2), (IA_8B, False, 2), (IA_12, False, 3), (STABLE_SSM_1, True, 5)],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_claims_and_picture_come_from_the_data(tmp_path, figure, quick, claims):

@@ -12,6 +12,7 @@ import pytest
 
 from analysis.paper import FIGURES
 from analysis.paper.figure import Claim, Figure, Job
+from analysis.paper.report import _seconds
 from analysis.plotting import label, picture
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "reproduce_figures.py"
@@ -173,6 +174,36 @@ def test_pictures_are_redrawn_from_data_alone(figures, main, log, tmp_path):
     assert "1 held, 1 differs" in out
     assert path.read_bytes() == before
     assert log.read_text() == ""
+
+
+def test_data_of_other_settings_are_not_redrawn(figures, main, monkeypatch):
+    main("squares", "--jobs", 1)
+    fewer = replace(FIGURES["squares"], jobs=lambda options: FIGURES["odd"].jobs(options)[:3])
+    monkeypatch.setitem(FIGURES, "squares", fewer)
+    code, out, err = main("squares", "--redraw")
+    assert (code, out) == (2, "")
+    assert "computed with other settings than squares has now: run the figure again" in err
+
+
+def test_of_all_figures_those_that_are_there_are_redrawn(figures, main):
+    main("odd", "--jobs", 1)
+    assert "1 of 1 figures written" in main("--all", "--redraw")[1]
+    assert "nothing to redraw" in main("--all", "--redraw", "--out", "elsewhere")[2]
+
+
+def test_shared_jobs_count_once_in_the_time_of_all(figures, main, tmp_path):
+    main("squares", "odd", "--jobs", 1)
+    records = [json.loads((tmp_path / "reproduction" / name / "record.json").read_text()) for name in ("squares", "odd")]
+    assert records[0]["jobs"] == records[1]["jobs"]
+    assert _seconds(records) == pytest.approx(records[0]["seconds"])
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_computing(figures, main, log, tmp_path):
+    (tmp_path / "reproduction").write_text("a file")
+    code, out, err = main("squares", "--jobs", 1)
+    assert (code, out) == (2, "")
+    assert "reproduction" in err
+    assert not log.exists()
 
 
 def test_the_list_names_every_figure(main):
