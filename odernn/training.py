@@ -32,9 +32,9 @@ _LBFGS_HISTORY = 50
 _LBFGS_SCALE = 1e8
 # An epoch of L-BFGS that lowers the loss by no more than this part has stalled.
 _STALLED = 1e-6
-# What a diverged trial point of the line search is told to cost, relative to the loss at the start of the epoch, and from which cost
-# on a trial counts as diverged: finite, because its cubic interpolation cannot take inf (nor 1e160), and not so large that the
-# interpolated step vanishes.
+# What a diverged trial point of the line search is told to cost, relative to the loss at the start of the epoch, and from which
+# cost on a trial counts as diverged: finite, because its cubic interpolation cannot take inf (nor 1e160), and not so large that
+# the interpolated step vanishes.
 _DIVERGED_COST = 10.0
 
 
