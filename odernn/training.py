@@ -32,9 +32,8 @@ _LBFGS_HISTORY = 50
 _LBFGS_SCALE = 1e8
 # An epoch of L-BFGS that lowers the loss by no more than this part has stalled.
 _STALLED = 1e-6
-# What a diverged trial point of the line search is told to cost, relative to the loss at the start of the epoch, and from which
-# cost on a trial counts as diverged: finite, because its cubic interpolation cannot take inf (nor 1e160), and not so large that
-# the interpolated step vanishes.
+# What a diverged trial point of the line search is told to cost, relative to the loss at the start of the search: finite, because
+# its cubic interpolation cannot take inf, and not so large that the interpolated step vanishes.
 _DIVERGED_COST = 10.0
 
 
@@ -278,8 +277,6 @@ class Trainer:
             self.optimizer.zero_grad()
             try:
                 loss = self._objective(self.data.x, self.data.y)
-                if started_at is not None and not loss < _DIVERGED_COST * started_at:
-                    raise DivergedSolve("the loss of a trial point is far above that of the start")
                 self._backward(_LBFGS_SCALE * loss)
             except DivergedSolve:
                 if started_at is None:
