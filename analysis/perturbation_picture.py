@@ -16,6 +16,10 @@ from .plotting import GREY, label, picture, shades
 _ZERO_AT = 0.3
 # Errors far above |H| say only that the model is useless: the axis ends here (E / |H|), and arrows show that a curve goes on.
 _TOP = 30.0
+# A value is shown as one that stands by monotonicity alone if the search fell below it by more than this part.
+_LIFTED = 0.01
+# Labels of decades keep so far from that of beta = 0, as a part of the axis.
+_CLEAR = 0.08
 _DECADES_BELOW = 6.0
 
 
@@ -54,7 +58,7 @@ def draw_perturbation(
         axes.plot(betas[1:], shown[1:], color=colour, label=f"m = {curve.hidden_size}")
         axes.plot(betas[:2], shown[:2], ":", color=colour)
         axes.plot(zero, shown[0], "o", color=colour)
-        lifted = curve.lifted[curve.betas > 0]
+        lifted = (curve.searched < (1 - _LIFTED) * curve.errors)[curve.betas > 0]
         axes.plot(betas[1:][lifted], shown[1:][lifted], "o", mfc="none", color=colour, ms=5)
         radius = curve.tolerance_radius()
         if radius > 0 and not curve.radius_is_bound():
@@ -77,6 +81,7 @@ def draw_perturbation(
     decades = np.arange(np.ceil(np.log10(smallest)), np.floor(np.log10(largest)) + 1)
     # Not more labels than fit.
     decades = decades[:: max(1, len(decades) // 5)]
+    decades = decades[decades - np.log10(zero) > _CLEAR * np.log10(largest / zero)]
     axes.xaxis.set_major_locator(FixedLocator([zero, *10.0**decades]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "0" if x < smallest else f"$10^{{{round(np.log10(x))}}}$"))

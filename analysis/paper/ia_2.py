@@ -68,8 +68,8 @@ def _findings(data: Data) -> str:
             found = [crossing(narrow, wide) for narrow, wide in zip(curves, curves[1:])]
             listed = ", ".join("none" if beta is None else f"{beta:.2g}" for beta in found)
             parts.append(f"T = {horizon:g}, seed {entry['seed']}: {listed}")
-    return f"""Consecutive widths cross, under the published protocol, at β = {"; ".join(parts)}. Three draws scatter, and where
-the wider model is no more accurate there is no crossing; the radius of the worst case is the steadier sign of the same."""
+    return f"""Consecutive widths cross, under the published protocol, at these β. {"; ".join(parts)}. Three draws scatter, and
+where the wider model is no more accurate there is no crossing; the radius of the worst case is the steadier sign of the same."""
 
 
 IA_2 = Figure(
