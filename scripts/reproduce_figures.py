@@ -65,6 +65,8 @@ def main() -> None:
         claims = _redraw(figures, out)
     else:
         # Better now than after hours of computing.
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"{out} is a file: give --out a folder")
         out.mkdir(parents=True, exist_ok=True)
         claims = _compute(figures, arguments, out)
     page = write_page(FIGURES.values(), out)

@@ -72,7 +72,7 @@ def load(source: Source) -> Images:
     """The images that `find` found.
 
     Raises:
-        ValueError: files that are missing, cut short or no IDX files; or digits without scikit-learn.
+        ValueError: files that are missing, cut short or no IDX files.
     """
     train, labels, test, labels_test = _mnist(Path(source["folder"])) if source["name"] == "mnist" else _digits()
     mean, deviation = train.mean(), train.std()
@@ -134,12 +134,8 @@ def _mnist(folder: Path) -> _Arrays:
 
 
 def _digits() -> _Arrays:
-    try:
-        from sklearn.datasets import load_digits
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "the 8x8 digits come with scikit-learn: pip install 'odernn[digits]', or give MNIST by --data"
-        ) from error
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     # Its order goes by writers: the test set is a random part, the same for everyone.
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(digits.target))

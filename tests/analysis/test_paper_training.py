@@ -106,7 +106,6 @@ def test_labels_of_other_images_are_refused(mnist):
 
 
 def test_the_digits_are_split_once_for_all():
-    pytest.importorskip("sklearn")
     first, second = images.load(DIGITS), images.load(DIGITS)
     assert first.x.shape == (1438, 64, 1)
     assert first.x_test.shape == (359, 64, 1)

@@ -202,7 +202,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_computing(figures, main,
     (tmp_path / "reproduction").write_text("a file")
     code, out, err = main("squares", "--jobs", 1)
     assert (code, out) == (2, "")
-    assert "reproduction" in err
+    assert "reproduction is a file: give --out a folder" in err
     assert not log.exists()
 
 
