@@ -39,8 +39,11 @@ def _jobs(options: Options) -> list[Job]:
 def _assemble(results: Sequence[tuple[Job, Result]]) -> Data:
     """As `assemble_teachers`, with the students of an exponential memory as "control"."""
     data = assemble_teachers(results)
-    control = [entry for entry in data["families"] if entry["target"] == EXPONENTIAL]
-    return {**data, "families": [entry for entry in data["families"] if entry not in control], "control": control}
+    return {
+        **data,
+        "families": [entry for entry in data["families"] if entry["target"] != EXPONENTIAL],
+        "control": [entry for entry in data["families"] if entry["target"] == EXPONENTIAL],
+    }
 
 
 def _claims(data: Data) -> list[Claim]:

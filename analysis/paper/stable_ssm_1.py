@@ -15,7 +15,7 @@ from .trained_figure import (
     settings,
     stability_claim,
     table_rows,
-    verdict,
+    verdict_of_rates,
 )
 
 # Name in the paper -> family, expected verdict. S4's eigenvalues are -e^w + i omega.
@@ -41,7 +41,7 @@ def _of(data: Data, name: str) -> Sequence[dict[str, Any]]:
 
 
 def _claims(data: Data) -> list[Claim]:
-    in_rates = [verdict(entry, ("named",)) for entry in _of(data, "S4")]
+    in_rates = [verdict_of_rates(entry) for entry in _of(data, "S4")]
     stable_in_rates = all(one.judgement == "stable" for one in in_rates)
     claims = []
     for name, (_, expected) in FAMILIES.items():

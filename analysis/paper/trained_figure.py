@@ -124,14 +124,13 @@ def assemble(results: Sequence[tuple[Job, Result]]) -> Data:
 
 
 def verdict(entry: Mapping[str, Any], blocks: Sequence[str] = ("recurrent", "all")) -> Verdict:
-    """Of one trained family, from the curves of these blocks: 'recurrent', 'all', or 'named' for w alone."""
+    """Of one trained family, from the curves of these blocks: 'recurrent', 'all' or 'named'."""
     return judge_stable_approximation([restore(curve) for curve in entry["curves"] if curve["block_choice"] in blocks])
 
 
-def kappa_of_rates(entry: Mapping[str, Any]) -> float:
-    """r T of the widest complex model when only w is perturbed, not the frequencies."""
-    curves = [restore(curve) for curve in entry["curves"] if curve["block_choice"] == "named"]
-    return curves[-1].tolerance_radius() * curves[-1].horizon
+def verdict_of_rates(entry: Mapping[str, Any]) -> Verdict:
+    """Of one complex family when only w is perturbed, not the frequencies."""
+    return verdict(entry, ("named",))
 
 
 def judged_blocks(entry: Mapping[str, Any]) -> tuple[str, ...]:

@@ -112,13 +112,18 @@ def initial_errors(curves: Sequence[dict[str, Any]]) -> dict[int, float]:
 
 
 def plot(data: Data, path: Path, digitised: dict[int, float] | None = None) -> None:
-    """Both protocols of the first seed; `digitised` are the published E_m(0)."""
-    published = _cropped([restore(curve) for curve in data["published"][0]])
-    sampled = [restore(curve) for curves in data["published"] for curve in curves]
+    """Both protocols, lines of the first seed and bands of all; `digitised` are the published E_m(0)."""
+    sampled = [[restore(curve) for curve in curves] for curves in data["published"]]
+    published = _cropped(sampled[0])
     ours = [[restore(curve) for curve in curves] for curves in data["ours"]]
     worst = [[curve for curve in curves if curve.block_choice == "recurrent" and curve.horizon == HORIZON] for curves in ours]
     with picture(path, columns=2, width=8.0, height=3.2) as (_, (left, right)):
-        draw_perturbation(left, published, spread=sampled, title="published protocol: 10 draws, $t = 1, ..., 100$")
+        draw_perturbation(
+            left,
+            published,
+            spread=[curve for curves in sampled for curve in curves],
+            title="published protocol: 10 draws, $t = 1, ..., 100$",
+        )
         judgement = verdicts(data)[0].judgement
         title = f"worst case on $[0, {HORIZON:g}]$: {judgement}"
         draw_perturbation(right, _cropped(worst[0]), spread=[curve for curves in worst for curve in curves], title=title)
