@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from targets import functionals, grids, inputs, kernels, quadrature
+from targets import arguments, functionals, grids, inputs, kernels, quadrature
 from targets.functionals import (
     ConvolutionalFunctional,
     DifferentiableFunctional,
@@ -25,6 +25,7 @@ __all__ = [
     "NonlinearFunctional",
     "QuadratureError",
     "TeacherFunctional",
+    "arguments",
     "functionals",
     "grids",
     "inputs",

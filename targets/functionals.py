@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from targets import grids, quadrature
+from targets import arguments, grids, quadrature
 from targets.kernels import Kernel
 
 Interpolation = Literal["linear", "hold"]
@@ -59,9 +59,7 @@ class Functional(ABC):
                 f"x has shape {tuple(x.shape)}, expected (..., {n}, channel) for {n} times; give one sample per time"
             )
         _check_channels("x", x, self.input_size)
-        if not torch.isfinite(x).all():
-            raise ValueError("x holds NaN or infinite values, expected finite samples; clean the input")
-        return self._respond(x, t)
+        return self._respond(arguments.real_tensor("x", x), t)
 
     @abstractmethod
     def _respond(self, x: Tensor, t: Tensor) -> Tensor:
@@ -83,7 +81,10 @@ class DifferentiableFunctional(Functional):
             x: (..., input_size) amplitudes.
 
         Returns:
-            (..., time, output_size), dtype and device of x.
+            (..., time, output_size), dtype and device of x; float64 for whole numbers.
+
+        Raises:
+            ValueError: t is not increasing, x is not finite or has other channels.
         """
 
     @abstractmethod
@@ -136,7 +137,7 @@ class ConvolutionalFunctional(DifferentiableFunctional):
     def _respond(self, x: Tensor, t: Tensor) -> Tensor:
         x64 = x.double()
         step = grids.even_step(t)
-        if len(t) == 1:
+        if len(t) == 1 or x.numel() == 0:
             y = torch.zeros_like(x64[..., 0])
         elif step is not None:
             newer, older = self._cached(("even", len(t), step), self._even_weights, len(t), step)
@@ -149,7 +150,7 @@ class ConvolutionalFunctional(DifferentiableFunctional):
         return y.unsqueeze(-1).to(x.dtype)
 
     def step(self, t: Tensor, x: Tensor) -> Tensor:
-        _check_channels("x", x, self.input_size)
+        x = self._amplitudes(x)
         edges = np.concatenate([[0.0], grids.times(t).clip(min=0.0)])
         positive = np.diff(edges) > 0
         integral = np.zeros((len(t), self.kernel.size))
@@ -159,14 +160,18 @@ class ConvolutionalFunctional(DifferentiableFunctional):
 
     def rate(self, t: Tensor, x: Tensor) -> Tensor:
         """d/dt H_t(u^x) = rho(t)^T x."""
-        _check_channels("x", x, self.input_size)
-        times = grids.times(t)
+        x, times = self._amplitudes(x), grids.times(t)
         return _project(torch.from_numpy(self.kernel(times).reshape(len(times), self.kernel.size)), x)
 
     def memory(self, t: Tensor) -> Tensor:
         """The memory function M(H)(t) = |rho(t)|_1, exactly; (time,) for t (time,). Source: [IA] Eq 4."""
-        rho = self.kernel(t)
-        return rho.abs() if self.kernel.size == 1 else rho.abs().sum(dim=-1)
+        rho = abs(self.kernel(t))
+        return rho if self.kernel.size == 1 else rho.sum(-1)
+
+    def _amplitudes(self, x: Tensor) -> Tensor:
+        x = arguments.real_tensor("x", x)
+        _check_channels("x", x, self.input_size)
+        return x
 
     def _moments(self, left: Array, right: Array) -> quadrature.Moments:
         result = quadrature.moments(self.kernel, left, right)
@@ -251,7 +256,7 @@ class NonlinearFunctional(DifferentiableFunctional):
                 f"functional is a {type(functional).__name__}, expected a DifferentiableFunctional; "
                 "give a ConvolutionalFunctional"
             )
-        if isinstance(psi, str) and psi not in NONLINEARITIES:
+        if not callable(psi) and not (isinstance(psi, str) and psi in NONLINEARITIES):
             raise ValueError(f"unknown psi {psi!r}, expected one of {', '.join(NONLINEARITIES)}, or a function")
         self.functional = functional
         self.psi = NONLINEARITIES[psi] if isinstance(psi, str) else psi
@@ -309,10 +314,11 @@ class TeacherFunctional(Functional):
         pass_times: bool = False,
         subtract_zero_input: bool = False,
     ) -> None:
-        if not callable(module):
-            raise ValueError(f"module is a {type(module).__name__}, expected a callable on (batch, time, channel)")
+        if not callable(module) or isinstance(module, type):
+            came = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
+            raise ValueError(f"module is {came}, expected a callable on (batch, time, channel)")
         self.module = module
-        self.input_size = input_size
+        self.input_size = None if input_size is None else arguments.count("input_size", input_size)
         self.pass_times = pass_times
         self.subtract_zero_input = subtract_zero_input
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from targets import grids
+from targets import arguments, grids
 
 Seed = int | torch.Generator
 
@@ -37,7 +37,7 @@ def white_noise(t: Tensor, batch: int, *, channels: int = 1, seed: Seed = 0, amp
     Raises:
         ValueError: t is not increasing, or a size or number is out of range.
     """
-    n, generator = _prepare(t, batch, channels, seed, amplitude)
+    n, generator, amplitude = _prepare(t, batch, channels, seed, amplitude)
     return (amplitude * _normal(generator, batch, n, channels)).to(t)
 
 
@@ -64,8 +64,8 @@ def ornstein_uhlenbeck(
     Raises:
         ValueError: as `white_noise`.
     """
-    n, generator = _prepare(t, batch, channels, seed, amplitude)
-    _require_positive("timescale", timescale)
+    n, generator, amplitude = _prepare(t, batch, channels, seed, amplitude)
+    timescale = arguments.number("timescale", timescale, above=0)
     noise = _normal(generator, batch, n, channels)
     steps = t.detach().to(noise).diff() / timescale
     # expm1: 1 - a^2 loses digits for small Dt
@@ -98,8 +98,8 @@ def gaussian_process(
     Raises:
         ValueError: as `white_noise`, or more times than the dense covariance allows.
     """
-    n, generator = _prepare(t, batch, channels, seed, amplitude)
-    _require_positive("length_scale", length_scale)
+    n, generator, amplitude = _prepare(t, batch, channels, seed, amplitude)
+    length_scale = arguments.number("length_scale", length_scale, above=0)
     if n > _MAX_GAUSSIAN_PROCESS_TIMES:
         raise ValueError(
             f"t has {n} times, expected at most {_MAX_GAUSSIAN_PROCESS_TIMES} for a gaussian process; use random_fourier"
@@ -143,11 +143,12 @@ def random_fourier(
     Raises:
         ValueError: as `white_noise`.
     """
-    _, generator = _prepare(t, batch, channels, seed, amplitude)
-    _require_count("features", features)
-    shortest, longest = length_scales
-    if not 0 < shortest <= longest < math.inf:
+    _, generator, amplitude = _prepare(t, batch, channels, seed, amplitude)
+    features = arguments.count("features", features)
+    pair = arguments.real_tensor("length_scales", length_scales).tolist()
+    if not isinstance(pair, list) or len(pair) != 2 or not 0 < pair[0] <= pair[1]:
         raise ValueError(f"length_scales are {length_scales}, expected 0 < smallest <= largest; give (0.3, 30.0)")
+    shortest, longest = pair
     spread = math.log(longest / shortest)
     scale = shortest * torch.exp(spread * _uniform(generator, batch, 1, channels))
     frequency = _normal(generator, features, batch, 1, channels) / scale
@@ -174,23 +175,17 @@ def get(name: str) -> Callable[..., Tensor]:
     Raises:
         ValueError: unknown name; the message lists the known ones.
     """
-    if name not in INPUTS:
+    if not isinstance(name, str) or name not in INPUTS:
         raise ValueError(f"unknown input {name!r}, expected one of {', '.join(INPUTS)}")
     return INPUTS[name]
 
 
-def _prepare(t: Tensor, batch: int, channels: int, seed: Seed, amplitude: float) -> tuple[int, torch.Generator]:
-    """Checks what all ensembles share; the number of times and the generator."""
+def _prepare(t: Tensor, batch: int, channels: int, seed: Seed, amplitude: float) -> tuple[int, torch.Generator, float]:
+    """Checks what all ensembles share; the number of times, the generator and the amplitude."""
     n = len(grids.times(t))
-    _require_count("batch", batch)
-    _require_count("channels", channels)
-    if not math.isfinite(amplitude):
-        raise ValueError(f"amplitude is {amplitude}, expected a finite number; give for example 1.0")
-    if isinstance(seed, torch.Generator):
-        return n, seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"seed is {seed!r}, expected an integer or a torch.Generator; give for example 0")
-    return n, torch.Generator().manual_seed(seed)
+    arguments.count("batch", batch)
+    arguments.count("channels", channels)
+    return n, arguments.generator(seed), arguments.number("amplitude", amplitude)
 
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
@@ -199,13 +194,3 @@ def _normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
-
-
-def _require_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected an integer of at least 1")
-
-
-def _require_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} is {value}, expected a finite number > 0; give for example 1.0")

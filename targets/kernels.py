@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from scipy.special import airy as _scipy_airy
 from torch import Tensor
 
+from targets import arguments
+
 Array = NDArray[np.float64]
 # From the fastest to the slowest; "unknown" stands last because nothing may be promised of it.
 Decay = Literal["compact", "superexponential", "exponential", "power", "none", "unknown"]
@@ -57,12 +59,13 @@ class Kernel:
     def __post_init__(self) -> None:
         if self.decay not in get_args(Decay):
             raise ValueError(f"decay is {self.decay!r}, expected one of {', '.join(get_args(Decay))}")
-        breakpoints = tuple(sorted(float(time) for time in self.breakpoints))
-        if not all(0 < time < math.inf for time in breakpoints):
-            raise ValueError(f"breakpoints are {breakpoints}, expected finite times > 0; leave t = 0 out")
-        object.__setattr__(self, "breakpoints", breakpoints)
-        if self.size < 1:
-            raise ValueError(f"size is {self.size}, expected the number of channels, at least 1")
+        for key in ("name", "formula", "label"):
+            arguments.instance(key, getattr(self, key), str, "say how to call it")
+        if not callable(self.rho):
+            raise ValueError(f"rho is a {type(self.rho).__name__}, expected a function of times (n,); see from_callable")
+        arguments.instance("parameters", self.parameters, Mapping, "give those of the factory, or leave it out")
+        object.__setattr__(self, "breakpoints", _breakpoints(self.breakpoints))
+        object.__setattr__(self, "size", arguments.count("size", self.size))
 
     @overload
     def __call__(self, t: float) -> Any: ...
@@ -84,9 +87,10 @@ class Kernel:
             ValueError: t holds NaN, or rho fails or answers a wrong shape.
         """
         if isinstance(t, Tensor):
+            arguments.real_tensor("t", t, finite=False)
             values = torch.from_numpy(np.asarray(self(t.detach().cpu().double().numpy())))
             return values.to(device=t.device, dtype=t.dtype if t.is_floating_point() else torch.float64)
-        times = np.asarray(t, dtype=np.float64)
+        times = arguments.real_tensor("t", t, finite=False).numpy().astype(np.float64, copy=False)
         if np.isnan(times).any():
             raise ValueError(f"t holds NaN, expected times to evaluate kernel {self.name} at; remove it")
         # rho is not asked at t < 0, where a user's formula may not even be defined
@@ -233,6 +237,8 @@ def airy(shift: float = 6.0) -> Kernel:
     shift = _number("shift", shift)
     if shift < 0:
         raise ValueError(f"shift is {shift:g}, expected a time >= 0; give for example 6")
+    if not np.isfinite(_airy(np.zeros(1), shift)).all():
+        raise ValueError(f"shift is {shift:g}, expected a time at which Ai(-shift) can be computed; give for example 6")
     return Kernel(
         "airy",
         partial(_airy, shift=shift),
@@ -315,10 +321,14 @@ def from_callable(
     """
     if not callable(f):
         raise ValueError(f"the kernel is a {type(f).__name__}, expected a callable rho(t); give a function")
+    breakpoints = _breakpoints(breakpoints)
+    for key, text in (("name", name), ("formula", formula)):
+        if text is not None:
+            arguments.instance(key, text, str, "say how to call it, or leave it out")
     label = str(name or getattr(f, "__name__", type(f).__name__))
     trial = _evaluate(f, label, _TRIAL_TIMES)
     size = 1 if trial.ndim == 1 else trial.shape[1]
-    return Kernel(label, f, formula or label, label, decay, tuple(breakpoints), size=size)
+    return Kernel(label, f, formula or label, label, decay, breakpoints, size=size)
 
 
 def stack(kernels: Sequence[Kernel | Mapping[str, Any]]) -> Kernel:
@@ -330,6 +340,8 @@ def stack(kernels: Sequence[Kernel | Mapping[str, Any]]) -> Kernel:
     Raises:
         ValueError: there is none, or one of them is not a scalar kernel.
     """
+    if not isinstance(kernels, Sequence) or isinstance(kernels, str):
+        raise ValueError(f"kernels is a {type(kernels).__name__}, expected a list; give stack([exponential(), polynomial()])")
     parts = tuple(get(part["name"], **part.get("parameters", {})) if isinstance(part, Mapping) else part for part in kernels)
     if not parts:
         raise ValueError("no kernel came, expected at least one; give stack([exponential(), polynomial()])")
@@ -381,6 +393,7 @@ def named_object(spec: str) -> Any:
     Raises:
         ValueError: no such file, module or attribute, or it fails to run.
     """
+    arguments.instance("spec", spec, str, "give 'module:function' or 'file.py:function'")
     location, _, attribute = spec.rpartition(":")
     if not location or not attribute:
         raise ValueError(f"{spec!r} names nothing, expected module:function or file.py:function")
@@ -392,7 +405,7 @@ def named_object(spec: str) -> Any:
     if (inspect.isroutine(found) or inspect.isclass(found)) and _takes_nothing(found):
         try:
             found = found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"{spec} failed ({type(error).__name__}: {error}); repair it") from error
     return found
 
@@ -416,7 +429,7 @@ def _module(location: str) -> ModuleType:
         sys.modules[name] = module  # dataclasses look their module up there while it is being executed
         specification.loader.exec_module(module)
         return module
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"{location} could not be loaded ({type(error).__name__}: {error}); "
             f"expected one of {', '.join(KERNELS)}, an importable module, or a path ending in .py"
@@ -443,14 +456,20 @@ def get(name: str, **parameters: Any) -> Kernel:
     Raises:
         ValueError: unknown name or parameter (the message lists the known ones), or a value out of range.
     """
-    factory = KERNELS.get(name) or _COMPOSED.get(name)
-    if factory is None:
+    if not isinstance(name, str) or name not in {**KERNELS, **_COMPOSED}:
         raise ValueError(f"unknown kernel {name!r}, expected one of {', '.join(KERNELS)}")
+    factory = {**KERNELS, **_COMPOSED}[name]
     accepted = list(inspect.signature(factory).parameters)
     for parameter in parameters:
         if parameter not in accepted:
             raise ValueError(f"kernel {name} has no parameter {parameter!r}, expected {', '.join(accepted)}")
     return factory(**parameters)
+
+
+def names_code(spec: str) -> bool:
+    """Whether `load` would run code for a kernel of that text: "package.module:rho" or "path/to/file.py:rho"."""
+    head, colon, tail = spec.partition(":")
+    return head not in KERNELS and bool(colon) and "=" not in tail
 
 
 def load(spec: str) -> Kernel:
@@ -463,9 +482,10 @@ def load(spec: str) -> Kernel:
     Raises:
         ValueError: the text is none of these; the message lists the choices.
     """
-    head, colon, tail = spec.partition(":")
-    if head not in KERNELS and colon and "=" not in tail:
+    arguments.instance("spec", spec, str, "give for example 'polynomial:exponent=1.1'")
+    if names_code(spec):
         return custom(spec)
+    head, _, tail = spec.partition(":")
     parameters: dict[str, float] = {}
     for assignment in filter(None, tail.split(",")):
         key, equals, value = assignment.partition("=")
@@ -475,10 +495,18 @@ def load(spec: str) -> Kernel:
     return get(head, **parameters)
 
 
+def _breakpoints(times: Any) -> tuple[float, ...]:
+    """Sorted times of jumps and kinks."""
+    found = arguments.real_tensor("breakpoints", times).double().numpy()
+    if found.ndim != 1 or not (found > 0).all():
+        raise ValueError(f"breakpoints are {times!r}, expected a list of finite times > 0; leave t = 0 out")
+    return tuple(sorted(found.tolist()))
+
+
 def _number(name: str, value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"{name} is {value!r}, expected a finite number; give for example {name}=1.5")

@@ -6,6 +6,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.integrate import quad
 from torch import nn
 
@@ -420,3 +422,63 @@ def test_a_hopelessly_large_uneven_grid_is_refused_at_once() -> None:
     t = torch.arange(10_000, dtype=torch.float64) ** 1.1
     with pytest.raises(ValueError, match="10000 unevenly spaced times, expected at most 4096"):
         ConvolutionalFunctional(kernels.sine())(torch.ones(10_000, 1), t)
+
+
+@pytest.mark.parametrize("make", [lambda H: H, lambda H: NonlinearFunctional(H, "tanh")])
+def test_whole_numbers_as_amplitudes_mean_the_same_as_floats(make) -> None:
+    H = make(ConvolutionalFunctional(kernels.exponential()))
+    for answer in (H.rate, H.step):
+        torch.testing.assert_close(answer(EVEN, torch.tensor([[1], [2]])), answer(EVEN, torch.tensor([[1.0], [2.0]]).double()))
+        torch.testing.assert_close(answer(EVEN, [[1], [2]]), answer(EVEN, torch.tensor([[1.0], [2.0]]).double()))
+
+
+@pytest.mark.parametrize("x", [torch.tensor([[1 + 1j]]), torch.tensor([[torch.nan]]), "no", [["a"]], None, torch.zeros(1, 2)])
+def test_amplitudes_that_mean_nothing_are_refused_by_name(x) -> None:
+    H = ConvolutionalFunctional(kernels.exponential())
+    for answer in (H.rate, H.step):
+        with pytest.raises(ValueError, match=r"^x "):
+            answer(EVEN, x)
+
+
+def test_an_empty_batch_has_an_empty_answer() -> None:
+    H = ConvolutionalFunctional(kernels.exponential())
+    assert H(torch.zeros(0, len(EVEN), 1), EVEN).shape == (0, len(EVEN), 1)
+
+
+@pytest.mark.parametrize("rate", [1e6, 1e10])
+def test_a_memory_far_shorter_than_a_step_still_weighs_the_input(rate: float) -> None:
+    x = torch.ones(1, len(EVEN), 1, dtype=torch.float64)
+    y = ConvolutionalFunctional(kernels.exponential(rate=rate))(x, EVEN)[0, 1:, 0]
+    torch.testing.assert_close(rate * y, torch.ones_like(y), rtol=1e-9, atol=0)
+    uneven = torch.cat([EVEN[:3], EVEN[4:]])
+    y = ConvolutionalFunctional(kernels.exponential(rate=rate))(x[:, 1:], uneven)[0, 1:, 0]
+    torch.testing.assert_close(rate * y, torch.ones_like(y), rtol=1e-9, atol=0)
+
+
+_STEPS = st.lists(st.floats(0.01, 3.0), min_size=2, max_size=8)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    steps=_STEPS,
+    seed=st.integers(0, 99),
+    start=st.floats(-100, 100),
+    name=st.sampled_from(sorted(kernels.KERNELS)),
+    interpolation=st.sampled_from(["linear", "hold"]),
+)
+def test_a_convolution_is_linear_causal_and_the_same_at_every_time(steps, seed, start, name, interpolation) -> None:
+    H = ConvolutionalFunctional(kernels.get(name), interpolation=interpolation)
+    t = torch.cat([torch.zeros(1, dtype=torch.float64), torch.tensor(steps, dtype=torch.float64).cumsum(0)])
+    x, z = torch.randn(2, 1, len(t), 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    y = H(x, t)
+    torch.testing.assert_close(H(2 * x - 3 * z, t), 2 * y - 3 * H(z, t), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(H(x, t + start), y, rtol=1e-9, atol=1e-9)
+    k = len(t) // 2
+    later = x.clone()
+    later[:, k + 1 :] = z[:, k + 1 :]
+    torch.testing.assert_close(H(later, t)[:, : k + 1], y[:, : k + 1], rtol=1e-9, atol=1e-9)
+    # the same interpolant on a finer grid
+    finer = torch.cat([t, (t[1:] + t[:-1]) / 2]).sort().values
+    middle = x[:, :-1] if interpolation == "hold" else (x[:, 1:] + x[:, :-1]) / 2
+    refined = torch.stack([x[:, :-1], middle], 2).flatten(1, 2)
+    torch.testing.assert_close(H(torch.cat([refined, x[:, -1:]], 1), finer)[:, ::2], y, rtol=1e-8, atol=1e-9)

@@ -145,6 +145,9 @@ def slow():
 def broken():
     raise RuntimeError("no data")
 
+def leaves():
+    raise SystemExit(0)
+
 ready = kernels.sine(frequency=3.0)
 number = 3
 """
@@ -182,6 +185,7 @@ def test_load_reads_an_importable_module_and_numpy_functions() -> None:
         ("{directory}/mine.py:rho", "has no attribute 'rho'"),
         ("{directory}/mine.py:number", "is a int, expected a callable"),
         ("{directory}/mine.py:broken", r"failed \(RuntimeError: no data\)"),
+        ("{directory}/mine.py:leaves", r"failed \(SystemExit: 0\)"),
         ("{directory}/wrong.py:rho", "could not be loaded .SyntaxError"),
         ("no_such_module:rho", "could not be loaded .ModuleNotFoundError.*expected one of exponential"),
         (":rho", "names nothing"),

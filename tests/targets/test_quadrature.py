@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from targets import KERNELS, QuadratureError, kernels
@@ -103,7 +105,8 @@ def test_a_tail_below_the_smallest_number_costs_no_more_than_the_rest() -> None:
 
 def test_a_smooth_kernel_on_many_cells_takes_one_pass() -> None:
     result = moments(kernels.polynomial(), *cells(100_000, 0.01))
-    assert result.evaluations == 100_000 * (21 + 15 + 2) - 1  # two rules and the ends, t = 0 left out
+    # two rules and the ends, t = 0 left out; and the first cell once more, on 51 panels towards 0
+    assert result.evaluations == 100_000 * (21 + 15 + 2) - 1 + 51 * 21
     assert result.m0.sum() == pytest.approx(2 - 2 * 1001**-0.5, rel=1e-13)
 
 
@@ -130,3 +133,49 @@ def test_a_kernel_that_vanishes_on_the_range_has_no_error() -> None:
 def test_cells_that_are_none_are_refused(left, right) -> None:
     with pytest.raises(ValueError, match="expected"):
         moments(kernels.exponential(), left, right)
+
+
+@pytest.mark.parametrize("step", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("rate", [1e3, 3e5, 3.5e5, 1e8, 1e12])
+def test_a_kernel_far_faster_than_the_step_is_not_stepped_over(rate: float, step: float) -> None:
+    result = moments(kernels.exponential(rate=rate), *cells(5, step))
+    exact = -np.expm1(-rate * step) / rate
+    np.testing.assert_allclose(result.m0[0, 0], exact, rtol=1e-10)
+    first_moment = (1 - (1 + rate * step) * np.exp(-rate * step)) / (rate**2 * step)
+    np.testing.assert_allclose(result.m1[0, 0], first_moment, rtol=1e-8, atol=1e-12 * exact)
+
+
+def test_a_fast_part_beside_a_slow_one_is_seen() -> None:
+    kernel = kernels.from_callable(lambda t: np.exp(-t) + 1e9 * np.exp(-1e9 * t))
+    np.testing.assert_allclose(moments(kernel, *cells(10, 1.0)).m0.sum(), 2 - np.exp(-10), rtol=1e-10)
+
+
+@settings(deadline=None, max_examples=30)
+@given(center=st.floats(0.5, 9.5), width=st.floats(2e-3, 0.05), gaussian=st.booleans())
+def test_narrow_bumps_at_undeclared_places_are_found(center: float, width: float, gaussian: bool) -> None:
+    def bump(t: np.ndarray) -> np.ndarray:
+        s = (t - center) / width
+        return np.exp(-(s**2)) / (width * np.sqrt(np.pi)) if gaussian else (np.abs(s) < 0.5) / width
+
+    result = moments(kernels.from_callable(bump), *cells(10, 1.0))
+    np.testing.assert_allclose(result.m0.sum(), 1.0, rtol=1e-8)
+
+
+@pytest.mark.parametrize("rate", [1e40, 1e300])
+def test_zero_at_every_node_is_no_answer(rate: float) -> None:
+    with pytest.raises(QuadratureError, match="is 0 at all"):
+        moments(kernels.exponential(rate=rate), *cells(5, 1.0))
+
+
+def test_a_bump_between_all_nodes_is_refused_and_right_once_it_is_declared() -> None:
+    def bump(t: np.ndarray) -> np.ndarray:
+        return (np.abs(t - np.pi) < 5e-7) / 1e-6
+
+    with pytest.raises(QuadratureError, match="declare where it is not 0"):
+        moments(kernels.from_callable(bump), *cells(10, 1.0))
+    declared = kernels.from_callable(bump, breakpoints=(np.pi - 5e-7, np.pi + 5e-7))
+    np.testing.assert_allclose(moments(declared, *cells(10, 1.0)).m0.sum(), 1.0, rtol=1e-8)
+
+
+def test_zero_before_a_declared_window_is_an_answer() -> None:
+    assert not moments(kernels.shift(9, 11), *cells(5, 1.0)).m0.any()
