@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from targets.arguments import choice
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -32,14 +34,35 @@ class Activation:
         return self.derivative_of_value(self(z))
 
 
+# Functions of this module and not lambdas: a model must pickle, for joblib, spawned workers and torch.save(model).
+def _identity(z: Tensor) -> Tensor:
+    return z
+
+
+def _hardtanh_slope(k: Tensor) -> Tensor:
+    return (k.abs() < 1).to(k.dtype)
+
+
+def _tanh_slope(k: Tensor) -> Tensor:
+    return 1 - k * k
+
+
+def _relu_slope(k: Tensor) -> Tensor:
+    return (k > 0).to(k.dtype)
+
+
+def _sigmoid_slope(k: Tensor) -> Tensor:
+    return k * (1 - k)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     activation.name: activation
     for activation in (
-        Activation("linear", lambda z: z, torch.ones_like, True),
-        Activation("hardtanh", torch.nn.functional.hardtanh, lambda k: (k.abs() < 1).to(k.dtype), True),
-        Activation("tanh", torch.tanh, lambda k: 1 - k * k, True),
-        Activation("relu", torch.relu, lambda k: (k > 0).to(k.dtype), False),
-        Activation("sigmoid", torch.sigmoid, lambda k: k * (1 - k), False),
+        Activation("linear", _identity, torch.ones_like, True),
+        Activation("hardtanh", torch.nn.functional.hardtanh, _hardtanh_slope, True),
+        Activation("tanh", torch.tanh, _tanh_slope, True),
+        Activation("relu", torch.relu, _relu_slope, False),
+        Activation("sigmoid", torch.sigmoid, _sigmoid_slope, False),
     )
 }
 
@@ -50,6 +73,4 @@ def get(name: str) -> Activation:
     Raises:
         ValueError: unknown name; the message lists the choices.
     """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
+    return ACTIVATIONS[choice("activation", name, ACTIVATIONS)]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from targets import arguments
+
 from .models import SequenceModel, build
 
 
@@ -17,10 +19,10 @@ def replicate(model: SequenceModel, n: int) -> SequenceModel:
     """n copies of a model, independent from here on, as one model with ensemble (n, *model.ensemble).
 
     Raises:
-        ValueError: n is no positive integer.
+        ValueError: no model, or n is no positive integer.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"n must be a positive integer, got {n!r}")
+    arguments.instance("model", model, SequenceModel, "give a model of odernn")
+    n = arguments.count("n", n)
     return _rebuild(model, (n, *model.ensemble), lambda name, weight: weight.expand(n, *weight.shape))
 
 
@@ -30,8 +32,10 @@ def stack(models: Sequence[SequenceModel]) -> SequenceModel:
     Raises:
         ValueError: no models, or models of different kinds, sizes, dtypes or devices.
     """
-    if not models:
-        raise ValueError("no models came, expected at least one to stack")
+    if not isinstance(models, Sequence) or not models:
+        raise ValueError(f"models is {models!r}, expected a list of at least one model; give [model, ...]")
+    for model in models:
+        arguments.instance("each of models", model, SequenceModel, "give models of odernn")
     first = models[0]
     for model in models[1:]:
         if model.config() != first.config():
@@ -50,11 +54,13 @@ def member(model: SequenceModel, index: int) -> SequenceModel:
     """The model at `index` of the leading ensemble axis, as an independent model with ensemble `model.ensemble[1:]`.
 
     Raises:
-        ValueError: a model without an ensemble axis.
+        ValueError: a model without an ensemble axis, or an index that is no integer.
         IndexError: an index outside of it.
     """
+    arguments.instance("model", model, SequenceModel, "give a model of odernn")
     if not model.ensemble:
         raise ValueError("the model has no ensemble axis, so it has no members: use the model itself")
+    index = arguments.count("index", index, least=-arguments.MOST)
     if not -model.ensemble[0] <= index < model.ensemble[0]:
         raise IndexError(f"index must be in [{-model.ensemble[0]}, {model.ensemble[0]}), got {index}")
     return _rebuild(model, model.ensemble[1:], lambda name, weight: weight[index])
@@ -62,7 +68,7 @@ def member(model: SequenceModel, index: int) -> SequenceModel:
 
 def _rebuild(model: SequenceModel, ensemble: tuple[int, ...], weights: Callable[[str, Tensor], Tensor]) -> SequenceModel:
     """The same kind of model with another ensemble, whose weights and buffers are `weights(name, old one)`."""
-    rebuilt = build({**model.config(), "ensemble": list(ensemble)}, dtype=model.c.dtype, device=model.c.device)
+    rebuilt = build({**model.config(), "ensemble": list(ensemble)}, seed=0, dtype=model.c.dtype, device=model.c.device)
     state = {name: weights(name, weight.detach()) for name, weight in model.state_dict().items()}
     rebuilt.load_state_dict(state)
     originals = dict(model.named_parameters())

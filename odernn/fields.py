@@ -75,7 +75,8 @@ class VectorField:
         """The zero-input rest state h(-inf) leads to, (..., L m): W h + U z + b = 0, layer by layer.
 
         `discrete` asks for the rest state of h <- W h + U z + b instead. For activations without a unique rest state
-        (`Activation.rests_at_zero` false: relu, sigmoid) an rnn starts from 0. Non-finite where W is singular.
+        (`Activation.rests_at_zero` false: relu, sigmoid) an rnn starts from 0. Where W is singular there is none, and NaN; but
+        without a drive h = 0 rests all the same, and is then a constant without a gradient.
         """
         states: list[Tensor] = []
         z: Tensor | None = None
@@ -85,9 +86,8 @@ class VectorField:
             if drive is None or (self.form == "rnn" and not self.activation.rests_at_zero):
                 h = layer.U.new_zeros(*ensemble, layer.U.shape[-2])
             else:
-                h = -layer.W.solve(drive, shift=1.0 if discrete else 0.0)
-                # Without a drive h = 0 rests, also where W is singular.
-                h = torch.where((drive == 0).all(-1, keepdim=True), torch.zeros_like(h), h)
+                # 0 - and not a bare minus, which would make -0 of a rest state of 0.
+                h = 0 - layer.W.solve(drive, shift=1.0 if discrete else 0.0)
             states.append(h)
             z = self._emit(h)
         return torch.cat(states, -1)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from targets import arguments, grids
+
 from . import activations, parameterizations, recurrences
 from .fields import Form, Layer, VectorField
 from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
 from .readouts import readout_along
-from .solvers import Solution, Solver, automatic
-from .solvers.base import check_finite, diverged
+from .solvers import DivergedSolve, Solution, Solver, automatic
+from .solvers.base import check_finite
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Response:
 
 
 InitialState = Tensor | Literal["rest", "zero"] | None
+
+# Part of a mean step to which times may be rounded: with more, answers to rough inputs are off by some 1e-3 and no longer notice.
+_TIME_ROUNDING = 1e-2
 
 
 class LayerWeights(nn.Module):
@@ -42,7 +47,7 @@ class LayerWeights(nn.Module):
         parameterization: Parameterization,
         bias: bool,
         ensemble: tuple[int, ...],
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> None:
         super().__init__()
         self.recurrence = recurrences.create(recurrence, hidden_size, parameterization, ensemble, generator)
@@ -67,7 +72,8 @@ class SequenceModel(nn.Module, ABC):
         num_layers: layers, each fed by the one below: its state (rnn), or sigma of it (ssm).
         bias: whether the layers have b (which starts at 0).
         ensemble: leading axes carried by every weight: that many models at once.
-        seed: an integer, or a generator on the CPU, for the initial weights.
+        seed: an integer, or a generator on the CPU, for the initial weights; None for torch's own generator, as in torch.nn:
+            every model then has other weights, and `torch.manual_seed` repeats them.
         dtype, device: of the weights. They are drawn in float64 on the CPU, so a seed means the same model everywhere.
 
     Raises:
@@ -90,27 +96,28 @@ class SequenceModel(nn.Module, ABC):
         num_layers: int = 1,
         bias: bool = True,
         ensemble: Sequence[int] = (),
-        seed: int | torch.Generator = 0,
+        seed: int | torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size, "num_layers": num_layers}
-        for name, value in sizes.items():
-            if isinstance(value, bool) or not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        if isinstance(parameterization, str):
+        self.input_size = arguments.count("input_size", input_size)
+        self.hidden_size = arguments.count("hidden_size", hidden_size)
+        self.output_size = arguments.count("output_size", output_size)
+        self.num_layers = arguments.count("num_layers", num_layers)
+        if not isinstance(parameterization, Parameterization):
             parameterization = parameterizations.get(parameterization, self.time)
         if parameterization.time != self.time:
             raise ValueError(
                 f"{type(self).__name__} needs a parameterization in {self.time} time, got one in {parameterization.time} time"
             )
-        self.input_size, self.hidden_size, self.output_size = input_size, hidden_size, output_size
-        self.num_layers = num_layers
         self.activation = activations.get(activation)
         self.parameterization = parameterization
-        self.ensemble = tuple(ensemble)
-        generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+        self.ensemble = arguments.counts("ensemble", ensemble)
+        dtype = dtype or torch.get_default_dtype()
+        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(f"dtype is {dtype!r}, expected a real floating-point type: give torch.float64")
+        generator = None if seed is None else arguments.generator(seed)
         self.layers = nn.ModuleList(
             LayerWeights(
                 input_size if index == 0 else hidden_size,
@@ -125,7 +132,7 @@ class SequenceModel(nn.Module, ABC):
         )
         c = torch.randn(*self.ensemble, output_size, hidden_size, generator=generator, dtype=torch.float64)
         self.c = nn.Parameter(c / math.sqrt(hidden_size))
-        self.to(device=device, dtype=dtype or torch.get_default_dtype())
+        self.to(device=device, dtype=dtype)
 
     def config(self) -> dict[str, Any]:
         """What `odernn.models.build` needs to make a model of the same kind: JSON values only."""
@@ -174,8 +181,9 @@ class SequenceModel(nn.Module, ABC):
         compare parameterisations from identical W.
 
         Raises:
-            ValueError: a W that the recurrence and parameterisation cannot take.
+            ValueError: a W that the recurrence and parameterisation cannot take, or no such layer.
         """
+        layer = arguments.count("layer", layer, least=0, most=self.num_layers - 1)
         self.layer_weights[layer].recurrence.set_matrix(W)
 
     def rest_state(self) -> Tensor:
@@ -193,18 +201,21 @@ class SequenceModel(nn.Module, ABC):
             return field.rest_state(discrete=self._is_map()).unsqueeze(-2).expand(shape)
         if isinstance(h0, str):
             if h0 != "zero":
-                raise ValueError(f"h0 must be a tensor, 'rest' or 'zero', got {h0!r}")
+                raise ValueError(f"h0 must be a real tensor, 'rest' or 'zero', got {h0!r}")
             return like.new_zeros(shape)
+        h0 = arguments.real_tensor("h0", h0)
         try:
             return h0.to(like).expand(shape)
         except RuntimeError:
-            raise ValueError(f"h0 must have a shape that broadcasts to {shape}, got {tuple(h0.shape)}") from None
+            raise ValueError(
+                f"h0 must have a shape that broadcasts to {shape} (*ensemble, batch, state), got {tuple(h0.shape)}: give as many "
+                "states as x has sequences in its batch, or one for all"
+            ) from None
 
-    def _check_input(self, x: Tensor, t: Tensor) -> None:
-        for name, value in (("x", x), ("t", t)):
-            if not isinstance(value, Tensor):
-                raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: convert it (torch.as_tensor)")
-        _check_times(t)
+    def _checked_times(self, x: Tensor, t: Tensor) -> Tensor:
+        """The times, with x and t checked against each other and the model."""
+        t = _checked_times(t)
+        arguments.instance("x", x, Tensor, "convert it (torch.as_tensor)")
         if x.ndim < 3 or x.shape[-1] != self.input_size or x.shape[-2] != t.numel():
             raise ValueError(
                 f"x must be (..., batch, time, channel) = (..., batch, {t.numel()}, {self.input_size}), got {tuple(x.shape)}"
@@ -219,21 +230,29 @@ class SequenceModel(nn.Module, ABC):
                 f"x is {x.dtype} on {x.device}, the model {self.c.dtype} on {self.c.device}: "
                 "convert one (x.to(...), model.to(...))"
             )
-        if not torch.isfinite(x).all():
-            raise ValueError(f"x holds {int((~torch.isfinite(x)).sum())} NaN or infinite values: remove or fill them")
+        arguments.real_tensor("x", x)
+        return t
 
 
-def _check_times(t: Tensor) -> None:
-    if t.ndim != 1 or t.numel() < 2:
-        raise ValueError(f"t must be (time,) with at least two times, got shape {tuple(t.shape)}")
-    if not torch.isfinite(t).all():
-        raise ValueError("t holds NaN or infinite values")
-    steps = t.diff()
-    if not (steps > 0).all():
-        first = int((steps <= 0).nonzero()[0])
+def _checked_times(t: Tensor) -> Tensor:
+    """Times as they came, integers as float64: rounded to the precision of x their differences would be lost."""
+    arguments.instance("t", t, Tensor, "convert it (torch.as_tensor)")
+    grids.tensor(t, "t", least=2)
+    t = t if t.is_floating_point() else t.double()
+    first, last = float(t[0].detach()), float(t[-1].detach())
+    rounding, step = torch.finfo(t.dtype).eps * max(abs(first), abs(last)), (last - first) / (t.numel() - 1)
+    if rounding > _TIME_ROUNDING * step:
         raise ValueError(
-            f"t must increase, got t[{first}] = {float(t[first]):g} and t[{first + 1}] = {float(t[first + 1]):g}: sort it"
+            f"t in {t.dtype} is known to {rounding:.1g} around t = {last:.9g}, too coarse for steps of {step:.3g}: "
+            "give t in float64, or subtract t[0] before it is rounded"
         )
+    return t
+
+
+def _no_rest_state() -> DivergedSolve:
+    return DivergedSolve(
+        "there is no rest state to start from, because W is singular and b is not 0: give h0 ('zero', or a state), or leave b out"
+    )
 
 
 class ContinuousModel(SequenceModel):
@@ -279,9 +298,9 @@ class ContinuousModel(SequenceModel):
         interpolation: Interpolation = "linear",
     ) -> Response:
         """As `forward`, with the states and the cost of the solve."""
-        self._check_input(x, t)
+        t = self._checked_times(x, t)
         field = self.field()
-        path = interpolate(t.to(x.dtype), x, interpolation)
+        path = interpolate(t, x, interpolation)
         solution = self._solve(field, path, path.times, h0, solver)
         return Response(readout_along(field, solution.h), solution)
 
@@ -298,11 +317,16 @@ class ContinuousModel(SequenceModel):
 
         `check=False` returns a diverged state as it came (inf or nan) in place of raising.
         """
-        _check_times(t)
+        arguments.instance("path", path, Path, "make one with odernn.paths.interpolate")
+        t = _checked_times(t)
         if path.channels != self.input_size:
             raise ValueError(f"the path has {path.channels} channels, the model takes {self.input_size}")
+        if path.start.dtype != self.c.dtype or path.start.device != self.c.device:
+            raise ValueError(
+                f"the path is {path.start.dtype} on {path.start.device}, the model {self.c.dtype} on {self.c.device}: convert one"
+            )
         if t[0] < path.times[0] or t[-1] > path.times[-1]:
-            domain, asked = (f"[{float(times[0]):g}, {float(times[-1]):g}]" for times in (path.times, t))
+            domain, asked = (f"[{float(times[0]):.9g}, {float(times[-1]):.9g}]" for times in (path.times, t))
             raise ValueError(f"the path is defined on {domain}, got t over {asked}: ask for times inside")
         return self._solve(self.field(), path, t, h0, solver, check)
 
@@ -317,7 +341,7 @@ class ContinuousModel(SequenceModel):
     ) -> Solution:
         initial = self._initial_state(field, h0, path.start.shape[-3], path.start)
         if check and not torch.isfinite(initial).all():
-            raise diverged(field, float(t[0]), initial, "W is singular, so there is no rest state to start from")
+            raise _no_rest_state()
         solution = (solver or automatic(field)).solve(field, path, t, initial)
         if check:
             check_finite(solution, field)
@@ -350,10 +374,12 @@ class DiscreteModel(SequenceModel):
 
     def respond(self, x: Tensor, t: Tensor, h0: InitialState = None, *, check: bool = True) -> Response:
         """As `forward`, with the states. `check=False` returns a diverged state as it came in place of raising."""
-        self._check_input(x, t)
+        t = self._checked_times(x, t)
         field = self.field()
         states = [self._initial_state(field, h0, x.shape[-3], x)]
-        for x_k, step in zip(x[..., :-1, :].unbind(-2), t.to(x.dtype).diff()):
+        if check and not torch.isfinite(states[0]).all():
+            raise _no_rest_state()
+        for x_k, step in zip(x[..., :-1, :].unbind(-2), t.double().diff().to(x.dtype)):
             states.append(self._advance(states[-1], field(states[-1], x_k), step))
         solution = Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
         if check:
@@ -399,16 +425,15 @@ class DiscreteSSM(DiscreteModel):
 MODELS: dict[str, type[SequenceModel]] = {cls.name: cls for cls in (ContinuousRNN, StateSpaceModel, DiscreteRNN, DiscreteSSM)}
 
 
-def build(config: dict[str, Any], **arguments: Any) -> SequenceModel:
-    """The model that a `SequenceModel.config()` describes; `arguments` (seed, dtype, device) go to its constructor.
+def build(config: dict[str, Any], **options: Any) -> SequenceModel:
+    """The model that a `SequenceModel.config()` describes; `options` (seed, dtype, device) go to its constructor.
 
     Raises:
-        ValueError: an unknown model name.
+        ValueError: no such config, or an unknown model name.
     """
+    arguments.instance("config", config, Mapping, "give SequenceModel.config()")
     config = dict(config)
-    name = config.pop("model")
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
-    cls = MODELS[name]
+    name = config.pop("model", None)
+    cls = MODELS[arguments.choice("model", name, MODELS)]
     config["parameterization"] = parameterizations.get(time=cls.time, **config["parameterization"])
-    return cls(**config, **arguments)
+    return cls(**config, **options)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from targets import arguments
+
 Time = Literal["continuous", "discrete"]
 
 
@@ -30,16 +32,22 @@ class Parameterization(ABC):
     time: Time = "continuous"
 
     def __post_init__(self) -> None:
-        if self.time not in ("continuous", "discrete"):
+        if not isinstance(self.time, str) or self.time not in ("continuous", "discrete"):
             raise ValueError(f"time must be 'continuous' or 'discrete', got {self.time!r}")
 
-    @abstractmethod
     def __call__(self, w: Tensor) -> Tensor:
         """l = f(w)."""
+        return self._value(arguments.real_tensor("w", w, finite=False))
 
-    @abstractmethod
     def derivative(self, w: Tensor) -> Tensor:
         """f'(w)."""
+        return self._derivative(arguments.real_tensor("w", w, finite=False))
+
+    @abstractmethod
+    def _value(self, w: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _derivative(self, w: Tensor) -> Tensor: ...
 
     @abstractmethod
     def _inverse(self, value: Tensor) -> Tensor: ...
@@ -55,6 +63,7 @@ class Parameterization(ABC):
         Raises:
             ValueError: a value outside the range of f.
         """
+        value = arguments.real_tensor("value", value)
         low, high = self.range
         outside = ~((value > low) & (value < high))
         if outside.any():
@@ -69,6 +78,7 @@ class Parameterization(ABC):
 
         The bound of [StableSSM, Thm 3.6] on |dLoss/dw| up to a constant.
         """
+        w = arguments.real_tensor("w", w, finite=False)
         distance = self(w) if self.time == "continuous" else 1 - self(w)
         return self.derivative(w).abs() / distance**2
 
@@ -88,10 +98,10 @@ class Direct(Parameterization):
     name = "direct"
     stable = False
 
-    def __call__(self, w: Tensor) -> Tensor:
+    def _value(self, w: Tensor) -> Tensor:
         return w
 
-    def derivative(self, w: Tensor) -> Tensor:
+    def _derivative(self, w: Tensor) -> Tensor:
         return torch.ones_like(w)
 
     def _inverse(self, value: Tensor) -> Tensor:
@@ -109,10 +119,10 @@ class Exp(Parameterization):
     name = "exp"
     stable = True
 
-    def __call__(self, w: Tensor) -> Tensor:
+    def _value(self, w: Tensor) -> Tensor:
         return -w.exp() if self.time == "continuous" else (-w.exp()).exp()
 
-    def derivative(self, w: Tensor) -> Tensor:
+    def _derivative(self, w: Tensor) -> Tensor:
         return -w.exp() if self.time == "continuous" else -(w - w.exp()).exp()
 
     def _inverse(self, value: Tensor) -> Tensor:
@@ -130,10 +140,10 @@ class Softplus(Parameterization):
     name = "softplus"
     stable = True
 
-    def __call__(self, w: Tensor) -> Tensor:
+    def _value(self, w: Tensor) -> Tensor:
         return -softplus(w) if self.time == "continuous" else torch.sigmoid(-w)
 
-    def derivative(self, w: Tensor) -> Tensor:
+    def _derivative(self, w: Tensor) -> Tensor:
         s = torch.sigmoid(w)
         return -s if self.time == "continuous" else -s * torch.sigmoid(-w)
 
@@ -162,16 +172,17 @@ class Inverse(Parameterization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (0 < self.a < math.inf and 0 < self.b < math.inf):
-            raise ValueError(f"parameterization 'inverse' needs finite a > 0 and b > 0, got a={self.a}, b={self.b}")
+        for name in ("a", "b"):
+            value = arguments.number(f"{name} of parameterization 'inverse'", getattr(self, name), above=0)
+            object.__setattr__(self, name, value)
         if self.time == "discrete" and self.b < 0.5:
             raise ValueError(f"parameterization 'inverse' in discrete time needs b >= 1/2 (|l| < 1), got b={self.b}")
 
-    def __call__(self, w: Tensor) -> Tensor:
+    def _value(self, w: Tensor) -> Tensor:
         value = -1 / (self.a * w**2 + self.b)
         return value if self.time == "continuous" else 1 + value
 
-    def derivative(self, w: Tensor) -> Tensor:
+    def _derivative(self, w: Tensor) -> Tensor:
         return 2 * self.a * w / (self.a * w**2 + self.b) ** 2
 
     def _inverse(self, value: Tensor) -> Tensor:
@@ -194,10 +205,10 @@ class LRU(Parameterization):
     name = "lru"
     stable = True
 
-    def __call__(self, w: Tensor) -> Tensor:
+    def _value(self, w: Tensor) -> Tensor:
         return torch.expm1(-w.exp()) if self.time == "continuous" else (-w.exp()).exp()
 
-    def derivative(self, w: Tensor) -> Tensor:
+    def _derivative(self, w: Tensor) -> Tensor:
         return -(w - w.exp()).exp()
 
     def _inverse(self, value: Tensor) -> Tensor:
@@ -222,7 +233,7 @@ def get(name: str, time: Time = "continuous", **arguments: float) -> Parameteriz
     Raises:
         ValueError: unknown name (lists the choices) or arguments that it does not take.
     """
-    if name not in PARAMETERIZATIONS:
+    if not isinstance(name, str) or name not in PARAMETERIZATIONS:
         raise ValueError(f"unknown parameterization {name!r}: choose one of {', '.join(PARAMETERIZATIONS)}")
     try:
         return PARAMETERIZATIONS[name](time=time, **arguments)

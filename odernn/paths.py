@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from targets import arguments, grids
+
 Interpolation = Literal["linear", "hold"]
 
 
@@ -65,12 +67,18 @@ class Path:
 
 
 def linear(t: Tensor, x: Tensor) -> Path:
-    """The linear interpolant of samples x, (..., batch, time, channel), at times t, (time,)."""
+    """The linear interpolant of samples x, (..., batch, time, channel), at times t, (time,).
+
+    Raises:
+        ValueError: t or x are no such tensors.
+    """
+    t = _checked(t, x)
     return Path(t, x[..., :-1, :], x[..., 1:, :], continuous=True)
 
 
 def hold(t: Tensor, x: Tensor) -> Path:
-    """The zero-order hold: x(s) = x_k on [t_k, t_{k+1}). The last sample is never felt."""
+    """The zero-order hold: x(s) = x_k on [t_k, t_{k+1}); the last sample has no effect. Arguments as in `linear`."""
+    t = _checked(t, x)
     return Path(t, x[..., :-1, :], x[..., :-1, :], continuous=False)
 
 
@@ -80,13 +88,17 @@ def interpolate(t: Tensor, x: Tensor, interpolation: Interpolation) -> Path:
     Raises:
         ValueError: an unknown interpolation.
     """
-    if interpolation not in ("linear", "hold"):
-        raise ValueError(f"unknown interpolation {interpolation!r}: choose 'linear' or 'hold'")
+    arguments.choice("interpolation", interpolation, ("linear", "hold"))
     return linear(t, x) if interpolation == "linear" else hold(t, x)
 
 
 def heaviside(t: Tensor, amplitude: Tensor) -> Path:
-    """u^x: x from t[0] on; amplitude x of shape (..., batch, channel)."""
+    """u^x: x from t[0] on; amplitude x of shape (..., batch, channel).
+
+    Raises:
+        ValueError: t or the amplitude are no such tensors.
+    """
+    t = _checked_probe(t, amplitude)
     constant = amplitude.unsqueeze(-2).expand(*amplitude.shape[:-1], t.numel() - 1, amplitude.shape[-1])
     return Path(t, constant, constant, continuous=True)
 
@@ -95,9 +107,37 @@ def pulse(t: Tensor, amplitude: Tensor, stop: float) -> Path:
     """x from t[0] to `stop`, 0 from there on; amplitude x of shape (..., batch, channel).
 
     The impulse probe is a short pulse; the reversed probe r^x is a long one, with t = 0 at its end.
+
+    Raises:
+        ValueError: t, amplitude or stop are not what they should be.
     """
+    t, stop = _checked_probe(t, amplitude), arguments.number("stop", stop)
     edge = torch.as_tensor(stop, dtype=t.dtype, device=t.device)
     times = torch.cat([t, edge.reshape(1)]).unique() if t[0] < edge < t[-1] else t
     on = (times[:-1] < edge).to(amplitude.dtype).unsqueeze(-1)
     value = amplitude.unsqueeze(-2) * on
     return Path(times, value, value, continuous=False)
+
+
+def _checked(t: Tensor, x: Tensor) -> Tensor:
+    """The times of samples, whole numbers as float64. Whether x is finite is for the model to say: it looks once."""
+    t = _checked_times(t)
+    arguments.instance("x", x, Tensor, "convert it (torch.as_tensor)")
+    arguments.real_tensor("x", x, finite=False)
+    if x.ndim < 3 or x.shape[-2] != t.numel() or not x.shape[-1]:
+        raise ValueError(f"x must be a tensor (..., batch, time, channel) with {t.numel()} times, got {tuple(x.shape)}")
+    return t
+
+
+def _checked_times(t: Tensor) -> Tensor:
+    converted = grids.tensor(t, "t", least=2)
+    return t if isinstance(t, Tensor) and t.is_floating_point() else converted  # a tensor as it came, with its graph
+
+
+def _checked_probe(t: Tensor, amplitude: Tensor) -> Tensor:
+    t = _checked_times(t)
+    arguments.instance("amplitude", amplitude, Tensor, "convert it (torch.as_tensor)")
+    arguments.real_tensor("amplitude", amplitude)
+    if amplitude.ndim < 2 or not amplitude.shape[-1]:
+        raise ValueError(f"amplitude must be a tensor (..., batch, channel), got shape {tuple(amplitude.shape)}")
+    return t

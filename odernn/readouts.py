@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from targets import arguments
 
 from .activations import Activation
 from .fields import VectorField
+from .solvers.first_order import first_order_only
 
 # States of more bytes than this are read out segment by segment, with segments of so many bytes.
 _LARGE, _SEGMENT_BYTES = 2**26, 2**21
@@ -21,7 +23,15 @@ def readout_along(field: VectorField, h: Tensor) -> Tensor:
 
     The readout c^T sigma(h) of long paths goes through time in segments, forwards and backwards: tensors of the size of h that
     live for a moment take longer to allocate than to compute.
+
+    Raises:
+        ValueError: h is no trajectory of this field.
     """
+    arguments.instance("field", field, VectorField, "give model.field()")
+    if not isinstance(h, Tensor) or h.ndim < 3 or h.shape[-1] != field.size or h.dtype != field.c.dtype or h.is_meta:
+        came = f"is a {h.dtype} tensor {tuple(h.shape)} on {h.device}" if isinstance(h, Tensor) else f"is a {type(h).__name__}"
+        raise ValueError(f"h {came}, expected states (..., batch, time, {field.size}) in {field.c.dtype}; give Solution.h")
+    arguments.real_tensor("h", h, finite=False)
     if field.form == "ssm" and len(field.layers) == 1 and h.numel() * h.element_size() > _LARGE:
         return _SegmentedReadout.apply(field.activation, h, field.c)
     return field.readout(h.flatten(-3, -2)).unflatten(-2, h.shape[-3:-1])
@@ -40,8 +50,8 @@ class _SegmentedReadout(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[None, Tensor, Tensor]:
+    @first_order_only
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         h, c = ctx.saved_tensors
         g_h, g_c = torch.empty_like(h), torch.zeros_like(c)
         for part in _segments(h):

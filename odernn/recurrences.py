@@ -14,6 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from targets import arguments
+
 from .parameterizations import Parameterization
 
 # Rates at initialisation, log-uniform: near 1/T they leave spurious slow modes in the fit.
@@ -40,10 +42,18 @@ class DenseMatrix:
         return torch.linalg.eigvals(self.W)
 
     def solve(self, v: Tensor, shift: float = 0.0) -> Tensor:
-        """(W - shift I)^-1 v for v of shape (..., m); non-finite where that matrix is singular."""
-        eye = torch.eye(self.W.shape[-1], dtype=self.W.dtype, device=self.W.device)
-        result, info = torch.linalg.solve_ex(self.W - shift * eye, v.unsqueeze(-1))
-        return result.squeeze(-1).masked_fill((info != 0).unsqueeze(-1), math.nan)
+        """(W - shift I)^-1 v for v of shape (..., m). Where that matrix is singular to working precision: NaN, or, for v = 0,
+        the constant 0."""
+        m = self.W.shape[-1]
+        eye = torch.eye(m, dtype=self.W.dtype, device=self.W.device)
+        matrix = self.W - shift * eye
+        pivots = torch.linalg.lu_factor_ex(matrix.detach()).LU.diagonal(dim1=-2, dim2=-1).abs()
+        singular = pivots.amin(-1) <= m * torch.finfo(pivots.dtype).eps * pivots.amax(-1)
+        # A singular matrix is replaced before the solve: a gradient of NaN times 0 would still be NaN.
+        regular = torch.where(singular[..., None, None], eye, matrix)
+        result = torch.linalg.solve_ex(regular, v.unsqueeze(-1)).result.squeeze(-1)
+        unknown = torch.where((v == 0).all(-1, keepdim=True), 0.0, math.nan).to(result)
+        return torch.where(singular.unsqueeze(-1), unknown, result)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -91,8 +101,12 @@ class DiagonalMatrix:
         return torch.stack([self.eigenvalue, self.eigenvalue.conj()], -1).flatten(-2)
 
     def solve(self, v: Tensor, shift: float = 0.0) -> Tensor:
-        """(W - shift I)^-1 v for v of shape (..., m); non-finite where that matrix is singular."""
-        return from_modes(self.to_modes(v) / (self.eigenvalue - shift))
+        """(W - shift I)^-1 v for v of shape (..., m). In the modes whose l = shift: NaN, or, where v = 0, the constant 0."""
+        modes, divisor = self.to_modes(v), self.eigenvalue - shift
+        singular = divisor == 0
+        result = modes / torch.where(singular, torch.ones_like(divisor), divisor)
+        unknown = torch.where(modes == 0, 0.0, math.nan).to(result)
+        return from_modes(torch.where(singular, unknown, result))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -113,7 +127,7 @@ class Recurrence(nn.Module, ABC):
     name: ClassVar[str]
 
     def __init__(
-        self, size: int, parameterization: Parameterization, ensemble: tuple[int, ...], generator: torch.Generator
+        self, size: int, parameterization: Parameterization, ensemble: tuple[int, ...], generator: torch.Generator | None
     ) -> None:
         super().__init__()
         self.size = size
@@ -122,7 +136,7 @@ class Recurrence(nn.Module, ABC):
         self._create(generator)
 
     @abstractmethod
-    def _create(self, generator: torch.Generator) -> None:
+    def _create(self, generator: torch.Generator | None) -> None:
         """Registers the raw weights at their initial values."""
 
     @abstractmethod
@@ -145,7 +159,7 @@ class Recurrence(nn.Module, ABC):
         """U as the state sees it: multiplied by the parameterisation's input scale, mode by mode."""
         return U
 
-    def _initial_eigenvalues(self, count: int, generator: torch.Generator) -> Tensor:
+    def _initial_eigenvalues(self, count: int, generator: torch.Generator | None) -> Tensor:
         """(*ensemble, count): -r in continuous and e^-r in discrete time, r log-uniform in INITIAL_RATES."""
         low, _ = self.parameterization.range
         continuous = self.parameterization.time == "continuous"
@@ -160,11 +174,13 @@ class Recurrence(nn.Module, ABC):
         return -rates if continuous else (-rates).exp()
 
     def _checked_matrix(self, W: Tensor) -> Tensor:
+        W = arguments.real_tensor("W", W)
         if W.shape[-2:] != (self.size, self.size):
             raise ValueError(f"W must be (..., {self.size}, {self.size}) for hidden size {self.size}, got {tuple(W.shape)}")
-        if not torch.isfinite(W).all():
-            raise ValueError("W holds NaN or infinite entries")
-        return W.detach().to(torch.float64).expand(*self.ensemble, self.size, self.size)
+        try:
+            return W.detach().to(torch.float64).expand(*self.ensemble, self.size, self.size)
+        except RuntimeError:
+            raise ValueError(f"leading axes of W, {tuple(W.shape[:-2])}, do not fit the ensemble {self.ensemble}") from None
 
     def _copy(self, name: str, value: Tensor) -> None:
         with torch.no_grad():
@@ -176,7 +192,7 @@ class Dense(Recurrence):
 
     name = "dense"
 
-    def _create(self, generator: torch.Generator) -> None:
+    def _create(self, generator: torch.Generator | None) -> None:
         P = _random_orthogonal(self.size, self.ensemble, generator)
         eigenvalues = self._initial_eigenvalues(self.size, generator)
         self.W = nn.Parameter(P.mT @ (eigenvalues.unsqueeze(-1) * P))
@@ -196,7 +212,7 @@ class Diagonal(Recurrence):
 
     name = "diagonal"
 
-    def _create(self, generator: torch.Generator) -> None:
+    def _create(self, generator: torch.Generator | None) -> None:
         self.w = nn.Parameter(self.parameterization.inverse(self._initial_eigenvalues(self.size, generator)))
 
     def state_matrix(self) -> StateMatrix:
@@ -221,7 +237,7 @@ class ComplexDiagonal(Recurrence):
 
     name = "complex"
 
-    def _create(self, generator: torch.Generator) -> None:
+    def _create(self, generator: torch.Generator | None) -> None:
         if self.size % 2:
             raise ValueError(f"recurrence 'complex' needs an even hidden size (conjugate pairs), got {self.size}")
         pairs = self.size // 2
@@ -258,7 +274,7 @@ class Orthogonal(Recurrence):
 
     name = "orthogonal"
 
-    def _create(self, generator: torch.Generator) -> None:
+    def _create(self, generator: torch.Generator | None) -> None:
         self.w = nn.Parameter(self.parameterization.inverse(self._initial_eigenvalues(self.size, generator)))
         self.A = nn.Parameter(torch.zeros(*self.ensemble, self.size, self.size, dtype=torch.float64))
         self.P0: Tensor
@@ -294,7 +310,7 @@ class FreeOrthogonal(Recurrence):
 
     name = "free_orthogonal"
 
-    def _create(self, generator: torch.Generator) -> None:
+    def _create(self, generator: torch.Generator | None) -> None:
         self.w = nn.Parameter(self.parameterization.inverse(self._initial_eigenvalues(self.size, generator)))
         self.P = nn.Parameter(_random_orthogonal(self.size, self.ensemble, generator))
 
@@ -324,16 +340,19 @@ def create(
     size: int,
     parameterization: Parameterization,
     ensemble: tuple[int, ...],
-    generator: torch.Generator,
+    generator: torch.Generator | None,
 ) -> Recurrence:
-    """The recurrence of this name in float64.
+    """The recurrence of this name in float64; its initial weights come from `generator`, or from torch's own.
 
     Raises:
-        ValueError: unknown name (lists the choices), or a combination that has no meaning: 'dense' has no
-            eigenvalues of its own for f to act on, so it takes only 'direct'.
+        ValueError: unknown name (lists the choices), a size or ensemble axis below 1, or a combination that has no
+            meaning: 'dense' has no eigenvalues of its own for f to act on, so it takes only 'direct'.
     """
-    if name not in RECURRENCES:
-        raise ValueError(f"unknown recurrence {name!r}: choose one of {', '.join(RECURRENCES)}")
+    arguments.choice("recurrence", name, RECURRENCES)
+    arguments.instance("parameterization", parameterization, Parameterization, "make one with odernn.parameterizations.get")
+    if generator is not None:
+        arguments.instance("generator", generator, torch.Generator, "give torch.Generator(), or None for torch's own")
+    size, ensemble = arguments.count("size", size), arguments.counts("ensemble", ensemble)
     if name == Dense.name and parameterization.name != "direct":
         raise ValueError(
             f"recurrence 'dense' takes only the parameterization 'direct', got {parameterization.name!r} (which acts on "
@@ -342,7 +361,7 @@ def create(
     return RECURRENCES[name](size, parameterization, ensemble, generator)
 
 
-def _random_orthogonal(size: int, ensemble: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def _random_orthogonal(size: int, ensemble: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
     """Haar-distributed (*ensemble, size, size): QR of a gaussian matrix with the signs of R made positive."""
     gaussian = torch.randn(*ensemble, size, size, generator=generator, dtype=torch.float64)
     Q, R = torch.linalg.qr(gaussian)

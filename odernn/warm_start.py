@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from targets import arguments
+
 from .models import SequenceModel
 
 # What the new units keep of their initial U.
@@ -21,6 +23,8 @@ def embed(narrow: SequenceModel, wide: SequenceModel) -> None:
     Raises:
         ValueError: models of another kind, recurrence, parameterisation or depth, or a `wide` that is not wider.
     """
+    for name, model in (("narrow", narrow), ("wide", wide)):
+        arguments.instance(name, model, SequenceModel, "give a model of odernn")
     ours, theirs = wide.config(), narrow.config()
     for key in ours.keys() - {"hidden_size"}:
         if ours[key] != theirs[key]:

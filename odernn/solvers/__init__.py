@@ -6,14 +6,17 @@ from .base import DivergedSolve, Solution, Solver
 from .choice import automatic, choose_solver, deviation
 from .exact import Exact
 from .fused import TABLEAUX, Fused
+from .resolution import NOTICEABLE_ERROR, InaccurateSolve
 from .torchdiffeq import METHODS, TorchDiffEq
 
 __all__ = [
     "METHODS",
+    "NOTICEABLE_ERROR",
     "TABLEAUX",
     "DivergedSolve",
     "Exact",
     "Fused",
+    "InaccurateSolve",
     "Solution",
     "Solver",
     "TorchDiffEq",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -17,7 +19,7 @@ from ._torch_backend import adjoint_entries
 
 if TYPE_CHECKING:
     from .affine_scan import Scan
-    from .fused import Problem
+    from .fused import Problem, Tableau
 
 _ACTIVATIONS = {
     "linear": kernels.LINEAR,
@@ -32,6 +34,19 @@ _SOURCES = {"samples": kernels.SAMPLES, "hold": kernels.HOLD, "jumps": kernels.J
 _SHARES = 2
 # Some of numba's threading layers do not stand two calls at once.
 _lock = threading.Lock()
+# In a forked child the threads of its parent are gone, and both OpenMP's and numba's wait for them, or end the process. One
+# thread then runs the same shares of work one after the other, to the same bits. (PyTorch's own operations on large tensors hang
+# in a child of a parent that ran some on several threads: start workers by 'spawn', or take torch.set_num_threads(1) before.)
+_forked = False
+
+
+def _after_fork() -> None:
+    global _lock, _forked
+    _lock, _forked = threading.Lock(), True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
@@ -39,7 +54,7 @@ def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor,
     plan = _plan(problem, W, left, h0, d_inputs=left.shape[-1] + 1)
     h = _with_initial(h0, plan.intervals)
     W, V = _padded(_for_rows(problem, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
-    _run(kernels.runge_kutta, plan, _tableau(problem), problem.steps, W, V, left, right, h)
+    _run(kernels.runge_kutta, plan, _tableau(problem.tableau), problem.steps, W, V, left, right, h)
     return h
 
 
@@ -53,7 +68,7 @@ def backward(
     backwards = _padded(_for_rows(problem, adjoint_entries(problem.structure, W)), columns=plan.width)
     U = _padded(V[..., :-1], columns=plan.columns) if plan.columns else V.new_empty(0)
     given = forwards, backwards, _padded(V.mT, plan.inputs, plan.width), U, left, right, h, g
-    _run(kernels.runge_kutta_adjoint, plan, _tableau(problem), problem.steps, *given, *sums.tensors)
+    _run(kernels.runge_kutta_adjoint, plan, _tableau(problem.tableau), problem.steps, *given, *sums.tensors)
     return sums.gradients(W, V, left, right)
 
 
@@ -173,7 +188,7 @@ def _with_initial(h0: Tensor, intervals: int) -> Tensor:
 def _run(kernel: kernels.Kernel, plan: kernels.Plan, *arguments: Any) -> None:
     arrays = [_flat(argument) if isinstance(argument, Tensor) else argument for argument in arguments]
     threads = _threads()
-    if threads == 1:
+    if threads == 1 or _forked:
         kernel.serial(plan, *arrays)
         return
     with _lock:
@@ -181,8 +196,8 @@ def _run(kernel: kernels.Kernel, plan: kernels.Plan, *arguments: Any) -> None:
         kernel.parallel(plan, *arrays)
 
 
-def _tableau(problem: Problem) -> kernels.Tableau:
-    tableau = problem.tableau
+@cache
+def _tableau(tableau: Tableau) -> kernels.Tableau:
     A, b, c = np.zeros((8, 4)), np.zeros(4), np.zeros(4)
     for i, row in enumerate(tableau.A):
         A[i, : len(row)] = row

@@ -25,6 +25,8 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic, models, overload, register_model
 
+from ._numba_cache import keep_on_disk
+
 # Register blocking of `_product`: ROWS x 2 accumulators, two vectors and a broadcast fit 32 (AVX-512) or 16 registers.
 _WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 VECTOR_BYTES = 64 if _WIDE else 32
@@ -115,7 +117,7 @@ class Kernel(NamedTuple):
 def _kernel(function: Any) -> Kernel:
     serial = FunctionType(function.__code__, function.__globals__, function.__name__)
     serial.__qualname__ = f"{function.__qualname__}_serial"  # the disk cache goes by this name
-    return Kernel(njit(**_OPTIONS, cache=True, parallel=True)(function), njit(**_OPTIONS, cache=True)(serial))
+    return Kernel(keep_on_disk(njit(**_OPTIONS, parallel=True)(function)), keep_on_disk(njit(**_OPTIONS)(serial)))
 
 
 class _Vector(types.Type):

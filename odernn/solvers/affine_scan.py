@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .first_order import first_order_only
 from .standard_form import Inputs, Source, Structure
 
 
@@ -52,7 +52,7 @@ class _AffineScan(torch.autograd.Function):
         return h
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         from . import _numba_backend
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,11 +24,14 @@ class Solution:
         t: (time,).
         h: (..., batch, time, state).
         evaluations: number of evaluations of the vector field (0 for a closed form).
+        error_estimate: of a fixed-step solve, see `odernn.solvers.resolution`; None where none was made (closed forms, adaptive
+            steps, `check=False`).
     """
 
     t: Tensor
     h: Tensor
     evaluations: int
+    error_estimate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,16 @@ class Solver(ABC):
         Raises:
             DivergedSolve: an adaptive step size underflowed. (A state that overflowed comes back as inf or nan:
                 `check_finite` is the judge of that.)
-            ValueError: a field that this solver does not support; names the remedy.
+            ValueError: a field that this solver does not support, states or times that it cannot take; names the remedy.
+
+        Warns:
+            InaccurateSolve: fixed steps that do not resolve the input or the dynamics.
         """
+
+
+def unchecked(solver: Solver) -> Solver:
+    """The solver without its own estimate of the error, for a caller who measures that."""
+    return replace(solver, check=False) if hasattr(solver, "check") else solver  # type: ignore[call-arg]
 
 
 def check_finite(solution: Solution, field: VectorField) -> None:
@@ -77,14 +88,67 @@ def diverged(field: VectorField, time: float, last_state: Tensor, reason: str = 
     )
 
 
-def merged_grid(path: Path, t: Tensor) -> tuple[Path, Tensor, Tensor]:
-    """The output times together with the breakpoints of the path between them.
+@dataclass(frozen=True)
+class Grid:
+    """The steps of a solve: the output times together with the breakpoints of the path between them.
 
-    Returns:
-        The path cut at that grid, the grid (K + 1,), and the positions of `t` in it (time,).
+    Args:
+        times: (K + 1,), in double precision, counted from t[0]: so that the lengths of steps survive a float32 model and a clock
+            that reads 1.7e9.
+        positions: of the output times in it, (time,); None where they are the whole grid.
+        path: the path cut at these times.
+        origin: t[0].
     """
-    if path.times.shape == t.shape and torch.equal(path.times.to(t), t):  # the usual case, without a sort
-        return path.on(t), t, torch.arange(t.numel(), device=t.device)
-    inner = path.times[(path.times > t[0]) & (path.times < t[-1])].to(t)
-    grid = torch.cat([t, inner]).unique()
-    return path.on(grid), grid, torch.searchsorted(grid, t)
+
+    times: Tensor
+    positions: Tensor | None
+    path: Path
+    origin: float
+
+    def outputs(self, h: Tensor) -> Tensor:
+        """h at the output times, of h (..., K + 1, state) on the grid."""
+        return h if self.positions is None else h[..., self.positions, :]
+
+
+def solve_grid(path: Path, t: Tensor) -> Grid:
+    """The grid of a solve of this path at the output times t."""
+    origin = t[0].double()
+    times, outputs = path.times.double() - origin, t.double() - origin
+    path, start = Path(times, path.start, path.end, path.continuous), float(origin.detach())
+    if times.shape == outputs.shape and torch.equal(times, outputs):  # the usual case, without a sort
+        return Grid(outputs, None, path.on(outputs), start)
+    inner = times[(times > outputs[0]) & (times < outputs[-1])]
+    grid = torch.cat([outputs, inner]).unique()
+    return Grid(grid, torch.searchsorted(grid.detach(), outputs.detach()), path.on(grid), start)
+
+
+def check_arguments(field: VectorField, path: Path, t: Tensor, h0: Tensor, *, differentiates_times: bool = False) -> None:
+    """What every solver refuses.
+
+    Raises:
+        ValueError: states that are not real floating-point numbers of the weights' kind, or times that ask for a gradient from a
+            solver that has none in them.
+    """
+    weights = field.layers[0].U
+    if not h0.dtype.is_floating_point or h0.dtype != weights.dtype or h0.device != weights.device:
+        raise ValueError(
+            f"h0 is {h0.dtype} on {h0.device}, the weights are {weights.dtype} on {weights.device}: give h0 as they are "
+            "(h0.to(weight), the real part of a complex state)"
+        )
+    if path.start.dtype != weights.dtype or path.start.device != weights.device:
+        raise ValueError(
+            f"the path is {path.start.dtype} on {path.start.device}, the weights are {weights.dtype} on {weights.device}: "
+            "convert one (x.to(...), model.to(...))"
+        )
+    if (t.requires_grad or path.times.requires_grad) and not (differentiates_times and t is path.times):
+        # An output time apart from the path's would move across a kink or a jump of the path.
+        raise ValueError(
+            "the times require a gradient, which there is only from TorchDiffEq(..., adjoint=False) at the times of the path "
+            "itself (model(x, t)): take that, or t.detach()"
+        )
+
+
+def empty_solution(field: VectorField, t: Tensor, h0: Tensor) -> Solution:
+    """The states of a batch of no sequences; every gradient is 0."""
+    nothing = sum(tensor.sum() * 0 for tensor in field.tensors)
+    return Solution(t, h0.unsqueeze(-2).expand(*h0.shape[:-1], t.numel(), h0.shape[-1]) + nothing, evaluations=0)

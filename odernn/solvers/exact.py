@@ -14,7 +14,7 @@ from ..fields import Layer, VectorField
 from ..paths import Path
 from ..recurrences import DenseMatrix, from_modes
 from .affine_scan import affine_scan, available
-from .base import Solution, Solver, merged_grid
+from .base import Solution, Solver, check_arguments, empty_solution, solve_grid
 from .standard_form import inputs_of, pair_entries, standard_weights
 
 # Below this |z| the quotients of phi_1 and phi_2 lose digits to cancellation and a Taylor series takes over.
@@ -57,17 +57,20 @@ class Exact(Solver):
                 f"activation 'linear'), got {len(field.layers)} {field.form} layer(s) with {field.activation.name!r}: "
                 "choose 'dopri5' or 'rk4'"
             )
-        path, grid, positions = merged_grid(path, t)
+        check_arguments(field, path, t, h0)
+        if h0.shape[-2] == 0:
+            return empty_solution(field, t, h0)
+        grid = solve_grid(path, t)
         compiled = available(h0) if self.backend == "auto" else self.backend == "numba"
         if compiled and not available(h0):
             raise ValueError(
                 f"backend 'numba' needs the package numba and float32 or float64 tensors on the CPU, got {h0.dtype} on "
                 f"{h0.device}: choose backend 'torch'"
             )
-        h = (_compiled if compiled else _plain)(field.layers[0], path, _distinct_steps(grid), h0)
-        if positions.numel() != grid.numel():
-            h = h[..., positions, :]
-        return Solution(t, h, evaluations=0)
+        precision = max(torch.finfo(times.dtype).eps for times in (t, path.times, grid.times) if times.is_floating_point())
+        steps = _distinct_steps(grid.times, precision).to(h0.dtype)
+        h = (_compiled if compiled else _plain)(field.layers[0], grid.path, steps, h0)
+        return Solution(t, grid.outputs(h), evaluations=0)
 
 
 def _compiled(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
@@ -131,11 +134,12 @@ def _scan(advance: Callable[[Tensor, int], Tensor], h: Tensor, count: int) -> Te
     return torch.stack(torch.broadcast_tensors(*states), -2)
 
 
-def _distinct_steps(grid: Tensor) -> Tensor:
-    """Interval lengths, (K,), or (1,) when they differ by no more than the rounding of the grid's times."""
+def _distinct_steps(grid: Tensor, precision: float) -> Tensor:
+    """Interval lengths, (K,), or (1,) when they differ by no more than the rounding, in the precision they came in, of times
+    that start at 0. (Of a clock that reads 1.7e9 the steps are what its readings say.)"""
     steps = grid.diff()
     mean = (grid[-1] - grid[0]) / steps.numel()
-    rounding = _GRID_ROUNDING * torch.finfo(grid.dtype).eps * grid.abs().max()
+    rounding = _GRID_ROUNDING * precision * grid.abs().max()
     return mean.reshape(1) if (steps - mean).abs().max() <= rounding else steps
 
 

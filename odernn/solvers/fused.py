@@ -6,19 +6,20 @@ import importlib
 import importlib.util
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import ModuleType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..fields import VectorField
 from ..paths import Path
-from .base import Solution, Solver, merged_grid
-from .standard_form import Source, Structure, inputs_of, standard_weights
+from .base import Solution, Solver, check_arguments, empty_solution, solve_grid
+from .first_order import first_order_only
+from .resolution import Judged, judged_members, judged_sequences, relative_distance, richardson, warn_if_inaccurate
+from .standard_form import Inputs, Source, StandardWeights, Structure, inputs_of, standard_weights
 
 Backend = Literal["auto", "numba", "torch", "triton"]
 BACKENDS: tuple[str, ...] = ("auto", "numba", "torch", "triton")
@@ -64,8 +65,8 @@ class Fused(Solver):
     """`substeps` equal steps of an explicit Runge-Kutta method in each interval of the union of output times and breakpoints.
 
     The drive U x + b is linear within an interval. Gradients are those of the computed solution (the discrete adjoint), to the
-    weights, x and h0; they differentiate once. The stages are computed again on the way back, interval by interval, so memory
-    grows in time only by the states themselves.
+    weights, x and h0; they differentiate once (a second derivative is refused). The stages are computed again on the way back,
+    interval by interval, so memory grows in time only by the states themselves.
 
     Supports one layer, of either form, with every activation and every W, on ensembles of any shape.
 
@@ -74,11 +75,14 @@ class Fused(Solver):
         substeps: steps per interval.
         backend: 'numba' (CPU), 'triton' (GPU, float32, m <= 128), 'torch' (plain tensor operations, anywhere), or 'auto': the
             first of these that runs on the tensors given and is installed.
+        check: whether to estimate the error (`Solution.error_estimate`) and to warn where it is more than 1e-3, see
+            `odernn.solvers.resolution`; without, the caller answers for the steps.
     """
 
     method: str = "rk4"
     substeps: int = 1
     backend: Backend = "auto"
+    check: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
         if self.method not in TABLEAUX:
@@ -102,23 +106,61 @@ class Fused(Solver):
                 f"the fused solver takes models of one layer, got {len(field.layers)} layers: choose 'rk4' or 'dopri5' of "
                 "torchdiffeq (TorchDiffEq), or num_layers=1"
             )
-        path, grid, positions = merged_grid(path, t)
+        check_arguments(field, path, t, h0)
+        if h0.shape[-2] == 0:
+            return empty_solution(field, t, h0)
+        grid = solve_grid(path, t)
         weights = standard_weights(field.layers[0], h0)
-        inputs = inputs_of(path, weights.ensemble)
+        inputs = inputs_of(grid.path, weights.ensemble)
         problem = Problem(
             tableau=TABLEAUX[self.method],
             substeps=self.substeps,
-            steps=grid.double().diff(),
+            steps=grid.times.diff(),
             activation=field.activation.name if field.form == "rnn" else "linear",
             structure=weights.structure,
             source=inputs.source,
         )
         backend = backend_for(self.backend, h0)
         h = _RungeKutta.apply(problem, backend, weights.W, weights.V, inputs.left, inputs.right, weights.h0)
-        h = h.reshape(*weights.ensemble, *h.shape[1:])
-        if positions.numel() != grid.numel():
-            h = h[..., positions, :]
-        return Solution(t, h, evaluations=problem.tableau.stages * self.substeps * problem.steps.numel())
+        estimate = None
+        if self.check:
+            setting = self, problem.activation, problem.structure, problem.source
+            judged = Judged(path.start, setting, problem.steps, (weights.W, weights.V, weights.h0))
+            memorable = torch.is_grad_enabled() and not path.start.is_inference() and problem.source != "jumps"
+            estimate = judged.recall() if memorable else None
+            if estimate is None:
+                estimate = _error_estimate(problem, backend, weights, inputs, h)
+                if memorable:
+                    judged.remember(estimate)
+            warn_if_inaccurate(self, estimate, h.dtype, f"Fused({self.method!r}, substeps={4 * self.substeps})")
+        h = grid.outputs(h.reshape(*weights.ensemble, *h.shape[1:]))
+        return Solution(t, h, problem.tableau.stages * self.substeps * problem.steps.numel(), estimate)
+
+
+@torch.no_grad()
+def _error_estimate(problem: Problem, backend: ModuleType, weights: StandardWeights, inputs: Inputs, h: Tensor) -> float:
+    """Richardson's estimate on some sequences of some members, see `odernn.solvers.resolution`."""
+    start, end = (inputs.left[:, :, :-1], inputs.left[:, :, 1:]) if inputs.source == "samples" else (inputs.left, inputs.right)
+    sequences = judged_sequences(start, end, weights.h0)
+    members = judged_members((weights.W, weights.V), h)
+
+    def of_members(tensor: Tensor) -> Tensor:
+        return tensor if members is None or tensor.shape[0] == 1 else tensor.index_select(0, members)
+
+    def judged(tensor: Tensor) -> Tensor:
+        tensor = of_members(tensor)
+        return tensor if sequences is None else tensor.index_select(1, sequences)
+
+    h, left = judged(h), judged(inputs.left)
+    right = left if inputs.right is inputs.left else judged(inputs.right)
+    given = [of_members(weights.W), of_members(weights.V), left, right, judged(weights.h0)]
+    if backend.__name__.endswith("_torch_backend") and installed("numba"):
+        # A loop over tensor operations takes as long for few sequences as for many.
+        precise = torch.float64 if h.dtype == torch.float64 else torch.float32
+        given = [tensor.to("cpu", precise) for tensor in given]
+        backend = backend_for("numba", given[-1])
+    finer = backend.forward(replace(problem, tableau=TABLEAUX["rk4"], substeps=2 * problem.substeps), *given)
+    return richardson(TABLEAUX["rk4"].order) * relative_distance(h, finer)
 
 
 @dataclass(frozen=True)
@@ -154,7 +196,7 @@ class _RungeKutta(torch.autograd.Function):
         return h
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         return None, None, *ctx.backend.backward(ctx.problem, *ctx.saved_tensors, g, ctx.needs_input_grad[2:])
 
@@ -167,7 +209,7 @@ def backend_for(name: str, like: Tensor) -> ModuleType:
     """
     if name == "auto":
         name = next(name for name in ("numba", "triton", "torch") if _obstacle(name, like) is None)
-        if name == "torch" and like.device.type == "cpu" and not _installed("numba"):
+        if name == "torch" and like.device.type == "cpu" and not installed("numba"):
             _say_once("numba is not installed (pip install numba): the fused solver runs in plain tensor operations, far slower")
     obstacle = _obstacle(name, like)
     if obstacle is not None:
@@ -190,11 +232,11 @@ def _obstacle(name: str, like: Tensor) -> str | None:
         return f"computes in {', '.join(map(str, dtype))}, got {like.dtype}"
     if name == "triton" and like.shape[-1] > TRITON_MAX_SIZE:
         return f"holds W on chip for at most {TRITON_MAX_SIZE} hidden units, got {like.shape[-1]}"
-    return None if _installed(name) else f"needs the package {name} (pip install {name})"
+    return None if installed(name) else f"needs the package {name} (pip install {name})"
 
 
 @cache
-def _installed(package: str) -> bool:
+def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,15 +14,38 @@ import torchdiffeq
 from torch import Tensor
 from torchdiffeq._impl.odeint import SOLVERS as _SOLVERS  # the library publishes no list of its methods
 
+from targets import arguments as checked
+
 from ..fields import VectorField
 from ..paths import Path
-from .base import Solution, Solver, diverged, merged_grid
+from .base import Grid, Solution, Solver, check_arguments, diverged, empty_solution, solve_grid
+from .first_order import FirstOrder, mapped
+from .fused import TABLEAUX, Fused, installed
+from .resolution import (
+    NOTICEABLE_ERROR,
+    NOTICEABLE_TOLERANCES,
+    Judged,
+    judged_sequences,
+    relative_distance,
+    richardson,
+    warn_if_inaccurate,
+    warn_of_tolerance,
+)
 
 METHODS: tuple[str, ...] = tuple(_SOLVERS)
-_FIXED_STEP = frozenset({"euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams"})
+# Of several steps, whose formulas hold for equal steps of one smooth input: they start anew, by rk4, in every interval.
+_MULTISTEP = frozenset({"explicit_adams", "implicit_adams", "fixed_adams"})
+_FIXED_STEP = frozenset({"euler", "midpoint", "heun2", "heun3", "rk4"}) | _MULTISTEP
+# Steps that the explicit Adams method looks back on (torchdiffeq's max_order, less 1): up to torchdiffeq's own limit of 11 its
+# formulas are stable for |rate| * step below 0.001 only, with 3 below 0.54.
+_EXPLICIT_ADAMS_ORDER = 4
 _SCIPY = "scipy_solver"
 # Steps per output interval after which an adaptive solve counts as failed: a stiff W otherwise runs for hours.
 MAX_STEPS = 10_000
+# The steps that an adaptive solve is compared with: so many times the evaluations that it took itself, up to where they settle.
+_FINER = (1, 4, 16)
+# The smallest rtol of which they can tell.
+_COMPARABLE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -30,15 +53,26 @@ class TorchDiffEq(Solver):
     """torchdiffeq's `odeint` and `odeint_adjoint`.
 
     No step straddles a breakpoint of the input. Fixed-step methods take one step per interval of the union of output times
-    and breakpoints, or equal steps of at most `step_size` in each. Adaptive methods keep to `rtol` and `atol`.
+    and breakpoints, or equal steps of at most `step_size` in each. The methods of Adams start by rk4 in each interval: without a
+    `step_size` they are rk4.
+
+    Adaptive methods keep the estimated error of each step below atol + rtol |h|, RMS over the states of the sequence that is
+    worst off ('scipy_solver': over those of all sequences together). The error of the states is another: the errors of steps add
+    up, grow where the dynamics are unstable, and escape the estimate where a step crosses a kink of an activation or a steep
+    part of it.
 
     Args:
         method: one of `odernn.solvers.METHODS`.
-        rtol, atol: tolerances of the adaptive methods (and of the corrector of implicit_adams).
+        rtol, atol: tolerances of the adaptive methods for one step (and of the corrector of implicit_adams).
         adjoint: gradients by the continuous adjoint equation, integrated backwards from one output time to the one before
             (the state is reset to the forward solution there, because a stable system is unstable backwards); False:
             backpropagation through the solver's steps, exact for the discrete solution. 'scipy_solver' has only the adjoint.
+            Only backpropagation has second derivatives, and gradients in the times.
         step_size: largest step of the fixed-step methods; None for the output grid itself.
+        check: whether a fixed-step solve estimates its error (`Solution.error_estimate`) and warns where it is more than 1e-3,
+            see `odernn.solvers.resolution`, and whether an adaptive one warns where its states are off by more than 100 times
+            the tolerance of a step (of models of one layer, for rtol of 1e-8 and more, where numba is installed); without, the
+            caller answers for the steps.
 
     Source: Chen et al., Neural ordinary differential equations, NeurIPS 2018.
     """
@@ -48,15 +82,17 @@ class TorchDiffEq(Solver):
     atol: float = 1e-8
     adjoint: bool = True
     step_size: float | None = None
+    check: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"unknown torchdiffeq method {self.method!r}: choose one of {', '.join(METHODS)}")
-        if not (self.rtol > 0 and self.atol > 0):
-            raise ValueError(f"rtol and atol must be positive, got rtol={self.rtol}, atol={self.atol}")
+        for name in ("rtol", "atol"):
+            checked.number(name, getattr(self, name), above=0)
+        if not isinstance(self.adjoint, bool):
+            raise ValueError(f"adjoint is {self.adjoint!r}, expected True or False")
         if self.step_size is not None:
-            if not 0 < self.step_size < math.inf:
-                raise ValueError(f"step_size must be positive and finite, got {self.step_size}")
+            checked.number("step_size", self.step_size, above=0)
             if self.method not in _FIXED_STEP:
                 raise ValueError(
                     f"step_size is for the fixed-step methods, got method {self.method!r}: set rtol and atol instead"
@@ -65,11 +101,19 @@ class TorchDiffEq(Solver):
             raise ValueError("method 'scipy_solver' runs outside autograd: use adjoint=True")
 
     def solve(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
-        path, grid, positions = merged_grid(path, t)
+        check_arguments(field, path, t, h0, differentiates_times=not self.adjoint)
+        self._check_tolerance(h0)
+        if h0.shape[-2] == 0:
+            return empty_solution(field, t, h0)
+        grid = solve_grid(path, t)
         evaluations = 0
-        reached, last_state = float(t[0]), h0
+        reached, last_state = 0.0, h0
+        first_order = FirstOrder() if self.adjoint and torch.is_grad_enabled() else None
+        if first_order is not None:
+            field, h0 = first_order.field(field), first_order.state(h0)
+            grid = replace(grid, path=first_order.path(grid.path))
 
-        def rate(s: Tensor, h: Tensor, path: Path = path) -> Tensor:
+        def rate(s: Tensor, h: Tensor, path: Path = grid.path) -> Tensor:
             nonlocal evaluations, reached, last_state
             evaluations += 1
             reached, last_state = s.item(), h.detach()
@@ -78,31 +122,127 @@ class TorchDiffEq(Solver):
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", "Functional iteration did not converge", UserWarning)
-                h = self._integrate(rate, path, grid, h0, field.tensors)
+                h = self._integrate(rate, grid.path, grid.times, h0, field.tensors)
         except (AssertionError, ValueError, UserWarning) as error:
             # torchdiffeq asserts on an underflowing step and on non-finite states; SciPy's solvers raise ValueError; and of a
             # corrector of implicit_adams that did not converge torchdiffeq only warns.
-            raise diverged(field, reached, last_state, str(error).split(":")[0] or type(error).__name__) from error
-        return Solution(t, h[positions].movedim(0, -2), evaluations)
+            reason = str(error).split(":")[0] or type(error).__name__
+            raise diverged(field, grid.origin + reached, last_state, reason) from error
+        h = h.movedim(0, -2)
+        if first_order is not None and h.requires_grad:
+            h = first_order.result(h)
+        estimate = None
+        if self.check and self.method in _FIXED_STEP:
+            estimate = self._error_estimate(field, grid, h)
+            step = float(grid.times.diff().min()) if self.step_size is None else self.step_size
+            warn_if_inaccurate(self, estimate, h.dtype, f"step_size={step / 4:.3g}")
+        elif self.check:
+            self._compare_with_small_steps(field, path, grid, h, evaluations)
+        return Solution(t, grid.outputs(h), evaluations, estimate)
+
+    def _check_tolerance(self, h0: Tensor) -> None:
+        precision = torch.finfo(h0.dtype).eps
+        if self.method not in _FIXED_STEP and max(self.rtol, self.atol) < precision:
+            raise ValueError(
+                f"rtol={self.rtol:g} and atol={self.atol:g} are below what {h0.dtype} can hold ({precision:.0e}): raise them to "
+                f"{10 * precision:.0e} and more, or compute in float64"
+            )
+
+    @torch.no_grad()
+    def _error_estimate(self, field: VectorField, grid: Grid, h: Tensor) -> float:
+        """Richardson's estimate on some sequences, see `odernn.solvers.resolution`; where there is a fused form, by that."""
+        path, times = grid.path, grid.times.detach()
+        steps = self._grid_constructor(None, h, times).detach()
+        halves = torch.cat([steps, (steps[:-1] + steps[1:]) / 2]).sort().values
+        h0 = h[..., 0, :]
+        sequences = judged_sequences(path.start, path.end, h0)
+
+        def judged(tensor: Tensor, axis: int) -> Tensor:
+            return tensor if sequences is None else tensor.index_select(axis, sequences)
+
+        start, end, h = judged(path.start, -3), judged(path.end, -3), judged(h, -3)
+        path, h0 = Path(times, start, end, path.continuous), judged(h0, -2)
+        solver: Solver = replace(self, method="rk4", step_size=None, adjoint=False, check=False)
+        if Fused.supports(field):
+            solver = Fused("rk4", check=False)
+            if h.device.type == "cpu":
+                precise = torch.float64 if h.dtype == torch.float64 else torch.float32
+                field, h0 = mapped(field, lambda tensor: tensor.to(precise)), h0.to(precise)
+                path = Path(times, start.to(precise), end.to(precise), path.continuous)
+        finer = solver.solve(field, path, halves, h0).h
+        finer = finer[..., torch.searchsorted(halves, times), :]
+        return richardson(TABLEAUX["rk4"].order) * relative_distance(h, finer)
+
+    @torch.no_grad()
+    def _compare_with_small_steps(self, field: VectorField, path: Path, grid: Grid, h: Tensor, evaluations: int) -> None:
+        """Compares some sequences of an adaptive solve with small equal steps in double precision, compiled: the solve's own
+        estimates cannot tell where they fail. They begin with as many evaluations as the solve took; where the input is too stiff
+        for them to settle, there is no verdict."""
+        if self.rtol < _COMPARABLE or not Fused.supports(field) or not installed("numba") or grid.times.numel() < 2:
+            return
+        judged = Judged(path.start, (self, field.form, field.activation.name), grid.times, (*field.tensors, h[..., 0, :]))
+        memorable = torch.is_grad_enabled() and not path.start.is_inference()
+        if memorable and judged.recall() is not None:
+            return
+        start, end, precision = grid.path.start, grid.path.end, h.dtype
+        sequences = judged_sequences(start, end, h[..., 0, :])
+
+        def of_judged(tensor: Tensor, axis: int) -> Tensor:
+            tensor = tensor.detach().to("cpu", torch.float64)
+            return tensor if sequences is None else tensor.index_select(axis, sequences.cpu())
+
+        times = grid.times.detach().cpu()
+        inputs, h = Path(times, of_judged(start, -3), of_judged(end, -3), grid.path.continuous), of_judged(h, -3)
+        precise = mapped(field, lambda tensor: tensor.detach().to("cpu", torch.float64))
+        substeps = max(1, round(evaluations / (TABLEAUX["rk4"].stages * (times.numel() - 1))))
+        coarse = None
+        for factor in _FINER:
+            finer = Fused("rk4", factor * substeps, check=False).solve(precise, inputs, times, h[..., 0, :]).h
+            if coarse is not None and self._in_tolerances(finer, coarse) <= NOTICEABLE_TOLERANCES:
+                break
+            coarse = finer
+        else:
+            return
+        # Each evaluation rounds once, which no tolerance can mend.
+        rounding = torch.finfo(precision).eps * evaluations
+        off = self._in_tolerances(h, finer, rounding / NOTICEABLE_TOLERANCES)
+        if memorable:
+            judged.remember(NOTICEABLE_ERROR * off / NOTICEABLE_TOLERANCES)
+        warn_of_tolerance(self, off, relative_distance(h, finer))
+
+    def _in_tolerances(self, h: Tensor, other: Tensor, rounding: float = 0.0) -> float:
+        """The largest distance of a sequence, RMS over its times and states, in units of what a step may be off by."""
+        distance, size = (value.square().mean((-2, -1)).sqrt() for value in (h - other, h))
+        return float((distance / (self.atol + (self.rtol + rounding) * size)).nan_to_num(0).max())
 
     def _integrate(
         self, rate: Callable[..., Tensor], path: Path, grid: Tensor, h0: Tensor, weights: tuple[Tensor, ...]
     ) -> Tensor:
         """h on the grid, (time, ..., batch, state)."""
         parameters = (*weights, path.start, path.end)
-        if self.method in _FIXED_STEP:
-            options = {"grid_constructor": self._grid_constructor, "perturb": not path.continuous}
-            return self._odeint(rate, h0, grid, options, parameters)
-        if self.method != _SCIPY and path.continuous:
+        one_by_one = self.method in _MULTISTEP and grid.numel() > 2
+        if self.method in _FIXED_STEP and not one_by_one:
+            return self._odeint(rate, h0, grid, self._fixed_options(path), parameters)
+        if self.method not in (_SCIPY, *_MULTISTEP) and path.continuous:
             return self._odeint(rate, h0, grid, _adaptive_options(grid), parameters)
-        # One solve per interval, for methods that cannot be told of jumps of the input in both directions of time.
+        # One solve per interval, for methods that cannot be told of jumps of the input in both directions of time, or of kinks.
         states = [h0]
         for k in range(grid.numel() - 1):
             piece = Path(grid[k : k + 2], path.start[..., k : k + 1, :], path.end[..., k : k + 1, :], True)
-            options = {} if self.method == _SCIPY else _adaptive_options(piece.times)
             parameters = (*weights, piece.start, piece.end)
-            states.append(self._odeint(partial(rate, path=piece), states[-1], piece.times, options, parameters)[-1])
+            states.append(self._odeint(partial(rate, path=piece), states[-1], piece.times, self._options(piece), parameters)[-1])
         return torch.stack(states)
+
+    def _options(self, path: Path) -> dict[str, Any]:
+        if self.method == _SCIPY:
+            return {}
+        return self._fixed_options(path) if self.method in _FIXED_STEP else _adaptive_options(path.times)
+
+    def _fixed_options(self, path: Path) -> dict[str, Any]:
+        options: dict[str, Any] = {"grid_constructor": self._grid_constructor, "perturb": not path.continuous}
+        if self.method == "explicit_adams":
+            options["max_order"] = _EXPLICIT_ADAMS_ORDER
+        return options
 
     def _odeint(
         self,
@@ -124,23 +264,33 @@ class TorchDiffEq(Solver):
         torch.set_default_dtype(torch.float64)
         try:
             return torchdiffeq.odeint_adjoint(
-                rate, h0, times, **arguments, adjoint_method="dopri5", adjoint_options=_adaptive_options(times)
+                rate, h0, times, **arguments, adjoint_method="dopri5", adjoint_options=_steps_of(times)
             )
         finally:
             torch.set_default_dtype(default)
 
-    def _grid_constructor(self, _rate: object, _h0: Tensor, times: Tensor) -> Tensor:
+    def _grid_constructor(self, _rate: object, _h0: object, times: Tensor) -> Tensor:
         """Cuts each interval between the given times into equal steps of at most `step_size`."""
         if self.step_size is None:
             return times
         pieces = []
         for left, right in zip(times[:-1], times[1:]):
             # The tolerance keeps an interval of exactly n steps from being cut in n + 1 by rounding.
-            steps = max(1, math.ceil(float((right - left).abs()) / self.step_size - 1e-6))
+            length = abs(float((right - left).detach()))  # the adjoint runs from right to left
+            steps = max(1, math.ceil(length / self.step_size - 1e-6))
             pieces.append(left + (right - left) / steps * torch.arange(steps, dtype=times.dtype, device=times.device))
         return torch.cat([*pieces, times[-1:]])
 
 
 def _adaptive_options(times: Tensor) -> dict[str, Any]:
+    return {**_steps_of(times), "norm": _worst_sequence}
+
+
+def _steps_of(times: Tensor) -> dict[str, Any]:
     # Every output time ends a step: no step straddles a kink, and dopri8's dense output is far less accurate than its steps.
     return {"max_num_steps": MAX_STEPS, "step_t": times.double()}
+
+
+def _worst_sequence(h: Tensor) -> Tensor:
+    """RMS over the states of a sequence, of the worst: over all of a batch, a hundred at rest would hide one that is far off."""
+    return h.square().mean(-1).max().sqrt()

@@ -8,7 +8,7 @@ from odernn import ContinuousRNN, DiscreteRNN, StateSpaceModel
 from odernn.ensembles import member, replicate, stack
 from odernn.solvers import TorchDiffEq
 
-RK4 = TorchDiffEq("rk4", adjoint=False)
+RK4 = TorchDiffEq("rk4", adjoint=False, check=False)
 
 
 def inputs(batch=3, points=9):
@@ -85,7 +85,7 @@ def test_models_of_different_kinds_are_refused_with_what_differs():
 
 
 def test_bad_counts_and_indices_are_refused():
-    with pytest.raises(ValueError, match="positive integer"):
+    with pytest.raises(ValueError, match=r"n is .*integer of at least 1"):
         replicate(make(), 0)
     with pytest.raises(ValueError, match="no ensemble axis"):
         member(make(), 0)

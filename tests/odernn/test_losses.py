@@ -40,3 +40,37 @@ def test_the_stability_penalty_vanishes_from_the_margin_on_and_pushes_towards_it
         W = model.layer_weights[0].recurrence.W
         W -= 0.01 * W.grad
     assert model.stability_margin().item() > margin
+
+
+@pytest.mark.parametrize("error", [mse, relative_l2, time_weighted_mse])
+@pytest.mark.parametrize(
+    ("y", "target"),
+    [
+        ((3, 5, 1), (3, 5, 3)),
+        ((3, 5, 3), (3, 5, 1)),
+        ((3, 5, 1), (5,)),
+        ((3, 5, 1), (5, 1)),
+        ((3, 5, 1), (1, 5, 1)),
+        ((3, 5, 1), (3, 1, 1)),
+        ((3, 5, 1), (7, 3, 5, 1)),
+        ((7, 3, 5, 1), (1, 3, 5, 1)),
+        ((0, 5, 1), (0, 5, 1)),
+        ((5, 1), (5, 1)),
+    ],
+)
+def test_nothing_but_the_ensemble_is_broadcast(error, y, target):
+    with pytest.raises(ValueError, match=r"y has shape .* target"):
+        error(torch.ones(y), torch.zeros(target))
+
+
+@pytest.mark.parametrize(
+    "target", [None, [[[1.0]]], torch.ones(1, 1, 1, dtype=torch.int64), torch.ones(1, 1, 1, dtype=torch.complex64)]
+)
+def test_a_target_of_another_kind_is_refused(target):
+    with pytest.raises(ValueError, match="target is"):
+        mse(torch.ones(1, 1, 1), target)
+
+
+def test_the_relative_error_of_a_zero_target_is_infinite_and_never_nan():
+    zero = torch.zeros(3, 5, 1)
+    assert relative_l2(zero, zero).item() == relative_l2(zero + 1, zero).item() == torch.inf

@@ -45,5 +45,21 @@ def test_a_heaviside_path_is_constant_and_a_pulse_ends_where_told():
 
 
 def test_an_unknown_interpolation_is_refused():
-    with pytest.raises(ValueError, match="'linear' or 'hold'"):
+    with pytest.raises(ValueError, match="expected one of linear, hold"):
         paths.interpolate(T, X, "cubic")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda t, x: paths.linear(t, x.tolist()), "x is a list, expected a Tensor"),
+        (lambda t, x: paths.hold(t, x[..., :0]), "x must be a tensor"),
+        (lambda t, x: paths.heaviside(t, 3.0), "amplitude is a float, expected a Tensor"),
+        (lambda t, x: paths.pulse(t, x[:, 0, :0], 0.5), "amplitude must be a tensor"),
+    ],
+)
+def test_what_makes_no_path_is_refused_in_one_line(make, message):
+    t, x = torch.linspace(0, 1, 5, dtype=F64), torch.ones(2, 5, 1, dtype=F64)
+    with pytest.raises(ValueError, match=message) as caught:
+        make(t, x)
+    assert "\n" not in str(caught.value)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from problems import F64, combinations
 
-from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, StateSpaceModel
-from odernn.recurrences import INITIAL_RATES, DiagonalMatrix
+from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, StateSpaceModel, parameterizations
+from odernn.recurrences import INITIAL_RATES, DiagonalMatrix, create
 
 ALL = (ContinuousRNN, StateSpaceModel, DiscreteRNN, DiscreteSSM)
 STRUCTURES = sorted({(cls, recurrence, parameterization) for cls, recurrence, parameterization, _ in combinations(ALL)}, key=str)
@@ -98,13 +98,17 @@ def test_a_free_basis_can_leave_the_stable_region_that_f_keeps():
     ("call", "message"),
     [
         (lambda: make(ContinuousRNN, "dense", "softplus"), "takes only the parameterization 'direct'"),
-        (lambda: make(ContinuousRNN, "banded", "direct"), "choose one of dense, diagonal"),
+        (lambda: make(ContinuousRNN, "banded", "direct"), "expected one of dense, diagonal"),
         (lambda: make(ContinuousRNN, "complex", "exp", m=5), "even hidden size"),
         (lambda: make(ContinuousRNN, "diagonal", "exp").set_matrix(torch.ones(6, 6)), "needs a diagonal W"),
         (lambda: make(ContinuousRNN, "orthogonal", "exp").set_matrix(torch.randn(6, 6)), "needs a symmetric W"),
         (lambda: make(ContinuousRNN, "complex", "exp").set_matrix(torch.randn(6, 6)), "2 x 2 blocks"),
         (lambda: make(ContinuousRNN, "diagonal", "exp").set_matrix(torch.eye(6)), "reaches eigenvalues in"),
         (lambda: make(ContinuousRNN, "dense", "direct").set_matrix(torch.eye(5)), "6, 6"),
+        (lambda: create("dense", 2.5, parameterizations.get("direct"), (), None), "size is 2.5"),
+        (lambda: create("dense", 2, "direct", (), None), "parameterization is a str"),
+        (lambda: create("dense", 2, parameterizations.get("direct"), 3, None), "ensemble is 3"),
+        (lambda: create("dense", 2, parameterizations.get("direct"), (), 0), "generator is a int"),
         (lambda: make(ContinuousRNN, "dense", "direct").set_matrix(torch.full((6, 6), torch.nan)), "NaN"),
     ],
 )

@@ -1,0 +1,99 @@
+"""Compiled kernels kept on disk, where there is a place for them; what comes back damaged is compiled again.
+
+Numba's own cache ends with a traceback where it finds no directory to write to, on a full disk and on a truncated file, and would
+run code of which a bit has flipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import warnings
+from typing import Any
+
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+def keep_on_disk(dispatcher: Any) -> Any:
+    """The compiled function, with a cache on disk if it can have one; warns once where it cannot."""
+    try:
+        dispatcher._cache = _Cache(dispatcher.py_func)
+    except Exception as error:  # numba: RuntimeError without a place; OSError of a place that is none
+        _say_once(error)
+    return dispatcher
+
+
+class _Cache(FunctionCache):
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        self._cache_file = _CheckedFiles(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:
+            _say_once(error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:
+            _say_once(error)
+
+
+class _CheckedFiles(IndexDataCacheFile):
+    """Numba's files with a checksum in front: a file that is not what was written counts as missing, and is written anew."""
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            version, stamp, overloads = pickle.loads(_read(self._index_path))
+        except (OSError, _Damaged):
+            return {}
+        return overloads if (version, stamp) == (self._version, self._source_stamp) else {}
+
+    def _save_index(self, overloads: dict[Any, str]) -> None:
+        self._write(self._index_path, pickle.dumps((self._version, self._source_stamp, overloads)))
+
+    def _load_data(self, name: str) -> Any:
+        try:
+            return pickle.loads(_read(self._data_path(name)))
+        except _Damaged as error:
+            raise OSError(str(error)) from error  # for numba: as a file that has gone
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._write(self._data_path(name), self._dump(data))
+
+    def _write(self, path: str, content: bytes) -> None:
+        with self._open_for_write(path) as file:
+            file.write(hashlib.sha256(content).digest() + content)
+
+
+class _Damaged(ValueError):
+    pass
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        content = file.read()
+    digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise _Damaged(path)
+    return content
+
+
+_said: list[bool] = []
+
+
+def _say_once(error: Exception) -> None:
+    if not _said:
+        _said.append(True)
+        reason = str(error).split("\n")[0] or type(error).__name__
+        warnings.warn(
+            f"there is no place to keep compiled kernels ({reason}): every process compiles them anew, which takes some ten "
+            "seconds; set NUMBA_CACHE_DIR to a directory that can be written",
+            RuntimeWarning,
+            stacklevel=2,
+        )
