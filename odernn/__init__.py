@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
-from .solvers import DivergedSolve, Exact, Fused, Solution, Solver, TorchDiffEq
+from .solvers import DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
 
 __all__ = [
     "ContinuousRNN",
@@ -12,6 +12,7 @@ __all__ = [
     "DivergedSolve",
     "Exact",
     "Fused",
+    "InaccurateSolve",
     "SequenceModel",
     "Solution",
     "Solver",

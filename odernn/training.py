@@ -13,10 +13,14 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
+from targets import arguments, grids
+
 from .losses import LOSSES, relative_l2, stability_penalty
 from .models import ContinuousModel, Response, SequenceModel
 from .paths import Interpolation
+from .settings import check_types
 from .solvers import DivergedSolve, Solver
+from .solvers.base import unchecked
 
 OPTIMIZERS = ("lbfgs", "adam", "adamw")
 SCHEDULES = ("none", "plateau", "cosine")
@@ -39,7 +43,11 @@ _DIVERGED_COST = 10.0
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs x (batch, time, input) and targets y (batch, time, output) at times t (time,), for training and validation."""
+    """Inputs x (batch, time, input) and targets y (batch, time, output) at times t (time,), for training and validation.
+
+    Raises:
+        ValueError: not two times or more, no sequences, or tensors that differ in shape, precision or device or are not finite.
+    """
 
     t: Tensor
     x: Tensor
@@ -48,15 +56,29 @@ class Data:
     y_validation: Tensor
 
     def __post_init__(self) -> None:
-        for x, y in ((self.x, self.y), (self.x_validation, self.y_validation)):
-            if x.shape[-3:-1] != y.shape[-3:-1] or x.shape[-2] != self.t.numel():
+        grids.times(self.t, least=2)
+        for end in ("", "_validation"):
+            x, y = getattr(self, f"x{end}"), getattr(self, f"y{end}")
+            for name, tensor, like in ((f"x{end}", x, self.x), (f"y{end}", y, self.y)):
+                if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                    came = f"a {tensor.dtype} tensor" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
+                    raise ValueError(f"{name} is {came}, expected a floating-point tensor (batch, time, channel); convert it")
+                arguments.real_tensor(name, tensor)
+                if tensor.ndim != 3 or not tensor.numel() or tensor.shape[-1] != like.shape[-1]:
+                    raise ValueError(
+                        f"{name} has shape {tuple(tensor.shape)}, expected (batch, time, channel), none 0, and for "
+                        "validation the channels of training; give as many"
+                    )
+                if (tensor.dtype, tensor.device) != (self.x.dtype, self.x.device):
+                    raise ValueError(
+                        f"{name} is {tensor.dtype} on {tensor.device}, x {self.x.dtype} on {self.x.device}, expected the same; "
+                        "convert one with .to(...)"
+                    )
+            if x.shape[:2] != y.shape[:2] or x.shape[1] != self.t.numel():
                 raise ValueError(
-                    f"x, y and t disagree: x is {tuple(x.shape)}, y is {tuple(y.shape)}, t has {self.t.numel()} times; expected "
-                    "(batch, time, channel) with the same batch and time"
+                    f"x, y and t disagree: x{end} is {tuple(x.shape)}, y{end} {tuple(y.shape)}, t has {self.t.numel()} times; "
+                    "expected (batch, time, channel) with the same batch and time; match them"
                 )
-            for name, tensor in (("x", x), ("y", y)):
-                if not torch.isfinite(tensor).all():
-                    raise ValueError(f"{name} holds NaN or infinite values")
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,7 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", tuple(LOSSES))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
@@ -145,7 +168,10 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.best_error = math.inf
         self.best_epoch = 0
+        self.keep_weights()
         self.evaluations = 0
+        # Called between the steps of an epoch and its validation: the place to take a finer solver.
+        self.before_validation: Callable[[], None] | None = None
         self._penalized = [tensor for name, tensor in model.named_parameters() if name == "c" or name.endswith(".U")]
 
     @property
@@ -178,6 +204,9 @@ class Trainer:
         Raises:
             DivergedSolve: the solve, the loss or a gradient stopped being finite. The trainer's state is then that of no epoch;
                 what `on_epoch` last saved is good.
+
+        Warns:
+            InaccurateSolve: the solver's steps do not resolve the model that came out.
         """
         bar = tqdm(
             total=self.config.epochs, initial=self.epoch, unit="epoch", disable=None if progress else True, dynamic_ncols=True
@@ -188,22 +217,30 @@ class Trainer:
                 improved = row["validation_relative_l2"] < self.best_error
                 if improved:
                     self.best_error, self.best_epoch = row["validation_relative_l2"], self.epoch
+                    self.keep_weights()
                 if on_epoch is not None:
                     on_epoch(self, improved)
                 bar.update()
                 loss, margin = row["loss"], row["stability_margin"]
                 bar.set_postfix_str(f"loss {loss:.2e}, validation {row['validation_relative_l2']:.2e}, margin {margin:.2g}")
+        # Trial points of a line search may be as wild as they like: what counts is where the training ends.
+        self.validation_error(check=True)
 
-    def validation_error(self) -> float:
-        """Relative L2 error on the validation set."""
+    def keep_weights(self) -> None:
+        """Takes the weights of this moment as the best."""
+        self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def validation_error(self, *, check: bool = False) -> float:
+        """Relative L2 error on the validation set; `check` as in `respond`."""
         with torch.no_grad():
-            response = self.respond(self.data.x_validation)
+            response = self.respond(self.data.x_validation, check=check)
             return float(relative_l2(response.y, self.data.y_validation))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the coming epochs depend on: tensors and JSON values."""
+        """Everything that the coming epochs depend on, and the best weights so far: tensors and JSON values."""
         return {
             "model": self.model.state_dict(),
+            "best": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "history": self.history,
@@ -213,7 +250,21 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
+        """Restores what `state_dict` gave.
+
+        Raises:
+            ValueError: the state of another model, optimiser or schedule, or none at all; names what does not fit.
+        """
+        fresh = self.state_dict()
+        missing = sorted(fresh.keys() - state.keys())
+        if missing:
+            raise ValueError(f"{', '.join(missing)} missing")
+        for name in ("model", "best"):
+            _require_same_tensors(name, state[name], fresh[name])
+        _require_same_settings(state["optimizer"], fresh["optimizer"])
+        if (state["scheduler"] is None) != (self.scheduler is None):
+            raise ValueError(f"schedule is {self.config.schedule!r}, that of the saved state is another")
+        _require_history(state)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
@@ -223,11 +274,14 @@ class Trainer:
                 group["lr"] = base * factor(self.scheduler.last_epoch)
         self.history = [dict(row) for row in state["history"]]
         self.best_error, self.best_epoch = state["best_error"], state["best_epoch"]
+        self.best_weights = {name: value.to(fresh["best"][name]) for name, value in state["best"].items()}
         self.evaluations = state["evaluations"]
 
     def _run_epoch(self) -> dict[str, float]:
         started = time.perf_counter()
         loss = self._lbfgs_epoch() if isinstance(self.optimizer, torch.optim.LBFGS) else self._minibatch_epoch()
+        if self.before_validation is not None:
+            self.before_validation()
         error = self.validation_error()
         lr = self.optimizer.param_groups[0]["lr"]
         if isinstance(self.scheduler, ReduceLROnPlateau):
@@ -310,9 +364,11 @@ class Trainer:
             raise DivergedSolve("the loss is not finite: lower the learning rate or use a stable parameterization")
         return loss
 
-    def respond(self, x: Tensor) -> Response:
+    def respond(self, x: Tensor, *, check: bool = False) -> Response:
+        """The model's answer to inputs at the data's times; `check` has the solver say where its steps do not resolve it."""
         if isinstance(self.model, ContinuousModel):
-            return self.model.respond(x, self.data.t, solver=self.solver, interpolation=self.interpolation)
+            solver = self.solver if check or self.solver is None else unchecked(self.solver)
+            return self.model.respond(x, self.data.t, solver=solver, interpolation=self.interpolation)
         return self.model.respond(x, self.data.t)  # type: ignore[operator]
 
     def _backward(self, loss: Tensor) -> None:
@@ -352,3 +408,36 @@ class Trainer:
             # A function of the epoch alone, so that a run resumed with more epochs follows the longer cosine.
             return LambdaLR(self.optimizer, lambda epoch: (1 + math.cos(math.pi * epoch / max(self.config.epochs, 1))) / 2)
         return None
+
+
+def _require_same_tensors(name: str, given: Any, own: dict[str, Tensor]) -> None:
+    if not isinstance(given, dict) or given.keys() != own.keys():
+        raise ValueError(f"{name} holds other weights than {', '.join(own)}")
+    for key, tensor in own.items():
+        value = given[key]
+        if not isinstance(value, Tensor) or value.shape != tensor.shape or value.dtype != tensor.dtype:
+            found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name} has {key} of {found}, expected {tensor.dtype} {tuple(tensor.shape)}")
+
+
+def _require_same_settings(given: Any, own: dict[str, Any]) -> None:
+    """The settings of an optimiser are the config's; only its learning rate moves, by the schedule."""
+    if not isinstance(given, dict) or given.keys() != own.keys() or len(given["param_groups"]) != len(own["param_groups"]):
+        raise ValueError("optimizer is not the state of one")
+    for group, expected in zip(given["param_groups"], own["param_groups"]):
+        # Versions of PyTorch add settings: those that both know must agree, and another optimiser shares none.
+        shared = (group.keys() & expected.keys()) - {"params", "lr", "initial_lr"}
+        if not shared or any(group[name] != expected[name] for name in shared):
+            raise ValueError("optimizer is another, or has other settings")
+
+
+def _require_history(state: dict[str, Any]) -> None:
+    history, numbers = state["history"], (int, float)
+    sound = isinstance(history, list) and all(
+        isinstance(row, dict) and row.get("epoch") == epoch and all(isinstance(value, numbers) for value in row.values())
+        for epoch, row in enumerate(history, 1)
+    )
+    if not sound:
+        raise ValueError("history is not that of a training")
+    if not isinstance(state["best_error"], numbers) or not 0 <= state["best_epoch"] <= len(history):
+        raise ValueError("best_error and best_epoch are not those of its history")

@@ -22,14 +22,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from command_line import Parser, run  # first: see there
+
+# isort: split
 import numpy as np
 import torch
 from benchmark_contenders import Case, as_task, missing
-from command_line import Parser, run
 
 from analysis.plotting import BLUE, GREY, label, picture
+from odernn import json_values
+from odernn.runs import replace_file
 
 PROGRAM = "benchmark.py"
+FILES = ("benchmark.json", "benchmark.md", "benchmark.png")
 CASES = {
     case.name: case
     for case in (
@@ -257,17 +262,22 @@ def processor() -> str:
     return names[0].partition(":")[2].strip() if names else platform.machine()
 
 
+def parser() -> Parser:
+    result = Parser("Time the solvers against their alternatives, side by side in one run.")
+    result.add_argument("--cases", nargs="+", metavar="CASE", help="named cases (see --list); all of them without this")
+    result.add_argument("--list", action="store_true", help="list the cases and their contenders")
+    result.add_argument("--quick", action="store_true", help="two cases and fewer contenders: under a minute")
+    result.add_argument("--out", type=Path, metavar="DIR", help="write benchmark.json, benchmark.md and benchmark.png there")
+    result.add_argument("--overwrite", action="store_true", help="replace what --out holds: the times of another run")
+    result.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all contenders run")
+    result.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU cores to use")
+    result.add_argument("--repeats", type=int, default=20, help="turns of each contender, at most; short runs come in fives")
+    result.add_argument("--seconds", type=float, default=60.0, help="time for the turns of one case; at least 3 turns each")
+    return result
+
+
 def main() -> None:
-    parser = Parser("Time the solvers against their alternatives, side by side in one run.")
-    parser.add_argument("--cases", nargs="+", metavar="CASE", help="named cases (see --list); all of them without this")
-    parser.add_argument("--list", action="store_true", help="list the cases and their contenders")
-    parser.add_argument("--quick", action="store_true", help="two cases and fewer contenders: under a minute")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write benchmark.json, benchmark.md and benchmark.png there")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all contenders run")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU cores to use")
-    parser.add_argument("--repeats", type=int, default=20, help="turns of each contender, at most; short runs come in fives")
-    parser.add_argument("--seconds", type=float, default=60.0, help="time for the turns of one case; at least 3 turns each")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     cases = {name: replace(case, device=arguments.device) for name, case in CASES.items()}
     if arguments.list:
         for case in cases.values():
@@ -283,8 +293,13 @@ def main() -> None:
     names = arguments.cases or (QUICK_CASES if arguments.quick else tuple(CASES))
     for name in names:
         if name not in CASES:
-            raise ValueError(f"unknown case {name!r}: choose from {', '.join(CASES)}")
+            raise ValueError(f"unknown case {name!r} of --cases: choose from {', '.join(CASES)}")
     if arguments.out is not None:
+        if arguments.out.exists() and not arguments.out.is_dir():
+            raise ValueError(f"--out {arguments.out} is a file, expected a directory: choose another")
+        held = [name for name in FILES if (arguments.out / name).exists()]
+        if held and not arguments.overwrite:
+            raise ValueError(f"{arguments.out} holds {', '.join(held)} already: choose another --out, or give --overwrite")
         arguments.out.mkdir(parents=True, exist_ok=True)
     seconds = min(arguments.seconds, 5.0) if arguments.quick else arguments.seconds
     rows: list[dict[str, Any]] = []
@@ -295,9 +310,9 @@ def main() -> None:
         rows += found
     if arguments.out is not None:
         report = {"threads": arguments.threads, "versions": versions(), "cases": [asdict(cases[n]) for n in names], "rows": rows}
-        (arguments.out / "benchmark.json").write_text(json.dumps(report, indent=1))
-        (arguments.out / "benchmark.md").write_text(table(rows) + "\n")
-        draw(rows, arguments.out / "benchmark.png")
+        replace_file(arguments.out / FILES[0], json_values.dumps(report, indent=1) + "\n")
+        replace_file(arguments.out / FILES[1], table(rows) + "\n")
+        draw(rows, arguments.out / FILES[2])
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def data(case: Case, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
 def rnn(
     case: Case, dtype: torch.dtype = torch.float32, cls: type[ContinuousRNN | DiscreteRNN] = ContinuousRNN
 ) -> ContinuousRNN | DiscreteRNN:
-    return cls(1, case.m, 1, "tanh", "dense", dtype=dtype).to(case.device)
+    return cls(1, case.m, 1, "tanh", "dense", dtype=dtype, seed=0).to(case.device)
 
 
 def loss(model: ContinuousModel | DiscreteRNN, solver: Solver | None, t: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -289,7 +289,7 @@ def diagonal(solver: Solver, share: float = 1.0) -> Callable[[Case], Trial]:
     """On that share of the samples: for what takes minutes on all of them and is linear in their number."""
 
     def prepare(case: Case) -> Trial:
-        model = StateSpaceModel(1, case.m, 1, "tanh", "diagonal", "softplus").to(case.device)
+        model = StateSpaceModel(1, case.m, 1, "tanh", "diagonal", "softplus", seed=0).to(case.device)
         t, x, y = data(replace(case, times=max(3, round(case.times * share))))
 
         def run() -> None:
@@ -309,7 +309,7 @@ def together(solver: Solver) -> Callable[[Case], Trial]:
 
     def prepare(case: Case) -> Trial:
         single = rnn(case)
-        model = ContinuousRNN(1, case.m, 1, "tanh", "dense", ensemble=(case.members,))
+        model = ContinuousRNN(1, case.m, 1, "tanh", "dense", ensemble=(case.members,), seed=0)
         model.load_state_dict({name: w.expand(case.members, *w.shape) for name, w in single.state_dict().items()})
         model.to(case.device)
         t, x, _ = data(case)
@@ -326,7 +326,7 @@ def together(solver: Solver) -> Callable[[Case], Trial]:
 
 def one_by_one(solver: Solver, share: float = 1.0) -> Callable[[Case], Trial]:
     def prepare(case: Case) -> Trial:
-        model = ContinuousRNN(1, case.m, 1, "tanh", "dense").to(case.device)
+        model = ContinuousRNN(1, case.m, 1, "tanh", "dense", seed=0).to(case.device)
         t, x, _ = data(case)
         path = paths.linear(t, x)
         members = max(1, round(case.members * share))

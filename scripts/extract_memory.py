@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from command_line import Parser, limit_memory, naming, require_memory, run  # first: see there
+
+# isort: split
 import numpy as np
 import torch
-from command_line import Parser, run
 
 from analysis.decay import DecayFit, fit_decay
 from analysis.memory import AMPLITUDES, MemoryFunction, memory_function
 from analysis.plotting import plot_memory
 from analysis.systems import PROBES
+from odernn import json_values
 from odernn.experiment import DTYPES, load_run
 from odernn.models import DiscreteModel
 from odernn.runs import replace_file
@@ -32,7 +34,8 @@ from targets import ConvolutionalFunctional, Kernel
 from targets.kernels import named_object
 
 PROGRAM = "extract_memory.py"
-MODULES = {f"torch.nn.{name}": getattr(torch.nn, name) for name in ("RNN", "GRU", "LSTM")}
+GATES = {"torch.nn.RNN": 1, "torch.nn.GRU": 3, "torch.nn.LSTM": 4}
+MODULES = {name: getattr(torch.nn, name.rpartition(".")[2]) for name in GATES}
 FILES = ("memory.csv", "memory.npz", "memory.png")
 # Samples of a continuous memory function, and the horizon (in samples) of a system that has no time of its own.
 POINTS, HORIZON = 201, 100.0
@@ -67,6 +70,8 @@ def parser() -> Parser:
     result.add_argument("--dtype", choices=tuple(DTYPES), default="float64", help="floating-point type")
     result.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR/memory or ./memory-NAME)")
     result.add_argument("--overwrite", action="store_true", help="replace what --out holds")
+    result.add_argument("--trust-code", action="store_true", help="run the code that a run names as its kernel")
+    result.add_max_memory()
     module = result.add_argument_group("torch modules and callables")
     module.add_argument("--input-size", type=int, help="channels of the input (default: 1)")
     module.add_argument("--hidden-size", type=int, help="units of a layer (default: 64)")
@@ -78,20 +83,24 @@ def subject(arguments: Namespace) -> Subject:
     """The system that the command line names."""
     spec, dtype = arguments.system, DTYPES[arguments.dtype]
     is_module = spec in MODULES
-    if not is_module and (arguments.hidden_size or arguments.layers):
+    if not is_module and not (arguments.hidden_size is None and arguments.layers is None):
         raise ValueError(f"--hidden-size and --layers are for {', '.join(MODULES)}, got {spec!r}: leave them out")
     if is_module:
         sizes = {"input_size": arguments.input_size, "hidden_size": arguments.hidden_size, "num_layers": arguments.layers}
         sizes = {key: default if sizes[key] is None else sizes[key] for key, default in zip(sizes, (1, 64, 1))}
-        for key, size in sizes.items():
+        for flag, size in zip(("--input-size", "--hidden-size", "--layers"), sizes.values()):
             if size < 1:
-                raise ValueError(f"{key} must be at least 1, got {size}")
-        torch.manual_seed(arguments.seed)
+                raise ValueError(f"{flag} must be at least 1, got {size}")
+        width = sizes["hidden_size"]
+        weights = GATES[spec] * width * (sizes["input_size"] + width + 2 * width * (sizes["num_layers"] - 1))
+        require_memory(8.0 * weights, "--input-size, --hidden-size and --layers", arguments.max_memory)
+        torch.manual_seed(arguments.seed)  # of any 64 bits
         # drawn in float64, so that a seed means the same module in every precision
         system = MODULES[spec](**sizes, batch_first=True, dtype=torch.float64).to(dtype)
         return Subject(system, spec, _times(arguments, HORIZON, None, dtype))
     if not Path(spec).is_dir() and ":" in spec:
-        system = _from_code(spec, dtype)
+        with naming(spec):
+            system = _from_code(spec, dtype)
         continuous = isinstance(system, ConvolutionalFunctional)
         return Subject(system, spec.rpartition(":")[2], _times(arguments, HORIZON, POINTS if continuous else None, dtype))
     if spec.startswith("torch."):
@@ -100,7 +109,7 @@ def subject(arguments: Namespace) -> Subject:
         )
     if arguments.input_size is not None:
         raise ValueError("--input-size is for torch modules and callables, a run knows its own: leave it out")
-    loaded = load_run(spec)
+    loaded = load_run(spec, trust_code=arguments.trust_code)
     model = loaded.model.to(dtype)
     horizon = float(loaded.t[-1])
     name = Path(spec).resolve().name
@@ -110,7 +119,9 @@ def subject(arguments: Namespace) -> Subject:
     if arguments.points is not None:
         raise ValueError("--points is for continuous models, this one steps from sample to sample: leave it out")
     step = float(loaded.t[1] - loaded.t[0])
-    steps = round((horizon if arguments.horizon is None else _positive_time(arguments.horizon)) / step)
+    span = horizon if arguments.horizon is None else _positive_time(arguments.horizon)
+    require_memory(8.0 * span / step * model.hidden_size, "--horizon", arguments.max_memory)
+    steps = round(span / step)
     if steps < 1:
         raise ValueError(f"--horizon must hold at least one step of the model, {step:g}, got {arguments.horizon:g}")
     times = step * torch.arange(steps + 1, dtype=torch.float64)
@@ -131,12 +142,17 @@ def _times(arguments: Namespace, horizon: float, points: int | None, dtype: torc
         points = round(horizon) + 1
     if points < 2:
         raise ValueError(f"--points must be at least 2, got {points}")
+    flag = "--points" if arguments.points is not None else "--horizon"
+    width = max(1, arguments.input_size or 1, arguments.hidden_size or 1)
+    require_memory(8.0 * points * width, flag, arguments.max_memory)
     return torch.linspace(0, horizon, points, dtype=torch.float64).to(dtype)
 
 
 def _from_code(spec: str, dtype: torch.dtype) -> Any:
     """The object that module:attribute or file.py:attribute names, made if it has to be."""
     found = named_object(spec)
+    if not callable(found) and not isinstance(found, Kernel):
+        raise ValueError(f"{spec} is a {type(found).__name__}, which has no memory function: give a callable, module or kernel")
     if isinstance(found, Kernel):
         return ConvolutionalFunctional(found)
     return found.to(dtype) if isinstance(found, torch.nn.Module) else found
@@ -179,13 +195,26 @@ def write(out: Path, M: MemoryFunction, fit: DecayFit, target: torch.Tensor | No
     replace_file(out / "memory.csv", text.getvalue())
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {"times": times, "values": values, "maximizer": x, "floor": float(M.floor)}
-    arrays |= {"probe": M.probe, "system": M.system, "sequences": M.sequences, "fit": json.dumps(fit.as_dict())}
+    arrays |= {"probe": M.probe, "system": M.system, "sequences": M.sequences, "fit": json_values.dumps(fit.as_dict())}
     if target is not None:
         arrays["target_values"] = columns["target_memory"]
     np.savez(buffer, **arrays)
     replace_file(out / "memory.npz", buffer.getvalue())
     drawn = None if target is None else (times, columns["target_memory"])
     plot_memory(M, out / "memory.png", target=drawn, fit=fit)
+
+
+def spectrum(fit: DecayFit) -> str:
+    """The rate of the linearisation beside the fitted one."""
+    rate = fit.spectrum_rate
+    text = f"slowest observable mode at rest: rate {rate:.4g}"
+    if rate is None or rate <= 0:
+        return text + ", rest is not stable: the memory does not end there"
+    if fit.ends_exponentially and fit.rate is not None:
+        off = abs(fit.rate - rate)
+        agrees = off <= 3 * fit.stderr or off <= 0.05 * rate
+        return text + (", as fitted" if agrees else f", fitted {fit.rate:.4g}: the window ends early, or |x| is not small")
+    return text + ": at small |x| the memory ends as e^(-rate t), after this window"
 
 
 def report(chosen: Subject, M: MemoryFunction, fit: DecayFit, target: DecayFit | None) -> str:
@@ -196,6 +225,8 @@ def report(chosen: Subject, M: MemoryFunction, fit: DecayFit, target: DecayFit |
         "evidence": "AIC above the best: " + ", ".join(f"{law} {value:.3g}" for law, value in evidence) if evidence else "none",
         "numerical floor": f"{float(M.floor):.2g}",
     }
+    if fit.spectrum_rate is not None:
+        rows["spectrum"] = spectrum(fit)
     if target is not None:
         rows["target"] = target.describe()
     width = max(map(len, rows))
@@ -205,9 +236,15 @@ def report(chosen: Subject, M: MemoryFunction, fit: DecayFit, target: DecayFit |
 
 def main() -> None:
     arguments = parser().parse_args()
+    if arguments.hold is not None and arguments.probe != "reversed":
+        raise ValueError(f"--hold is for --probe reversed, got --probe {arguments.probe}: leave it out")
     out = destination(arguments)
+    limit_memory(arguments.max_memory)
     chosen = subject(arguments)
     options: dict[str, Any] = {"probe": arguments.probe, "amplitudes": arguments.amplitudes, "seed": arguments.seed}
+    if arguments.system in MODULES:
+        rest = (arguments.warmup + (arguments.hold or 0.0)) / float(chosen.times[1] - chosen.times[0])
+        require_memory(8.0 * rest * (arguments.input_size or 1), "--warmup and --hold", arguments.max_memory)
     M = memory_function(
         chosen.system,
         chosen.times,

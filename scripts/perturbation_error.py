@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from command_line import Parser, run
+from command_line import Parser, limit_memory, naming, run  # first: see there
 
+# isort: split
+import torch
+
+from analysis.beta_grids import enclose_radius, spanning
 from analysis.perturbation import (
     DRAWS,
     ERRORS,
@@ -25,12 +28,15 @@ from analysis.perturbation import (
     perturbation_error,
 )
 from analysis.perturbation_picture import plot_perturbation
+from analysis.target_memory import target_memory
 from analysis.verdict import Verdict, judge_stable_approximation
+from odernn import json_values
 from odernn.experiment import LoadedRun, load_run
 from odernn.runs import replace_file
 
 PROGRAM = "perturbation_error.py"
 NAME = "perturbation_error"
+FILES = tuple(f"{NAME}.{ending}" for ending in ("csv", "json", "png"))
 # Enough for slow and fast inputs alike; every sequence costs a solve for each of some thousand perturbed models.
 _SEQUENCES = 32
 
@@ -43,9 +49,10 @@ def parser() -> Parser:
         "--betas",
         nargs="+",
         type=float,
-        default=PUBLISHED_BETAS,
+        default=None,
         metavar="BETA",
-        help="radii of the balls of weights, increasing",
+        help="radii of the balls of weights, increasing; by default the published ones, 0 and 1e-3 2^(i/2), continued as the "
+        "horizon and the models need it",
     )
     add("--search", choices=("ascent", "sample"), default="ascent", help="maximise, or draw as the papers do")
     add("--blocks", nargs="+", default=["recurrent", "all"], help="'recurrent', 'all', or names of weights; a curve for each")
@@ -57,22 +64,28 @@ def parser() -> Parser:
     add("--sequences", type=int, default=_SEQUENCES, help="validation sequences to measure on, at most")
     add("--solver", choices=("auto", "run"), default="auto", help="exact or rk4 with safe steps, or the solver of the run")
     add("--seed", type=int, default=0, help="of the search")
+    add("--trust-code", action="store_true", help="run the code that a run names as its kernel")
     add(
         "--out", type=Path, default=None, metavar="DIR", help="where to write; the run's directory, or the one above several runs"
     )
+    add("--overwrite", action="store_true", help="replace results of other runs or settings")
+    result.add_max_memory()
     return result
 
 
 def main() -> None:
     arguments = parser().parse_args()
+    limit_memory(arguments.max_memory)
     if arguments.sequences < 1:
         raise ValueError(f"--sequences must be at least 1, got {arguments.sequences}")
-    runs = [load_run(directory) for directory in arguments.runs]
+    runs = [load_run(directory, trust_code=arguments.trust_code) for directory in arguments.runs]
     _require_one_target(arguments.runs, runs)
     out = arguments.out or (arguments.runs[0] if len(runs) == 1 else arguments.runs[0].resolve().parent)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is not a directory: choose another --out")
-    curves = {block: [_curve(run, block, arguments) for run in runs] for block in arguments.blocks}
+    _require_room(out, arguments)
+    with naming("--blocks", "block"):
+        curves = {block: [_curve(run, block, arguments) for run in runs] for block in arguments.blocks}
     every = [curve for part in curves.values() for curve in part]
     widths = {curve.hidden_size for curve in every}
     # One width is no family: its curves are worth having, a verdict on them is not.
@@ -82,23 +95,28 @@ def main() -> None:
 
 
 def _curve(run: LoadedRun, block: str, arguments: Any) -> PerturbationCurve:
-    return perturbation_error(
-        run.model,
-        run.target,
-        run.validation_inputs[: arguments.sequences],
-        run.t,
-        arguments.betas,
-        search=arguments.search,
-        blocks=block,
-        norm=arguments.norm,
-        error=arguments.error,
-        draws=arguments.draws,
-        restarts=arguments.restarts,
-        steps=arguments.steps,
-        seed=arguments.seed,
-        solver=run.solver if arguments.solver == "run" else None,
-        interpolation=run.config.interpolation if run.model.time == "continuous" else "linear",  # type: ignore[arg-type]
-    )
+    def on(betas: Any) -> PerturbationCurve:
+        return perturbation_error(
+            run.model,
+            run.target,
+            run.validation_inputs[: arguments.sequences],
+            run.t,
+            betas,
+            search=arguments.search,
+            blocks=block,
+            norm=arguments.norm,
+            error=arguments.error,
+            draws=arguments.draws,
+            restarts=arguments.restarts,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            solver=run.solver if arguments.solver == "run" else None,
+            interpolation=run.config.interpolation if run.model.time == "continuous" else "linear",  # type: ignore[arg-type]
+        )
+
+    horizon = float(run.t[-1] - run.t[0])
+    curve = enclose_radius(on, spanning(PUBLISHED_BETAS, horizon)) if arguments.betas is None else on(arguments.betas)
+    return replace(curve, target_memory=target_memory(run.target, horizon, horizon / (len(run.t) - 1)))
 
 
 def _require_one_target(directories: list[Path], runs: list[LoadedRun]) -> None:
@@ -110,6 +128,26 @@ def _require_one_target(directories: list[Path], runs: list[LoadedRun]) -> None:
         )
         if not same:
             raise ValueError(f"{directory} learnt another target than {directories[0]}: give runs of one target")
+
+
+def _settings(arguments: Any) -> dict[str, Any]:
+    """What the results depend on, as JSON values: the same settings come to the same results."""
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("out", "overwrite", "max_memory")}
+    return json_values.encode(settings | {"runs": [str(directory.resolve()) for directory in arguments.runs]})
+
+
+def _require_room(out: Path, arguments: Any) -> None:
+    """Refuses to replace results of another command, and files of somebody else."""
+    held = [name for name in FILES if (out / name).exists()]
+    if not held or arguments.overwrite:
+        return
+    try:
+        same = json_values.loads((out / FILES[1]).read_bytes())["settings"] == json_values.decode(_settings(arguments))
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        which = f"{out} holds {', '.join(held)} of other runs or settings"
+        raise ValueError(f"{which}: choose another --out, or give --overwrite to replace them")
 
 
 def _write(out: Path, curves: dict[str, list[PerturbationCurve]], verdict: Verdict | None, arguments: Any) -> None:
@@ -124,19 +162,20 @@ def _write(out: Path, curves: dict[str, list[PerturbationCurve]], verdict: Verdi
                 writer.writerow([directory, curve.hidden_size, curve.horizon, block, *map(float, row[:4]), bool(row[4])])
     replace_file(out / f"{NAME}.csv", text.getvalue())
     content = {
+        "settings": _settings(arguments),
         "runs": [str(directory) for directory in arguments.runs],
         "tolerance": TOLERANCE,
         "seed": arguments.seed,
         "curves": {block: [curve.as_dict() for curve in part] for block, part in curves.items()},
         "verdict": verdict.as_dict() if verdict else None,
     }
-    replace_file(out / f"{NAME}.json", json.dumps(content, indent=2) + "\n")
+    replace_file(out / f"{NAME}.json", json_values.dumps(content, indent=2) + "\n")
     panels = {
         f"{block}, T = {T:g}": family
         for block, part in curves.items()
         for T in sorted({curve.horizon for curve in part})
-        if any(beta > 0 for beta in arguments.betas)
         for family in [[curve for curve in part if curve.horizon == T]]
+        if any((curve.betas > 0).any() for curve in family)
     }
     if panels:
         plot_perturbation(panels, out / f"{NAME}.png")
@@ -146,10 +185,10 @@ def _print(curves: dict[str, list[PerturbationCurve]], verdict: Verdict | None, 
     print(f"{'blocks':12s} {'m':>5s} {'T':>8s} {'E(0)/|H|':>10s} {'radius r':>10s} {'kappa = r T':>12s}")
     for block, part in curves.items():
         for curve in sorted(part, key=lambda curve: (curve.horizon, curve.hidden_size)):
-            radius, least = curve.tolerance_radius(), ">" if curve.radius_is_bound() else ""
+            radius, bound = curve.tolerance_radius(), curve.radius_bound()
             print(
                 f"{block:12s} {curve.hidden_size:5d} {curve.horizon:8g} {curve.relative_initial:10.2g} "
-                f"{least + format(radius, '.3g'):>10s} {least + format(radius * curve.horizon, '.3g'):>12s}"
+                f"{bound + format(radius, '.3g'):>10s} {bound + format(radius * curve.horizon, '.3g'):>12s}"
             )
     print(f"verdict: {verdict if verdict else 'none (needs runs of at least two widths)'}")
     print(f"written: {out / NAME}.csv, .json, .png")

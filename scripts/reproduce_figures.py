@@ -5,6 +5,7 @@ python scripts/reproduce_figures.py --all
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from argparse import Namespace
@@ -12,18 +13,22 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from command_line import FAILED, Parser, run
+from command_line import FAILED, Parser, naming, run  # first: see there
+
+# isort: split
 from tqdm import tqdm
 
 from analysis.paper import FIGURES
 from analysis.paper.figure import Claim, Figure, Options
 from analysis.paper.jobs import Cache, Finished, run_jobs
-from analysis.paper.report import outcomes, redraw, require_no_full_run, write_figure, write_page
+from analysis.paper.report import outcomes, redraw, require_room, write_figure, write_page
 
 PROGRAM = "reproduce_figures.py"
-# Apart, so that a quick run never replaces the results of a full one.
-OUT, QUICK_OUT = Path("reproduction"), Path("reproduction-quick")
+# Apart, so that a quick run never replaces the results of a full one, and neither those that the project keeps in reproduction/.
+OUT, QUICK_OUT = Path("reproduction-new"), Path("reproduction-quick")
 CACHE = Path(".cache/reproduction")
+# Each is a process of some 500 MB: more than these would only wait for each other.
+_JOBS_PER_CORE = 4
 
 
 def parser() -> Parser:
@@ -39,6 +44,7 @@ def parser() -> Parser:
     add("--address", default=None, help="of a running Ray cluster; default: a local one of its own")
     add("--cache", type=Path, default=CACHE, metavar="DIR", help="where the results of finished jobs are kept")
     add("--out", type=Path, default=None, metavar="DIR", help=f"where to write; default: {OUT}, with --quick {QUICK_OUT}")
+    add("--overwrite", action="store_true", help="replace figures in --out that were computed with other settings")
     add(
         "--data",
         type=Path,
@@ -57,6 +63,9 @@ def main() -> None:
             print(f"{figure.name:{width}s}  {figure.title} ({figure.source})")
         return
     figures = _chosen(arguments)
+    most = _JOBS_PER_CORE * (os.cpu_count() or 1)
+    if arguments.engine == "local" and arguments.jobs is not None and arguments.jobs > most:
+        raise ValueError(f"--jobs must be at most {most}, {_JOBS_PER_CORE} for each core of this machine, got {arguments.jobs}")
     if arguments.data is not None and not arguments.data.is_dir():
         raise ValueError(f"there is no folder {arguments.data}: give --data an existing one")
     out = arguments.out or (QUICK_OUT if arguments.quick else OUT)
@@ -64,10 +73,6 @@ def main() -> None:
         figures = [figure for figure in figures if arguments.names or (out / figure.name).exists()]
         claims = _redraw(figures, out)
     else:
-        # Better now than after hours of computing.
-        if out.exists() and not out.is_dir():
-            raise ValueError(f"{out} is a file: give --out a folder")
-        out.mkdir(parents=True, exist_ok=True)
         claims = _compute(figures, arguments, out)
     page = write_page(FIGURES.values(), out)
     every = [claim for part in claims.values() for claim in part]
@@ -87,7 +92,7 @@ def _chosen(arguments: Namespace) -> list[Figure]:
 def _redraw(figures: Sequence[Figure], out: Path) -> dict[str, list[Claim]]:
     claims = {}
     if not figures:
-        raise ValueError(f"there is nothing to redraw in {out}: run the figures first")
+        raise ValueError(f"there is nothing to redraw in {out}: run the figures first, or name their folder with --out")
     for figure in figures:
         claims[figure.name] = redraw(figure, out)
         _print(figure, claims[figure.name])
@@ -96,12 +101,18 @@ def _redraw(figures: Sequence[Figure], out: Path) -> dict[str, list[Claim]]:
 
 def _compute(figures: Sequence[Figure], arguments: Namespace, out: Path) -> dict[str, list[Claim]]:
     """Claims of every figure that could be written; each is, as soon as its last job has finished."""
-    if arguments.quick:
-        require_no_full_run(figures, out)
     options = Options(quick=arguments.quick, data=arguments.data)
+    # Better now than after hours of computing.
+    require_room(figures, options, out, overwrite=arguments.overwrite)
     jobs = {figure.name: list(figure.jobs(options)) for figure in figures}
     every = [job for part in jobs.values() for job in part]
-    settled = run_jobs(every, Cache(arguments.cache), workers=arguments.jobs, engine=arguments.engine, address=arguments.address)
+    cache, engine = Cache(arguments.cache), arguments.engine
+    with naming("--address", "address"), naming("--jobs", "jobs at a time"):
+        settled = run_jobs(every, cache, workers=arguments.jobs, engine=engine, address=arguments.address)
+    for folder in (out, arguments.cache):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise ValueError(f"{folder} cannot be written: give another --{'out' if folder == out else 'cache'}")
     finished: dict[str, Finished] = {}
     waiting, claims = list(figures), {}
     with closing(settled):

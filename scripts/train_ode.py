@@ -7,13 +7,17 @@ python scripts/train_ode.py --resume runs/DIR
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from command_line import INTERRUPTED, Parser, fail, run
+from command_line import FAILED, INTERRUPTED, Parser, fail, limit_memory, naming, require_memory, run  # first: see there
 
+# isort: split
 from analysis.memory import memory_function
 from analysis.plotting import plot_memory, plot_training
 from odernn import activations, models, parameterizations, recurrences
@@ -21,8 +25,9 @@ from odernn.experiment import DEVICES, DTYPES, SOLVERS, Experiment, ExperimentCo
 from odernn.losses import LOSSES
 from odernn.runs import RunDirectory
 from odernn.training import OPTIMIZERS, SCHEDULES, TrainingConfig
-from targets import INPUTS, KERNELS
+from targets import INPUTS, KERNELS, kernels
 from targets.functionals import NONLINEARITIES
+from targets.kernels import names_code
 
 PROGRAM = "train_ode.py"
 
@@ -115,25 +120,43 @@ def parser() -> Parser:
     add(group, "dtype", "floating-point type", defaults.dtype, choices=DTYPES)
     add(group, "out", "run directory to make", "runs/DATE-TIME-MODEL-ACTIVATION", metavar="DIR")
     group.add_argument("--overwrite", action="store_true", default=False, help="replace the run that --out holds")
-    add(group, "resume", "run directory to go on with; of the other flags only --epochs may be given", None, metavar="DIR")
+    group.add_argument(
+        "--trust-code",
+        action="store_true",
+        default=False,
+        help="run the code that the run of --resume or --warm-start names as its kernel",
+    )
+    result.add_max_memory(group)
+    add(
+        group,
+        "resume",
+        "run directory to go on with; takes only --epochs and --max-memory beside it",
+        None,
+        metavar="DIR",
+    )
     return result
 
 
-def prepare(arguments: dict[str, Any]) -> tuple[Experiment, RunDirectory]:
-    """The experiment and its directory, new or resumed; everything is validated before anything is written."""
-    overwrite = arguments.pop("overwrite")
+def prepare(arguments: dict[str, Any], held: ExitStack) -> tuple[Experiment, RunDirectory]:
+    """The experiment and its directory, new or resumed; everything is validated before anything is written.
+
+    The directory stays locked until `held` is closed.
+    """
+    overwrite, trust_code = arguments.pop("overwrite"), arguments.pop("trust_code")
+    memory = arguments.pop("max_memory")
+    limit_memory(memory)
     if "resume" in arguments:
         run_directory = RunDirectory.open(Path(arguments.pop("resume")))
         unexpected = sorted(set(arguments) - {"epochs"})
         if unexpected or overwrite:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in unexpected or ["overwrite"])
             raise ValueError(f"--resume goes on with the settings of its run, got {names} as well: leave them out")
-        config = read_config(run_directory)
+        held.enter_context(run_directory.writing())
+        config = read_config(run_directory, trust_code=trust_code)
         config = replace(config, training=replace(config.training, **arguments))
         # The checkpoint holds what a warm start began with.
-        experiment = Experiment(replace(config, warm_start=None))
+        experiment = Experiment(config, warm=False)
         experiment.resume(run_directory)
-        run_directory.write_config({"experiment": config.as_dict()})
         return experiment, run_directory
     ignored = sorted({"rtol", "atol", "step_size", "substeps"} & set(arguments)) if "solver" not in arguments else []
     if ignored:
@@ -146,26 +169,57 @@ def prepare(arguments: dict[str, Any]) -> tuple[Experiment, RunDirectory]:
     if location.endswith(".py"):
         arguments["kernel"] = f"{Path(location).resolve()}{colon}{attribute}"  # so that --resume works from any directory
     config = ExperimentConfig(**arguments, training=TrainingConfig(**training))
+    _require_memory(config, memory)
+    if not names_code(config.kernel):
+        with naming("--kernel"):
+            kernels.load(config.kernel)
+    experiment = Experiment(config, trust_code=trust_code)
+    if overwrite:
+        experiment.trainer.validation_error()  # a first solve that diverges must not cost the old run
     if out is None:
-        out = f"runs/{datetime.now():%Y%m%d-%H%M%S}-{config.model}-{config.activation}"
-    experiment = Experiment(config)
-    return experiment, RunDirectory.create(Path(out), {"experiment": experiment.config.as_dict()}, overwrite=overwrite)
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.model}-{config.activation}"
+        run_directory = RunDirectory.create_beside(Path("runs") / name, experiment.record(), hold=True)
+    else:
+        run_directory = RunDirectory.create(Path(out), experiment.record(), overwrite=overwrite, hold=True)
+    held.callback(run_directory.unlock)
+    return experiment, run_directory
+
+
+def _require_memory(config: ExperimentConfig, limit: float) -> None:
+    """Refuses what cannot fit: the data, the states of one solve, and the weights with their gradients."""
+    m, layers, sequences = max(config.hidden_size, 0), max(config.num_layers, 0), config.train_size + config.validation_size
+    require_memory(4 * 8.0 * sequences * config.points, "--points, --train-size and --validation-size", limit)
+    require_memory(4 * 8.0 * m * m * layers, "--hidden-size and --num-layers", limit)
+    states = 8.0 * config.validation_size * config.points * m * layers
+    require_memory(states, "--points, --validation-size, --hidden-size and --num-layers", limit)
 
 
 def main() -> None:
-    experiment, run_directory = prepare(vars(parser().parse_args()))
+    with ExitStack() as held:
+        experiment, run_directory = prepare(vars(parser().parse_args()), held)
+        train(experiment, run_directory)
+
+
+def train(experiment: Experiment, run_directory: RunDirectory) -> None:
     config, path = experiment.config, run_directory.path
     print(f"{config.model} {config.activation}, m = {config.hidden_size}, kernel {config.kernel}; run directory {path}")
     if experiment.solver is not None:
-        print(f"solver {experiment.solver}, within {experiment.solver_deviation():.1e} of a tight one")
+        print(f"solver {experiment.solver}, {_deviation(experiment.solver_deviation())} at the initial weights")
+    if run_directory.others():
+        print(f"{path} also holds what is not of this run: {', '.join(run_directory.others())}")
+    resume = f"--resume {path}" + (" --trust-code" if names_code(config.kernel) else "")
     try:
         summary = experiment.train(run_directory)
+        draw(experiment, path)
     except KeyboardInterrupt:
-        message = f"interrupted after epoch {experiment.trainer.epoch}; go on with: python scripts/{PROGRAM} --resume {path}"
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing to add
+        message = f"interrupted after epoch {experiment.trainer.epoch}; go on with: python scripts/{PROGRAM} {resume}"
         fail(PROGRAM, message, INTERRUPTED)
     except ArithmeticError as error:
-        fail(PROGRAM, f"{error}. The checkpoint of the last good epoch is kept: --resume {path}", 1)
-    draw(experiment, path)
+        fail(PROGRAM, f"{error}. The checkpoint of the last good epoch is kept: {resume}", 1)
+    except OSError as error:
+        reason = f"{error.filename or path}: {error.strerror or error}"
+        fail(PROGRAM, f"{reason}: the checkpoint of the last epoch is kept; make room, then {resume}", FAILED)
     rows = {
         "validation relative L2 error": f"{100 * summary['validation_relative_l2']:.3g} %",
         "stability margin": f"{summary['stability_margin']:.4g}",
@@ -173,18 +227,35 @@ def main() -> None:
         "vector-field evaluations": f"{summary['evaluations_training']} ({summary['evaluations_per_solve']} per solve)",
         "seconds": f"{summary['seconds']:.1f}",
     }
+    if experiment.solver is not None:
+        rows["solver"] = f"{experiment.solver}, {_deviation(summary['solver_deviation'])}"
     width = max(map(len, rows))
     print("\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items()))
-    print(f"wrote {', '.join(sorted(file.name for file in path.iterdir()))} to {path}")
+    found, allowed = summary["solver_deviation"], experiment.config.solver_tolerance
+    if found is not None and found > allowed:
+        print(
+            f"{PROGRAM}: warning: the trained model is {found:.1e} from a tight solve, more than the {allowed:.0e} of "
+            "--solver-tolerance: these numbers are those of its steps; leave out --solver, or take finer steps",
+            file=sys.stderr,
+        )
+    print(f"wrote {', '.join(run_directory.files())} to {path}")
+
+
+def _deviation(found: float | None) -> str:
+    return "a tight solve to compare it with failed" if found is None else f"{found:.1e} from a tight one"
 
 
 def draw(experiment: Experiment, path: Path) -> None:
     """training.png and memory.png."""
-    if experiment.trainer.history:
-        plot_training(experiment.trainer.history, path / "training.png")
     t = experiment.t
     M, rho = (memory_function(system, t, amplitudes=(1.0,)) for system in (experiment.model, experiment.target))
-    plot_memory(M, path / "memory.png", target=(rho.times, rho.values))
+    try:
+        if experiment.trainer.history:
+            plot_training(experiment.trainer.history, path / "training.png")
+        plot_memory(M, path / "memory.png", target=(rho.times, rho.values))
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"cannot draw in {path} ({reason}): the run is complete; --resume {path} draws it again") from error
 
 
 if __name__ == "__main__":

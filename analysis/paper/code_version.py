@@ -109,7 +109,7 @@ _Import = tuple[int, str, tuple[str, ...]]
 @lru_cache(maxsize=1024)
 def _parse(path: Path, _modified: int, _size: int) -> tuple[str, tuple[_Import, ...], bool]:
     """Hash of the code, its imports as (level, module, names), and whether it imports dynamically."""
-    tree = ast.parse(path.read_text(), str(path))
+    tree = ast.parse(path.read_bytes(), str(path))
     imports: list[_Import] = []
     dynamic = False
     for node in ast.walk(tree):

@@ -46,8 +46,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from odernn.json_values import encode
+
 from .code_version import code_version
-from .json_values import encode
 
 Result = dict[str, Any]
 Data = dict[str, Any]

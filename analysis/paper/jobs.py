@@ -8,11 +8,12 @@ import platform
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +22,17 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from . import json_values
+from odernn import json_values
+
+from . import records
 from .figure import Job, Result, package_versions
 
 Engine = Literal["local", "ray"]
 
 # A worker that dies (out of memory, killed) is replaced and its job tried again so often.
 RETRIES = 3
+# Seconds between two looks of a worker whether the process that started it is still there.
+_WATCH, _WATCHMAN = 1.0, "end with the driver"
 # Seconds within which a Ray cluster answers a connection.
 _PATIENCE = 10.0
 _NO_RAY = "engine 'ray' needs Ray, which is not installed: pip install 'odernn[ray]', or take engine 'local'"
@@ -53,17 +58,31 @@ class Finished:
 
 
 class Cache:
-    """Results on disk, a file `<key>.json` for each job: never repeated while settings and code stay the same."""
+    """Results on disk, a file `<key>.json` for each job: never repeated while settings and code stay the same.
+
+    A file is believed only if its checksum fits and it is about that job. Any other is set aside as `<key>.damaged`, which a line
+    on stderr says, and its job runs again; so do files of versions that wrote no checksum, for what they hold cannot be checked.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def get(self, job: Job) -> Finished | None:
-        """The job's result, if it is there."""
+        """The job's result, if it is there and undamaged."""
         path = self._path(job)
-        if not path.exists():
+        try:
+            record = records.read(path)
+            if (record["key"], record["function"]) != (job.key, job.function):
+                raise ValueError(f"{path} is about another job")
+        except FileNotFoundError:
             return None
-        record = json_values.read(path)
+        except (ValueError, KeyError, IsADirectoryError) as error:
+            reason = f"{path} is no result of a job" if isinstance(error, (KeyError, IsADirectoryError)) else error
+            aside = path.with_suffix(".damaged")
+            with suppress(FileNotFoundError):  # another process was faster
+                path.replace(aside)
+            tqdm.write(f"{reason}: set aside as {aside.name}, {job} runs again", file=sys.stderr)
+            return None
         return Finished(job, record["result"], record["seconds"])
 
     def put(self, finished: Finished) -> Finished:
@@ -75,9 +94,10 @@ class Cache:
         path, job = self._path(finished.job), finished.job
         failure = path.with_suffix(".error")
         if finished.error:
-            json_values.write_text(failure, f"{job.function}\n{job}\n{finished.details or finished.error}\n")
+            records.write_text(failure, f"{job.function}\n{job}\n{finished.details or finished.error}\n")
             return finished
         record = {
+            "key": job.key,
             "function": job.function,
             "settings": job.settings,
             "seconds": finished.seconds,
@@ -85,7 +105,7 @@ class Cache:
             "versions": versions(),
             "result": finished.result,
         }
-        json_values.write(path, record)
+        records.write(path, record)
         failure.unlink(missing_ok=True)
         return Finished(job, json_values.decode(json_values.encode(finished.result)), finished.seconds)
 
@@ -170,6 +190,7 @@ def _attempt(job: Job, driver: int | None = None) -> Finished:
     """
     if driver not in (None, os.getpid()):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _end_with(driver)
     torch.set_num_threads(1)
     start = time.perf_counter()
     try:
@@ -178,6 +199,20 @@ def _attempt(job: Job, driver: int | None = None) -> Finished:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return Finished(job, None, time.perf_counter() - start, reason, traceback.format_exc())
     return Finished(job, result, time.perf_counter() - start)
+
+
+def _end_with(driver: int) -> None:
+    """Ends this worker when its driver is gone: one that was killed (SIGKILL, out of memory) ends nobody itself."""
+    if any(thread.name == _WATCHMAN for thread in threading.enumerate()):
+        return
+
+    def watch() -> None:
+        # An orphan gets another parent.
+        while os.getppid() == driver:
+            time.sleep(_WATCH)
+        os._exit(1)
+
+    threading.Thread(target=watch, name=_WATCHMAN, daemon=True).start()
 
 
 def _local(jobs: Sequence[Job], workers: int) -> Generator[Finished, None, None]:
@@ -190,7 +225,13 @@ def _local(jobs: Sequence[Job], workers: int) -> Generator[Finished, None, None]
                 min(workers, len(left)), return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1, max_nbytes=None
             )
         try:
-            for finished in parallel(joblib.delayed(_attempt)(job, os.getpid()) for job in list(left.values())):
+            # Ctrl-C reaches every process of a terminal: workers inherit that it is not for them.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                attempts = parallel(joblib.delayed(_attempt)(job, os.getpid()) for job in list(left.values()))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            for finished in attempts:
                 del left[finished.job.key]
                 yield finished
         except BrokenProcessPool:

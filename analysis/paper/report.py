@@ -4,7 +4,7 @@ OUT/README.md                 the sections of all figures that are there
 OUT/<name>/data.json          the figure's data
 OUT/<name>/data.csv           the same as one long table, where that is natural
 OUT/<name>/<name>.png         the picture, drawn from data.json alone
-OUT/<name>/record.json        jobs, versions, claims, and the figure's section of the page
+OUT/<name>/record.json        jobs, versions, claims, the figure's section of the page, and checksums of itself and the data
 """
 
 from __future__ import annotations
@@ -12,59 +12,113 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import json_values
+from odernn import json_values
+
+from . import records
 from .figure import Claim, Data, Figure, Job, Options
 from .jobs import Finished, versions
 
 _DATA, _TABLE, _RECORD, _PAGE = "data.json", "data.csv", "record.json", "README.md"
+_OF_DATA = "data_sha256"
+_TITLE = "# The papers' figures, computed again"
 
 
-def require_no_full_run(figures: Iterable[Figure], out: Path) -> None:
-    """Raises ValueError where a quick run would replace a full one."""
+def require_room(figures: Iterable[Figure], options: Options, out: Path, *, overwrite: bool = False) -> None:
+    """Refuses, before hours of computing, to write over what these figures would not come to themselves.
+
+    Raises:
+        ValueError: files in OUT that the reproduction did not write, or figures of other jobs (unless `overwrite` is set).
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: give --out a folder")
+    _require_own_page(out)
     for figure in figures:
-        path = out / figure.name / _RECORD
-        if path.exists() and not json_values.read(path)["quick"]:
-            raise ValueError(f"{path.parent} holds a full run, which --quick would replace: choose another --out")
+        directory = out / figure.name
+        if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+            continue
+        if not (directory / _RECORD).is_file():
+            raise ValueError(f"{directory} is not a figure of the reproduction: choose another --out")
+        if overwrite:
+            continue
+        try:
+            record = _read(directory)
+        except ValueError as error:
+            raise ValueError(f"{error}: choose another --out, or give --overwrite to replace it") from error
+        if options.quick and not record["quick"]:
+            raise ValueError(f"{directory} holds a full run, which --quick would replace: choose another --out, or --overwrite")
+        if [(job["function"], job["settings"]) for job in record["jobs"]] != [
+            (job.function, job.settings) for job in figure.jobs(options)
+        ]:
+            raise ValueError(f"{directory} holds {figure.name} of other settings: choose another --out, or give --overwrite")
+
+
+def _require_own_page(out: Path) -> None:
+    page = out / _PAGE
+    if page.exists() and not page.read_bytes().startswith(_TITLE.encode()):
+        raise ValueError(f"{page} was not written by the reproduction: choose another --out")
 
 
 def write_figure(figure: Figure, results: Sequence[Finished], out: Path, *, quick: bool = False) -> list[Claim]:
     """Puts a figure together from its finished jobs, and writes all its files. Returns its claims."""
     directory = out / figure.name
-    # What stands there is about other data from here on.
-    (directory / _RECORD).unlink(missing_ok=True)
-    json_values.write(
-        directory / _DATA, figure.assemble([(finished.job, finished.result or {}) for finished in results]), indent=1
-    )
+    data = figure.assemble([(finished.job, finished.result or {}) for finished in results])
     record = {
         "figure": figure.name,
         "quick": quick,
         "seconds": sum(finished.seconds for finished in results),
         "versions": versions(),
         "jobs": [{"function": f.job.function, "settings": f.job.settings, "seconds": f.seconds} for f in results],
+        _OF_DATA: records.checksum(data),
     }
-    return _finish(figure, record, directory)
+    # Before the data, and without claims: what stands there is about other data from here on.
+    records.write(directory / _RECORD, record, indent=1)
+    records.write_text(directory / _DATA, json_values.dumps(data, indent=1) + "\n")
+    return _finish(figure, _data(directory, record), record, directory)
 
 
 def redraw(figure: Figure, out: Path) -> list[Claim]:
     """Draws and judges a figure again, from its data.json. Returns its claims.
 
     Raises:
-        ValueError: the figure is not there, or was computed by other jobs than it has now, which its texts would not fit.
+        ValueError: the figure is not there, is damaged, or was computed by other jobs than it has now, which its texts would not
+            fit.
     """
+    _require_own_page(out)
     directory = out / figure.name
     for path in (directory / _DATA, directory / _RECORD):
         if not path.exists():
-            raise ValueError(f"there is no {path}: run the figure first")
-    record = json_values.read(directory / _RECORD)
-    if not _same_jobs(record["jobs"], figure.jobs(Options(quick=record["quick"]))):
-        raise ValueError(f"{directory} was computed with other settings than {figure.name} has now: run the figure again")
-    return _finish(figure, record, directory)
+            raise ValueError(f"there is no {path}: run the figure first, or name its folder with --out")
+    try:
+        record = _read(directory)
+        if not _same_jobs(record["jobs"], figure.jobs(Options(quick=record["quick"]))):
+            raise ValueError(f"{directory} was computed with other settings than {figure.name} has now")
+        data = _data(directory, record)
+    except ValueError as error:
+        raise ValueError(f"{error}: run the figure again") from error
+    return _finish(figure, data, record, directory)
+
+
+def _read(directory: Path) -> dict[str, Any]:
+    """The record of a figure.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    record = records.read(directory / _RECORD)
+    if missing := sorted({"figure", "quick", "seconds", "jobs", _OF_DATA} - record.keys()):
+        raise ValueError(f"{directory / _RECORD} is of an earlier version (it has no {', '.join(missing)})")
+    return record
+
+
+def _data(directory: Path, record: Mapping[str, Any]) -> Data:
+    return records.read_value(directory / _DATA, expected=record[_OF_DATA])
 
 
 def _same_jobs(recorded: Sequence[Mapping[str, Any]], jobs: Sequence[Job]) -> bool:
@@ -74,37 +128,46 @@ def _same_jobs(recorded: Sequence[Mapping[str, Any]], jobs: Sequence[Job]) -> bo
     return [(job["function"], job["settings"]) for job in recorded] == [(job.function, job.settings) for job in jobs]
 
 
-def _finish(figure: Figure, record: dict[str, Any], directory: Path) -> list[Claim]:
-    data = json_values.read(directory / _DATA)
+def _finish(figure: Figure, data: Data, record: dict[str, Any], directory: Path) -> list[Claim]:
     if figure.rows is not None:
-        json_values.write_text(directory / _TABLE, _csv(figure.rows(data)))
+        records.write_text(directory / _TABLE, _csv(figure.rows(data)))
     if figure.plot is not None:
         figure.plot(data, directory / f"{figure.name}.png")
     claims = list(figure.claims(data))
     record["claims"] = [asdict(claim) for claim in claims]
     record["section"] = _section(figure, data, record, claims, directory)
-    json_values.write(directory / _RECORD, record, indent=1)
+    records.write(directory / _RECORD, record, indent=1)
     return claims
 
 
 def write_page(figures: Iterable[Figure], out: Path) -> Path:
-    """Writes OUT/README.md about every one of the figures that is there, whenever it was computed."""
-    there = [figure for figure in figures if (out / figure.name / _RECORD).exists()]
-    records = [json_values.read(out / figure.name / _RECORD) for figure in there]
+    """Writes OUT/README.md about every one of the figures that is there, whenever it was computed; those that are damaged or
+    were not finished are left out, with a line on stderr."""
+    there: list[tuple[Figure, dict[str, Any]]] = []
+    for figure in figures:
+        if (out / figure.name / _RECORD).exists():
+            try:
+                record = _read(out / figure.name)
+                if "section" not in record:
+                    raise ValueError(f"{out / figure.name} was not finished")
+                there.append((figure, record))
+            except ValueError as error:
+                print(f"{error}: left out of {out / _PAGE}, run {figure.name} again", file=sys.stderr)
+    recorded = [record for _, record in there]
     lines = [
-        "# The papers' figures, computed again",
+        _TITLE,
         "",
         "Written by `python scripts/reproduce_figures.py`. A claim is *held*, *failed*, or it *differs*: it does not hold here, "
         "for the reason given. Each picture can be redrawn from the `data.json` beside it (`--redraw`). "
-        f"Computing time of all: {_duration(_seconds(records))} on one core.",
+        f"Computing time of all: {_duration(_seconds(recorded))} on one core.",
         "",
         "| figure | | claims |",
         "|---|---|---|",
     ]
-    for figure, record in zip(there, records):
+    for figure, record in there:
         result = outcomes([Claim(**claim) for claim in record["claims"]]) + (" (quick run)" if record["quick"] else "")
         lines.append(f"| [{figure.name}](#{figure.name}) | {_cell(figure.title)} ({figure.source}) | {result} |")
-    json_values.write_text(out / _PAGE, "\n".join([*lines, "", *(record["section"] for record in records)]))
+    records.write_text(out / _PAGE, "\n".join([*lines, "", *(record["section"] for record in recorded)]))
     return out / _PAGE
 
 

@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.paper import json_values
+from analysis.decay import fit_decay
 from analysis.paper.code_version import code_version, source_files
 from analysis.paper.figure import Claim, Job
-from analysis.paper.jobs import Cache, run_jobs
+from analysis.paper.jobs import Cache, Finished, run_jobs
+from analysis.perturbation import PerturbationCurve
+from analysis.verdict import judge_stable_approximation
+from odernn import json_values
+from odernn.runs import RunDirectory
 
 # Jobs that note each run of theirs in a file, in a package of their own that workers can import.
 TOY = """
@@ -39,6 +43,14 @@ def note(log, name, seconds=0.0):
 
 def special():
     return {{"values": [1.5, float("inf"), float("-inf"), float("nan")], "array": torch.ones(2), "tuple": (1, 2)}}
+
+
+def begin_and_end(log, name, seconds):
+    for word in ("begin", "end"):
+        with open(log, "a") as file:
+            file.write(f"{{word}} {{name}}\\n")
+        time.sleep(seconds if word == "begin" else 0)
+    return {{"name": name}}
 
 
 def refuse(reason):
@@ -100,6 +112,27 @@ def test_values_come_back_from_json_as_numbers_and_lists():
     assert back["c"] is None
     assert back["d"] == "text"
     assert math.isnan(back["e"])
+
+
+def test_nothing_that_is_written_holds_words_that_json_lacks(tmp_path):
+    assert json_values.dumps({"a": math.inf}) == '{"a": "inf"}'
+    with pytest.raises(ValueError, match="NaN is no JSON value"):
+        json_values.loads('{"a": NaN}')
+    run = RunDirectory.create(tmp_path / "run", {"experiment": {}})
+    run.write_summary({"error": math.inf})
+    json.loads((tmp_path / "run" / "summary.json").read_text(), parse_constant=pytest.fail)
+    verdict = judge_stable_approximation([curve((1.0, math.inf), width) for width in (2, 4)])
+    json.dumps(verdict.as_dict(), allow_nan=False)
+    json.dumps(fit_decay((np.arange(3.0), np.zeros(3))).as_dict(), allow_nan=False)
+
+
+def curve(relative, width):
+    errors = np.array(relative)
+    return PerturbationCurve(
+        betas=np.array([0.0, 0.1]), errors=errors, searched=errors, worst_case=None, initial=math.inf, scale=1.0,
+        hidden_size=width, horizon=10.0, error="relative_l2", power=1, search="ascent", norm="spectral", blocks=("W",),
+        block_choice="recurrent", evaluations=1, model={},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [{1: 2}, {"a": object()}, {"a": {1, 2}}])
@@ -273,6 +306,94 @@ def test_after_an_interrupt_only_the_rest_runs(package, toy, cache, tmp_path, ca
     assert len(run([Job(toy.note, part) for part in settings], cache, workers=1)) == 5
     assert f"{len(done)} of 5 jobs are done already" in capsys.readouterr().err
     assert set(log.read_text().split()) == {f"n{k}" for k in range(5)} - done
+
+
+KILLED = """
+import sys
+from pathlib import Path
+
+from analysis.paper.figure import Job
+from analysis.paper.jobs import Cache, run_jobs
+from {package} import toy
+
+if __name__ == "__main__":
+    cache, log, seconds = sys.argv[1:]
+    jobs = [Job(toy.begin_and_end, {{"log": log, "name": f"n{{k}}", "seconds": float(seconds)}}) for k in range(4)]
+    print(*sorted(one.result["name"] for one in run_jobs(jobs, Cache(Path(cache)), workers=2)))
+"""
+
+
+@pytest.fixture
+def start_jobs(package, cache, tmp_path):
+    """seconds of each job -> a process that runs four of them, two at a time, and the log they write."""
+    script, log = tmp_path / "four_jobs.py", tmp_path / "log"
+    script.write_text(KILLED.format(package=package.name))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, str(package.parent)]), "OMP_NUM_THREADS": "1"}
+
+    def start(seconds):
+        command = [sys.executable, str(script), str(cache.directory), str(log), str(seconds)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True), log
+
+    return start
+
+
+def test_workers_end_with_the_process_that_started_them_however_it_ends(start_jobs):
+    process, log = start_jobs(6)
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("begin") == 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    time.sleep(7)
+    assert "end" not in log.read_text()
+
+
+def test_two_runs_at_once_on_one_cache_come_to_the_same_whole_results(start_jobs, cache, toy, capsys):
+    answers = [process.communicate(timeout=120) for process in [start_jobs(0.3)[0] for _ in range(2)]]
+    assert [out for out, _ in answers] == ["n0 n1 n2 n3\n"] * 2, answers
+    assert sorted(path.suffix for path in cache.directory.iterdir()) == [".json"] * 4
+
+
+# --- damaged files of the cache ---
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"name": "a"}', '"name": "b"}'),
+        lambda text: text.replace('"value": 1', '"value": 2'),
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "{}",
+        lambda text: "null",
+        lambda text: "[" * 100_000,
+        lambda text: json.dumps({key: value for key, value in json.loads(text).items() if key != "sha256"}),
+    ],
+)
+def test_a_damaged_result_is_set_aside_and_computed_again(damage, toy, cache, tmp_path, capsys):
+    job = Job(toy.note, {"log": str(tmp_path / "log"), "name": "a"})
+    cache.put(Finished(job, {"value": 1}, 1.0))
+    (path,) = cache.directory.iterdir()
+    path.write_text(damage(path.read_text()))
+    assert cache.get(job) is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert path.name in line
+    assert "runs again" in line
+    assert [file.suffix for file in cache.directory.iterdir()] == [".damaged"]
+    cache.put(Finished(job, {"value": 1}, 1.0))
+    assert cache.get(job).result == {"value": 1}
+
+
+def test_a_result_of_another_job_is_not_believed(toy, cache, tmp_path, capsys):
+    jobs = [Job(toy.note, {"log": str(tmp_path / "log"), "name": name}) for name in "ab"]
+    cache.put(Finished(jobs[0], {"value": 1}, 1.0))
+    (path,) = cache.directory.iterdir()
+    path.rename(path.with_name(f"{jobs[1].key}.json"))
+    assert cache.get(jobs[1]) is None
+    assert "another job" in capsys.readouterr().err
 
 
 # --- Ray ------------------------------------------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ DATA = make_data()
 
 
 def make_trainer(data=DATA, **settings) -> Trainer:
-    model = ContinuousRNN(1, 4, 1, "tanh", "orthogonal", "softplus", dtype=F64)
-    return Trainer(model, data, TrainingConfig(**settings), solver=TorchDiffEq("rk4", adjoint=False))
+    model = ContinuousRNN(1, 4, 1, "tanh", "orthogonal", "softplus", seed=0, dtype=F64)
+    return Trainer(model, data, TrainingConfig(**settings), solver=TorchDiffEq("rk4", adjoint=False, check=False))
 
 
 OPTIMISERS = [
@@ -114,7 +114,7 @@ def test_weight_decay_shrinks_the_input_and_readout_weights():
 
 def test_everything_that_constructs_trains_on_every_kernel_and_solver():
     """All structures, with kernels and solvers dealt out in turn; the loss falls or at least the weights move and stay finite."""
-    solvers = [TorchDiffEq(method, 1e-4, 1e-6, adjoint) for method in ("rk4", "dopri5") for adjoint in (True, False)]
+    solvers = [TorchDiffEq(method, 1e-4, 1e-6, adjoint, check=False) for method in ("rk4", "dopri5") for adjoint in (True, False)]
     data = {name: short(make_data(factory(), size=2)) for name, factory in KERNELS.items()}
     names = list(data)
     for index, (cls, recurrence, parameterization, activation) in enumerate(combinations()):
@@ -147,7 +147,7 @@ def test_vector_inputs_and_discrete_models_train():
 @pytest.mark.parametrize("adjoint", [True, False])
 def test_a_solve_that_diverges_in_training_stops_it_after_the_last_good_epoch(optimizer, adjoint):
     model = ContinuousRNN(1, 4, 1, "linear", "dense", dtype=F64)
-    solver = TorchDiffEq("rk4", adjoint=adjoint)
+    solver = TorchDiffEq("rk4", adjoint=adjoint, check=False)
     trainer = Trainer(model, DATA, TrainingConfig(optimizer=optimizer, epochs=20), solver=solver)
 
     def blow_up(trainer, improved):
@@ -199,6 +199,31 @@ def test_bad_data_is_named():
         replace(DATA, y=DATA.y[:, :-1])
     with pytest.raises(ValueError, match="y holds NaN"):
         replace(DATA, y=DATA.y * torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("y_validation", lambda data: torch.cat([data.y_validation] * 3, -1)),
+        ("x", lambda data: data.x[:0]),
+        ("x", lambda data: data.x[0]),
+        ("y", lambda data: data.y.float()),
+        ("y", lambda data: data.y.long()),
+        ("x", lambda data: data.x.tolist()),
+        ("x_validation", lambda data: None),
+        ("t", lambda data: data.t.flip(0)),
+        ("t", lambda data: data.t.unsqueeze(0)),
+    ],
+)
+def test_data_of_another_shape_or_kind_are_named(name, change):
+    with pytest.raises(ValueError, match=f"^{name} (is|has) "):
+        replace(DATA, **{name: change(DATA)})
+
+
+def test_targets_of_more_channels_than_the_model_has_outputs_are_refused():
+    data = replace(DATA, y=torch.cat([DATA.y] * 3, -1), y_validation=torch.cat([DATA.y_validation] * 3, -1))
+    with pytest.raises(ValueError, match="target"):
+        Trainer(ContinuousRNN(1, 2, 1, dtype=F64), data, TrainingConfig(epochs=1)).run(progress=False)
 
 
 def test_a_cosine_run_with_more_epochs_follows_the_longer_cosine():

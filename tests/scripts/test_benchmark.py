@@ -18,7 +18,7 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--cases", "rnn"), "unknown case 'rnn': choose from rnn-m16-b128-t100"),
+        (("--cases", "rnn"), "unknown case 'rnn' of --cases: choose from rnn-m16-b128-t100"),
         (("--repeats", "0"), "--repeats must be positive"),
         (("--threads", "100000"), "is more than the"),
         (("--fast",), "unrecognized arguments"),
@@ -29,6 +29,15 @@ def test_bad_input_is_one_line_and_code_2(arguments, message):
     assert outcome.returncode == 2
     assert message in outcome.stderr
     assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["benchmark.json", "benchmark.md", "benchmark.png"])
+def test_earlier_times_are_not_replaced_unasked(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    outcome = run("--quick", "--out", str(tmp_path))
+    assert outcome.returncode == 2
+    assert "--overwrite" in outcome.stderr
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_the_cases_are_listed_with_their_contenders():

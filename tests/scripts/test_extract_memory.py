@@ -130,7 +130,7 @@ def test_code_of_ones_own_is_found_by_file_and_by_module(tmp_path, run_here):
         (["nowhere"], "nowhere"),
         (["."], "."),
         (["torch.nn.Transformer"], "torch.nn.LSTM"),
-        (["torch.nn.LSTM", "--layers", "0"], "num_layers"),
+        (["torch.nn.LSTM", "--layers", "0"], "--layers"),
         (["torch.nn.LSTM", "--probe", "dirac"], "--probe"),
         (["torch.nn.LSTM", "--amplitudes", "-1"], "amplitudes"),
         (["torch.nn.LSTM", "--horizon", "nan"], "--horizon"),

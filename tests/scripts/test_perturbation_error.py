@@ -36,15 +36,17 @@ def main(call_main):
 
 def trained(directory, **settings):
     config = ExperimentConfig(
-        points=11,
-        horizon=5.0,
-        train_size=4,
-        validation_size=6,
-        kernel=settings.pop("kernel", "exponential"),
-        activation="linear",
-        recurrence="diagonal",
-        training=TrainingConfig(epochs=3, iterations=5),
-        **settings,
+        **{
+            "points": 11,
+            "horizon": 5.0,
+            "train_size": 4,
+            "validation_size": 6,
+            "kernel": "exponential",
+            "activation": "linear",
+            "recurrence": "diagonal",
+            "training": TrainingConfig(epochs=3, iterations=5),
+            **settings,
+        }
     )
     Experiment(config).train(RunDirectory.create(directory, {"experiment": config.as_dict()}), progress=False)
     return directory
@@ -97,6 +99,38 @@ def test_two_runs_give_curves_a_picture_and_a_verdict(runs, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("activation", ["linear", "tanh"])
+def test_runs_on_the_default_horizon_are_undecided_and_say_how_long_it_must_be(activation, main, tmp_path):
+    # e^-t on [0, 10]: ten time constants. Betas that end at 1.02 could not show stability there, whatever the models.
+    settings = {"activation": activation, "recurrence": "orthogonal", "parameterization": "softplus"}
+    training = TrainingConfig(epochs=20, iterations=10)
+    family = [
+        trained(tmp_path / f"m{m}", hidden_size=m, horizon=10.0, points=51, train_size=8, training=training, **settings)
+        for m in (2, 4)
+    ]
+    code, out, error = main(
+        *family, "--draws", "2", "--restarts", "0", "--steps", "3", "--sequences", "4", "--out", tmp_path / "out"
+    )
+    assert code == 0, error
+    assert "verdict: undecided: " in out
+    assert "horizon too short, take T >= 30\n" in out
+    content = json.loads((tmp_path / "out" / "perturbation_error.json").read_text())
+    assert content["verdict"]["needed_horizon"] == pytest.approx(30, rel=0.01)
+    for curve in (curve for part in content["curves"].values() for curve in part):
+        assert curve["betas"][1] * curve["horizon"] <= 0.1
+        assert curve["betas"][-1] * curve["horizon"] >= 40
+        assert curve["tolerance_radius_bound"] == ""
+
+
+def test_radii_outside_the_betas_are_marked(runs, main, tmp_path):
+    code, out, error = main(runs[2], "--betas", "0", "5", "10", *QUICK[4:], "--out", tmp_path)
+    assert code == 0, error
+    assert " <5 " in out
+    code, out, error = main(runs[2], "--betas", "0", "1e-9", *QUICK[4:], "--out", tmp_path / "small")
+    assert code == 0, error
+    assert " >1e-09 " in out
+
+
 def test_one_run_is_drawn_without_a_verdict_into_its_own_directory(runs, main):
     code, out, error = main(runs[2], *QUICK, "--blocks", "c", "--search", "sample", "--error", "time_weighted")
     assert code == 0, error
@@ -124,6 +158,27 @@ def test_exact_linear_theory_is_an_error_of_the_script(runs, main, tmp_path):
     assert content["curves"]["all"][0]["scale"] == pytest.approx(1 - math.exp(-5))
 
 
+def test_results_of_another_command_are_not_replaced_unasked(runs, main, tmp_path):
+    out = tmp_path / "out"
+    assert main(runs[2], *QUICK, "--out", out)[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for other in ([runs[4], *QUICK], [runs[2], *QUICK, "--seed", "1"], [runs[2], *QUICK, "--blocks", "c"]):
+        require_one_line(main(*other, "--out", out), "--overwrite", "perturbation_error.csv")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    # The very same command, from elsewhere and with a slash, comes to the same.
+    assert main(f"{runs[2]}/", *QUICK, "--out", out)[0] == 0
+    assert (out / "perturbation_error.csv").read_bytes().replace(b"/,", b",") == before["perturbation_error.csv"]
+    assert main(runs[4], *QUICK, "--out", out, "--overwrite")[0] == 0
+    assert (out / "perturbation_error.csv").read_bytes() != before["perturbation_error.csv"]
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_users_own_file_is_not_replaced(runs, main, tmp_path, name):
+    (tmp_path / name).write_text('{"settings": []}')
+    require_one_line(main(runs[2], *QUICK, "--out", tmp_path), "--overwrite", name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_bad_input_is_one_line_with_code_2_and_nothing_is_written(runs, main, tmp_path):
     out = tmp_path / "out"
     for arguments, words in (
@@ -132,7 +187,7 @@ def test_bad_input_is_one_line_with_code_2_and_nothing_is_written(runs, main, tm
         ([runs[2], "--betas", "-0.1"], ("betas must be finite and >= 0",)),
         ([runs[2], "--betas", "0.1", "0.01"], ("betas must increase",)),
         ([runs[2], "--betas", "some"], ("invalid float",)),
-        ([runs[2], "--blocks", "V"], ("unknown block 'V'",)),
+        ([runs[2], "--blocks", "V"], ("unknown blocks 'V'",)),
         ([runs[2], "--draws", "-1"], ("draws",)),
         ([runs[2], "--sequences", "0"], ("--sequences",)),
         ([runs[2], "--search", "luck"], ("invalid choice",)),

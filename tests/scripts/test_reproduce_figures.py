@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.paper import FIGURES
+from analysis.paper import FIGURES, records
 from analysis.paper.figure import Claim, Figure, Job
 from analysis.paper.report import _seconds
 from analysis.plotting import label, picture
@@ -92,13 +92,13 @@ def test_a_figure_leaves_data_table_picture_and_page(figures, main, tmp_path):
     assert code == 0
     assert "held    Squares are not negative: least 0" in out
     assert "differs Squares are even: 1 | 9 [odd numbers have odd squares]" in out
-    folder = tmp_path / "reproduction" / "squares"
+    folder = tmp_path / "reproduction-new" / "squares"
     assert json.loads((folder / "data.json").read_text()) == {"x": [0, 1, 2, 3], "y": [0, 1, 4, 9]}
     record = json.loads((folder / "record.json").read_text())
     assert [job["settings"] for job in record["jobs"]] == [{"x": x, "seed": 7} for x in range(4)]
     assert list(csv.DictReader((folder / "data.csv").read_text().splitlines()))[3] == {"x": "3", "y": "9"}
     assert (folder / "squares.png").stat().st_size > 0
-    page = (tmp_path / "reproduction" / "README.md").read_text()
+    page = (tmp_path / "reproduction-new" / "README.md").read_text()
     for part in (
         "| [squares](#squares) | Squares | of numbers ([X] Fig 1) | 1 held, 1 differs |".replace(
             "Squares | of", "Squares \\| of"
@@ -119,7 +119,7 @@ def test_finished_jobs_and_other_figures_stay(figures, main, log, tmp_path):
     assert code == 1
     # The same jobs for another figure: none ran again.
     assert log.read_text().split() == ["0", "1", "2", "3"]
-    page = (tmp_path / "reproduction" / "README.md").read_text()
+    page = (tmp_path / "reproduction-new" / "README.md").read_text()
     assert page.index('<a id="squares">') < page.index('<a id="odd">')
 
 
@@ -136,8 +136,8 @@ def test_a_job_that_fails_ends_with_code_1_after_the_others(figures, main, tmp_p
     assert "FAILED refuse(x=1, seed=0): RuntimeError: too hot" in err
     assert "hot: not written, 1 of 1 jobs failed" in err
     assert "2 of 3 figures written" in out
-    assert (tmp_path / "reproduction" / "squares" / "squares.png").exists()
-    assert not (tmp_path / "reproduction" / "hot").exists()
+    assert (tmp_path / "reproduction-new" / "squares" / "squares.png").exists()
+    assert not (tmp_path / "reproduction-new" / "hot").exists()
 
 
 def test_a_mistake_in_one_figure_leaves_the_others(figures, main, monkeypatch):
@@ -153,12 +153,12 @@ def test_quick_runs_are_smaller_and_apart(figures, main, log, tmp_path):
     assert main("squares", "--jobs", 1, "--quick")[0] == 0
     assert log.read_text().split() == ["0", "1"]
     assert "A quick run" in (tmp_path / "reproduction-quick" / "README.md").read_text()
-    assert not (tmp_path / "reproduction").exists()
+    assert not (tmp_path / "reproduction-new").exists()
 
 
 def test_quick_runs_replace_no_full_ones(figures, main):
     main("squares", "--jobs", 1)
-    code, _, err = main("squares", "--quick", "--out", "reproduction")
+    code, _, err = main("squares", "--quick", "--out", "reproduction-new")
     assert code == 2
     assert "holds a full run" in err
 
@@ -166,7 +166,7 @@ def test_quick_runs_replace_no_full_ones(figures, main):
 def test_pictures_are_redrawn_from_data_alone(figures, main, log, tmp_path):
     main("squares", "--jobs", 1)
     log.write_text("")
-    path = tmp_path / "reproduction" / "squares" / "squares.png"
+    path = tmp_path / "reproduction-new" / "squares" / "squares.png"
     before = path.read_bytes()
     path.unlink()
     code, out, _ = main("squares", "--redraw", "--cache", "empty")
@@ -185,6 +185,77 @@ def test_data_of_other_settings_are_not_redrawn(figures, main, monkeypatch):
     assert "computed with other settings than squares has now: run the figure again" in err
 
 
+def one_digit(text):
+    """The text with its last digit changed."""
+    place = max(k for k, letter in enumerate(text) if letter.isdigit())
+    return text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
+
+
+@pytest.mark.parametrize("name", ["data.json", "record.json"])
+@pytest.mark.parametrize("damage", [one_digit, lambda text: text[:40], lambda text: "", lambda text: "{}", lambda text: "null"])
+def test_damaged_data_are_not_redrawn(figures, main, tmp_path, name, damage):
+    main("squares", "--jobs", 1)
+    folder = tmp_path / "reproduction-new" / "squares"
+    picture = (folder / "squares.png").read_bytes()
+    (folder / name).write_text(damage((folder / name).read_text()))
+    code, out, err = main("squares", "--redraw")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert name in err
+    assert "run the figure again" in err
+    assert (folder / "squares.png").read_bytes() == picture
+    # The page of the others is written, without this one.
+    code, _, err = main("odd", "--jobs", 1)
+    page = (tmp_path / "reproduction-new" / "README.md").read_text()
+    assert ('<a id="squares">' in page) == (name == "data.json")
+    assert "odd" in page
+
+
+def test_what_the_project_keeps_is_written_only_when_named(figures, main, tmp_path):
+    (tmp_path / "reproduction").mkdir()
+    assert main("squares", "--jobs", 1)[0] == 0
+    assert list((tmp_path / "reproduction").iterdir()) == []
+    assert main("squares", "--jobs", 1, "--out", "reproduction")[0] == 0
+    assert (tmp_path / "reproduction" / "squares" / "data.json").exists()
+
+
+def test_files_of_somebody_else_are_not_replaced(figures, main, tmp_path, log):
+    (tmp_path / "README.md").write_text("mine")
+    code, _, err = main("squares", "--jobs", 1, "--out", ".")
+    assert code == 2
+    assert "README.md was not written by the reproduction" in err
+    (tmp_path / "other" / "squares").mkdir(parents=True)
+    (tmp_path / "other" / "squares" / "data.json").write_text("mine")
+    for flags in ([], ["--overwrite"]):
+        code, _, err = main("squares", "--jobs", 1, "--out", "other", *flags)
+        assert code == 2
+        assert "not a figure of the reproduction" in err
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert (tmp_path / "other" / "squares" / "data.json").read_text() == "mine"
+    assert not log.exists()
+
+
+def test_a_figure_of_other_settings_is_replaced_only_when_told(figures, main, monkeypatch, tmp_path):
+    main("squares", "--jobs", 1)
+    fewer = replace(FIGURES["squares"], jobs=lambda options: FIGURES["odd"].jobs(options)[:3])
+    monkeypatch.setitem(FIGURES, "squares", fewer)
+    code, _, err = main("squares", "--jobs", 1)
+    assert code == 2
+    assert "other settings" in err
+    assert main("squares", "--jobs", 1, "--overwrite")[0] == 0
+    # The same again is no other.
+    assert main("squares", "--jobs", 1)[0] == 0
+
+
+def test_the_committed_figures_are_whole():
+    root = Path(__file__).parents[2] / "reproduction"
+    folders = [path.parent for path in root.glob("*/record.json")]
+    assert folders
+    for folder in folders:
+        record = records.read(folder / "record.json")
+        records.read_value(folder / "data.json", expected=record["data_sha256"])
+
+
 def test_of_all_figures_those_that_are_there_are_redrawn(figures, main):
     main("odd", "--jobs", 1)
     assert "1 of 1 figures written" in main("--all", "--redraw")[1]
@@ -193,16 +264,16 @@ def test_of_all_figures_those_that_are_there_are_redrawn(figures, main):
 
 def test_shared_jobs_count_once_in_the_time_of_all(figures, main, tmp_path):
     main("squares", "odd", "--jobs", 1)
-    records = [json.loads((tmp_path / "reproduction" / name / "record.json").read_text()) for name in ("squares", "odd")]
+    records = [json.loads((tmp_path / "reproduction-new" / name / "record.json").read_text()) for name in ("squares", "odd")]
     assert records[0]["jobs"] == records[1]["jobs"]
     assert _seconds(records) == pytest.approx(records[0]["seconds"])
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_computing(figures, main, log, tmp_path):
-    (tmp_path / "reproduction").write_text("a file")
+    (tmp_path / "reproduction-new").write_text("a file")
     code, out, err = main("squares", "--jobs", 1)
     assert (code, out) == (2, "")
-    assert "reproduction is a file: give --out a folder" in err
+    assert "reproduction-new is a file: give --out a folder" in err
     assert not log.exists()
 
 

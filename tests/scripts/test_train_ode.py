@@ -40,7 +40,11 @@ def test_a_user_supplied_kernel_trains_like_a_named_one_and_resumes_from_elsewhe
     (tmp_path / "mine.py").write_text("import numpy as np\ndef rho(t):\n    return np.cos(t) * np.exp(-0.3 * t)\n")
     result = train(*SMALL, "--kernel", "mine.py:rho", "--out", "run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    result = train("--resume", tmp_path / "run", "--epochs", 4, cwd=ROOT)
+    refused = train("--resume", tmp_path / "run", "--epochs", 4, cwd=ROOT)
+    assert refused.returncode == 2
+    assert "mine.py:rho" in refused.stderr
+    assert "--trust-code" in refused.stderr
+    result = train("--resume", tmp_path / "run", "--epochs", 4, "--trust-code", cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["epochs"] == 4
 
@@ -72,8 +76,8 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_weights_of_an_uninterrupted_one
 
 BAD = {
     "unknown activation": (["--activation", "swish"], "linear"),
-    "no hidden units": (["--hidden-size", "0"], "hidden_size must be a positive integer"),
-    "negative epochs": (["--epochs", "-1"], "epochs must be at least 0, got -1"),
+    "no hidden units": (["--hidden-size", "0"], "--hidden-size is 0, expected an integer of at least 1"),
+    "negative epochs": (["--epochs", "-1"], "--epochs must be at least 0, got -1"),
     "not a number": (["--lr", "fast"], "invalid float value"),
     "unknown kernel": (["--kernel", "cubic"], "polynomial"),
     "kernel not integrable near 0": (["--kernel", "bad.py:inverse"], "cannot be integrated"),
@@ -128,6 +132,25 @@ def test_a_diverging_run_ends_with_one_line_and_keeps_its_checkpoint(tmp_path):
     assert len(result.stderr.strip().splitlines()) == 1
     assert "kept" in result.stderr
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["model"]["c"].isfinite().all()
+
+
+def test_a_diverging_run_does_not_replace_an_old_one(tmp_path):
+    assert train(*SMALL, "--out", "run", cwd=tmp_path).returncode == 0
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    arguments = shlex.split("--activation linear --horizon 8000 --points 41")
+    result = train(*SMALL, *arguments, "--out", "run", "--overwrite", cwd=tmp_path)
+    assert result.returncode == 1
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_results_of_an_overwritten_run_are_named_as_not_of_the_new_one(tmp_path):
+    assert train(*SMALL, "--out", "run", cwd=tmp_path).returncode == 0
+    (tmp_path / "run" / "memory").mkdir()
+    result = train(*SMALL, "--seed", "1", "--out", "run", "--overwrite", cwd=tmp_path)
+    assert "run also holds what is not of this run: memory" in result.stdout
+    wrote = next(line for line in result.stdout.splitlines() if line.startswith("wrote"))
+    assert wrote == "wrote best.pt, checkpoint.pt, config.json, memory.png, metrics.csv, summary.json, training.png to run"
 
 
 def test_help_explains_every_flag_with_its_default(tmp_path):

@@ -1,20 +1,16 @@
-"""Results as files: JSON values, inf and nan included, written in one move."""
+"""The one convention for what JSON has no word for: arrays become lists, inf and nan the strings "inf", "-inf" and "nan"."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from odernn.runs import replace_file
-
-# JSON has no word for them. As strings any reader of the files understands them; a result that holds one of these strings gets
-# the number back.
+# As strings any reader of the files understands them; a value that holds one of these strings gets the number back.
 _SPECIAL = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -50,24 +46,19 @@ def decode(value: Any) -> Any:
     return [decode(part) for part in value] if isinstance(value, list) else value
 
 
-def read(path: Path) -> Any:
-    """The value in a file.
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """The text of a value; `loads` is its inverse. Raises as `encode`."""
+    return json.dumps(encode(value), allow_nan=False, indent=indent)
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a text, as `decode` gives it.
 
     Raises:
-        ValueError: the file holds something else than JSON.
+        ValueError: the text is not JSON, or not UTF-8, or holds the words NaN and Infinity, which JSON does not have.
     """
-    try:
-        return decode(json.loads(path.read_text()))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not a JSON file ({error}): remove it, and it will be written again") from error
+    return decode(json.loads(text, parse_constant=_refuse))
 
 
-def write(path: Path, value: Any, *, indent: int | None = None) -> None:
-    """Writes a value; see `write_text`."""
-    write_text(path, json.dumps(encode(value), allow_nan=False, indent=indent) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file in one move, with the directories above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, text)
+def _refuse(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON value")

@@ -1,0 +1,169 @@
+"""The settings of an experiment, typed and checked: what is learnt, by which model, how it is solved and trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from targets import inputs, kernels
+from targets.functionals import NONLINEARITIES
+
+from .. import activations, models, parameterizations, recurrences
+from ..settings import check_types
+from ..solvers import METHODS
+from ..training import MAX_SEED, TrainingConfig
+
+SOLVERS = ("auto", "exact", "fused", *METHODS)
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+INTERPOLATIONS = ("linear", "hold")
+
+# Settings that do not tell one run from another: where it runs, how long, and how its equations are solved (which moves the
+# weights by the solver's tolerance).
+_FREE = (
+    "device",
+    "warm_start",
+    "solver",
+    "solver_tolerance",
+    "solver_chosen",
+    "substeps",
+    "adjoint",
+    "rtol",
+    "atol",
+    "step_size",
+)
+_FREE_IN_TRAINING = ("epochs", "patience")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """What to learn, with what, how.
+
+    Args:
+        model: 'rnn', 'ssm', 'discrete_rnn' or 'discrete_ssm'.
+        activation, recurrence, parameterization, hidden_size, num_layers: of the model, see `odernn.SequenceModel`.
+        kernel: the target's rho: a name of `targets.KERNELS`, with parameters as in 'polynomial:exponent=1.1', or a callable as
+            'module:function' or 'file.py:function'.
+        nonlinearity: psi of the target psi(int rho x), 'none' for the linear functional.
+        inputs: ensemble of the inputs, a name of `targets.INPUTS`.
+        amplitude: standard deviation of the inputs.
+        horizon: T, the inputs live on [0, T].
+        points: samples of t, evenly spaced.
+        train_size, validation_size: sequences.
+        interpolation: of x between its samples: 'linear' or 'hold'.
+        solver: 'exact', 'fused' (compiled rk4), a method of torchdiffeq, or 'auto': the cheapest that keeps to `solver_tolerance`
+            on a few training sequences, see `odernn.solvers.choose_solver`, with finer steps as soon as the weights need them.
+        solver_tolerance: relative deviation that 'auto' allows from a tight dopri5.
+        solver_chosen: whether `solver` is what 'auto' came to; set by the experiment.
+        substeps: steps per sample of 'fused'.
+        adjoint: gradients by torchdiffeq's adjoint (True; 'auto' is then dopri5) or by backpropagation (False).
+        rtol, atol: tolerances of adaptive solvers.
+        step_size: largest step of fixed-step solvers; None for one step per sample.
+        warm_start: run directory of a narrower model to start from; None for a random start.
+        seed: of weights, inputs and mini-batches.
+        device: 'auto' takes CUDA where there is one.
+        dtype: 'float64' or 'float32'.
+        training: see `TrainingConfig`.
+    """
+
+    model: str = "rnn"
+    activation: str = "tanh"
+    recurrence: str = "dense"
+    parameterization: str = "direct"
+    hidden_size: int = 16
+    num_layers: int = 1
+    kernel: str = "polynomial"
+    nonlinearity: str = "none"
+    inputs: str = "random_fourier"
+    amplitude: float = 1.0
+    horizon: float = 10.0
+    points: int = 101
+    train_size: int = 128
+    validation_size: int = 128
+    interpolation: str = "linear"
+    solver: str = "auto"
+    solver_tolerance: float = 1e-5
+    solver_chosen: bool = False
+    substeps: int = 1
+    adjoint: bool = False
+    rtol: float = 1e-6
+    atol: float = 1e-8
+    step_size: float | None = None
+    warm_start: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "float64"
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name, choices in (
+            ("model", tuple(models.MODELS)),
+            ("parameterization", tuple(parameterizations.PARAMETERIZATIONS)),
+            ("solver", SOLVERS),
+            ("device", DEVICES),
+            ("dtype", tuple(DTYPES)),
+            ("inputs", tuple(inputs.INPUTS)),
+            ("interpolation", INTERPOLATIONS),
+            ("recurrence", tuple(recurrences.RECURRENCES)),
+            ("activation", tuple(activations.ACTIVATIONS)),
+            ("nonlinearity", ("none", *NONLINEARITIES)),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        for name, least in (
+            ("points", 2),
+            ("train_size", 1),
+            ("validation_size", 1),
+            ("num_layers", 1),
+            ("substeps", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.seed < MAX_SEED:
+            raise ValueError(f"seed must lie between 0 and {MAX_SEED - 1}, got {self.seed}")
+        for name in ("horizon", "amplitude", "solver_tolerance", "rtol", "atol", "step_size"):
+            if getattr(self, name) is None:
+                continue
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values only; `from_dict` is its inverse."""
+        return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that make a run what it is: weights belong to every config that agrees in these."""
+        values = self.as_dict()
+        values["training"] = {key: value for key, value in values["training"].items() if key not in _FREE_IN_TRAINING}
+        location, colon, attribute = self.kernel.rpartition(":")
+        if kernels.names_code(self.kernel):  # the file may have moved; what it computes is compared by its values
+            values["kernel"] = f"{Path(location).name}{colon}{attribute}"
+        return {key: value for key, value in values.items() if key not in _FREE}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, complete: bool = False) -> ExperimentConfig:
+        """The config of `as_dict`.
+
+        Args:
+            values: settings; those that are left out take their defaults.
+            complete: refuse that.
+
+        Raises:
+            ValueError: keys that no version of this class writes, missing ones, or values of another type or out of range.
+        """
+        training = values.get("training", {}) if isinstance(values, dict) else None
+        for owner, given in ((cls, values), (TrainingConfig, training)):
+            if not isinstance(given, dict):
+                raise ValueError(f"{'training' if owner is TrainingConfig else 'experiment'} is {given!r}, expected settings")
+            names = {item.name for item in fields(owner)}
+            unknown, missing = sorted(set(given) - names), sorted(names - set(given))
+            if unknown:
+                raise ValueError(f"unknown settings {', '.join(unknown)}: the run was written by another version")
+            if complete and missing:
+                raise ValueError(f"settings are missing: {', '.join(missing)}")
+        return cls(**{**values, "training": TrainingConfig(**training)})
