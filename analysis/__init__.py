@@ -4,13 +4,14 @@ researchers compare them with."""
 from __future__ import annotations
 
 from .capacity import MemoryCapacity, memory_capacity
+from .curve_sets import crossing
 from .decay import DecayFit, fit_decay
-from .families import Family, family_curves, train_family
+from .families import Family, family_curves, judge_family, train_family
 from .fixed_points import FixedPoints, fixed_points
 from .linear_fits import ExponentialSum, MinimaxFit, fit_amplitudes, fit_kernel, fit_minimax, laplace_sum
 from .lyapunov import LyapunovExponents, lyapunov_exponents
 from .memory import MemoryFunction, memory_function
-from .perturbation import PerturbationCurve, crossing, perturbation_error
+from .perturbation import PerturbationCurve, perturbation_error
 from .perturbation_picture import plot_perturbation
 from .plotting import plot_memory, plot_training
 from .stability import (
@@ -23,6 +24,7 @@ from .stability import (
     stability_report,
     structured_radius,
 )
+from .target_memory import TargetMemory, target_memory
 from .verdict import Verdict, judge_stable_approximation
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "MinimaxFit",
     "PerturbationCurve",
     "StabilityReport",
+    "TargetMemory",
     "Verdict",
     "complex_stability_radius",
     "crossing",
@@ -46,6 +49,7 @@ __all__ = [
     "fit_minimax",
     "fixed_points",
     "gradient_over_weight",
+    "judge_family",
     "judge_stable_approximation",
     "laplace_sum",
     "lyapunov_exponents",
@@ -60,5 +64,6 @@ __all__ = [
     "stability_margin",
     "stability_report",
     "structured_radius",
+    "target_memory",
     "train_family",
 ]

@@ -12,9 +12,9 @@ from torch import Tensor
 from odernn import SequenceModel
 from odernn.models import ContinuousModel, DiscreteModel
 from odernn.paths import hold
-from targets import TeacherFunctional
+from targets import TeacherFunctional, arguments, grids
 
-from .systems import sample_index, sequence_map
+from .systems import MOST_SAMPLES, sample_index, sequence_map
 
 # Independent sequences that share the samples: they run side by side.
 _SEQUENCES = 16
@@ -81,12 +81,14 @@ def memory_capacity(
 
     Source: H. Jaeger, Short term memory in echo state networks, GMD Report 152 (2001).
     """
-    times = torch.as_tensor(times)
-    times = times if times.is_floating_point() else times.double()
-    if times.ndim != 1 or times.numel() == 0 or not (times.diff() > 0).all() or not times[0] >= 0:
-        raise ValueError("times must be (time,), delays >= 0 that increase: sort them and drop doubles")
-    if not 0 < amplitude < math.inf:
-        raise ValueError(f"amplitude must be a positive number, got {amplitude!r}")
+    times = grids.tensor(times)
+    if not times[0] >= 0:
+        raise ValueError(f"times are delays >= 0, got {float(times[0]):g}: leave out the negative ones")
+    amplitude = arguments.number("amplitude", amplitude, above=0)
+    warmup = None if warmup is None else arguments.number("warmup", warmup, least=0)
+    samples = None if samples is None else arguments.count("samples", samples)
+    input_size = None if input_size is None else arguments.count("input_size", input_size)
+    generator = arguments.generator(seed)
     dt, delays = sample_index(times, dt)
     if isinstance(system, TeacherFunctional) and isinstance(system.module, SequenceModel):
         system = system.module
@@ -96,12 +98,15 @@ def memory_capacity(
     wanted = max(_SAMPLES, _SAMPLES_EACH * coefficients) if samples is None else samples
     if wanted < 2 * coefficients:
         raise ValueError(f"samples = {wanted} are too few for {coefficients} coefficients: give at least {2 * coefficients}")
+    if max(wanted, 0.0 if warmup is None else warmup / dt) > MOST_SAMPLES:
+        raise ValueError(f"samples or warmup ask for more than {MOST_SAMPLES} inputs of dt = {dt:g}: give less, or a larger dt")
     left_out = max(reach - 1, 0 if warmup is None else round(warmup / dt))
     length = left_out + -(-wanted // _SEQUENCES)
-    generator = torch.Generator().manual_seed(seed)
     u = 2 * torch.rand(_SEQUENCES, length, run.input_size, generator=generator, dtype=torch.float64) - 1
     u = u.to(run.device, run.dtype)
     h = run(amplitude * u)[:, left_out:].flatten(0, 1)
+    if not torch.isfinite(h).all():
+        raise ValueError("the system's states are not finite under these inputs: use a stable system or a smaller amplitude")
     past = [u[:, left_out - k : length - k].flatten(0, 1) for k in range(reach)]
     X = torch.cat([*past, torch.ones_like(h[:, :1])], -1)
     G = torch.linalg.lstsq(X, h).solution
@@ -130,7 +135,7 @@ class _States:
 
     def __call__(self, u: Tensor) -> Tensor:
         model = self._model
-        t = self._dt * torch.arange(u.shape[1] + 1, dtype=u.dtype, device=u.device)
+        t = self._dt * torch.arange(u.shape[1] + 1, dtype=torch.float64, device=u.device)
         # the sample after the last is never felt
         u = torch.cat([u, torch.zeros_like(u[:, :1])], 1)
         if isinstance(model, ContinuousModel):

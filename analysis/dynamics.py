@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from odernn import SequenceModel
 from odernn.models import DiscreteModel, DiscreteRNN
-from targets import TeacherFunctional
+from targets import TeacherFunctional, arguments
 
 # rows of a batched Jacobian evaluated at once: bounds the memory, m rows for each state of size m
 _ROWS_AT_ONCE = 2**16
@@ -71,6 +71,7 @@ def dynamics(system: Any, *, size: int | None = None, dt: float = 1.0) -> Dynami
     Raises:
         ValueError: none of these, or not fit for it.
     """
+    dt = arguments.number("dt", dt, above=0)
     if isinstance(system, TeacherFunctional):
         system = system.module
     if isinstance(system, SequenceModel):
@@ -81,11 +82,11 @@ def dynamics(system: Any, *, size: int | None = None, dt: float = 1.0) -> Dynami
         if system.bidirectional:
             raise ValueError(f"a bidirectional {type(system).__name__} has no state that runs forward in time: give another")
         return _TorchDynamics(system, dt)
-    if callable(system) and size is not None:
-        return _FieldDynamics(system, size)
+    if callable(system) and not isinstance(system, type) and size is not None:
+        return _FieldDynamics(system, arguments.count("size", size))
     raise ValueError(
-        f"a {type(system).__name__} shows no state equation: give a model of odernn, torch.nn.RNN / GRU / LSTM, or a vector "
-        "field F(h) with size="
+        f"system: a {type(system).__name__} shows no state equation: give a model of odernn, torch.nn.RNN / GRU / LSTM, or a "
+        "vector field F(h) with size="
     )
 
 
@@ -137,10 +138,16 @@ class _FieldDynamics(Dynamics):
 
     def __init__(self, field: Callable[[Tensor], Tensor], size: int) -> None:
         self._field, self.size = field, size
-        trial = field(torch.zeros(2, size, dtype=self.dtype))
-        if not isinstance(trial, Tensor) or trial.shape != (2, size):
-            found = tuple(trial.shape) if isinstance(trial, Tensor) else type(trial).__name__
-            raise ValueError(f"the vector field gave {found} for h of shape (2, {size}), expected the same shape")
+        try:
+            trial = field(torch.zeros(2, size, dtype=self.dtype))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise ValueError(f"system: the vector field failed on h of shape (2, {size}) ({reason}); repair it") from error
+        if not isinstance(trial, Tensor) or trial.shape != (2, size) or trial.dtype != self.dtype:
+            found = f"{trial.dtype} {tuple(trial.shape)}" if isinstance(trial, Tensor) else type(trial).__name__
+            raise ValueError(
+                f"system: the vector field gave {found} for h of shape (2, {size}), expected the same shape in float64"
+            )
 
     def __call__(self, h: Tensor, x: Tensor) -> Tensor:
         return self._field(h)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,18 @@ from torch import Tensor
 from odernn import models
 from odernn.models import SequenceModel
 from odernn.solvers import DivergedSolve, Fused, Solver
-from odernn.training import Data, Trainer, TrainingConfig
+from odernn.solvers.base import unchecked
+from odernn.training import MAX_SEED, Data, Trainer, TrainingConfig
 from odernn.warm_start import embed
-from targets import Functional, inputs
+from targets import Functional, arguments, inputs
 
+from .beta_grids import enclose_radius, spanning
 from .perturbation import PerturbationCurve, perturbation_error
+from .target_memory import target_memory
+from .verdict import LONGER, Verdict, judge_stable_approximation
 
+# Models in continuous time: perturbation errors are those of their solves.
+FAMILY_MODELS = (models.ContinuousRNN.name, models.StateSpaceModel.name)
 # From below 1/T of the horizon to where perturbed rates are no longer resolved by the samples.
 FAMILY_BETAS = np.concatenate([[0.0], np.geomspace(1e-4, 0.5, 16)])
 # Streams of random numbers for inputs, far apart from one another.
@@ -44,11 +51,14 @@ class Family:
         scales: time scales of the inputs: half of them have one between the first two numbers, the others between the last two.
             The shortest is a few samples long, so that there is nothing to learn beyond the samples' resolution.
         amplitude: standard deviation of the inputs, and the value of the constant one.
-        sequences: training inputs, and as many to measure the error on.
+        sequences: training inputs, at least two, and as many to measure the error on.
         starts: random starts of the narrowest width; of the others, how many may be tried until one does not diverge.
         steps: L-BFGS steps for each width.
         weight_decay: of U and c.
-        seed: of weights and inputs.
+        seed: of weights and inputs, >= 0.
+
+    Raises:
+        ValueError: a setting that is out of its range, or names that do not go together.
     """
 
     model: str = "rnn"
@@ -66,6 +76,35 @@ class Family:
     steps: int = 200
     weight_decay: float = 1e-4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        arguments.choice("model", self.model, FAMILY_MODELS)
+        arguments.instance("bias", self.bias, bool, "give True or False")
+        widths = arguments.counts("widths", self.widths)
+        if not widths or any(wide <= narrow for narrow, wide in zip(widths, widths[1:])):
+            raise ValueError(f"widths are {widths}, expected increasing ones, at least one; give for example (2, 4, 8)")
+        scales = arguments.real_tensor("scales", self.scales).tolist()
+        if not isinstance(scales, list) or len(scales) != 3 or not 0 < scales[0] <= scales[1] <= scales[2]:
+            raise ValueError(f"scales are {self.scales}, expected three times, 0 < shortest <= middle <= longest")
+        checked: dict[str, Any] = {"widths": widths, "scales": tuple(scales)}
+        checked |= {name: arguments.number(name, getattr(self, name), above=0) for name in ("horizon", "amplitude")}
+        checked["weight_decay"] = arguments.number("weight_decay", self.weight_decay, least=0)
+        for name, least in (("points", 2), ("sequences", 2), ("starts", 1), ("steps", 1)):
+            checked[name] = arguments.count(name, getattr(self, name), least)
+        checked["seed"] = arguments.count("seed", self.seed, least=0, most=MAX_SEED - 1)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        self.make_model(widths[0], 0)  # refuses names that are none, or that do not go together
+
+    def longer(self, factor: int = round(LONGER)) -> Family:
+        """The same on a horizon so many times as long, as densely sampled, with slow inputs that are slower as much."""
+        shortest, middle, longest = self.scales
+        return replace(
+            self,
+            horizon=factor * self.horizon,
+            points=factor * (self.points - 1) + 1,
+            scales=(shortest, middle, factor * longest),
+        )
 
     @property
     def t(self) -> Tensor:
@@ -104,46 +143,60 @@ class Family:
         return self.amplitude * torch.cat([x, slow])
 
 
-def train_family(family: Family, target: Functional, on_width: Callable[[int, float], None] | None = None) -> list[SequenceModel]:
+def train_family(
+    family: Family,
+    target: Functional,
+    on_width: Callable[[int, float], None] | None = None,
+    start: SequenceModel | None = None,
+) -> list[SequenceModel]:
     """Trains every width by L-BFGS: the narrowest from several random starts, of which the best counts, each other from the one
     before (`odernn.warm_start.embed`), so that E_m(0) does not rise with m. A start that diverges is replaced by the next.
 
     Args:
         target: H, of one input and one output channel.
         on_width: called after each width with m and the relative L2 error on the test inputs.
+        start: a trained model, no wider than the narrowest width, which then starts from it in place of random weights.
 
     Raises:
         ValueError: settings that do not fit together.
         DivergedSolve: all starts of a width diverged.
+
+    Warns:
+        InaccurateSolve: the steps of training do not resolve a model that it ended at.
     """
     t, x, x_test = family.t, family.training_inputs(), family.test_inputs()
     data = Data(t, x, target(x, t), x_test, target(x_test, t))
     config = TrainingConfig(
         epochs=max(1, family.steps // _ROUND), iterations=min(_ROUND, family.steps), weight_decay=family.weight_decay
     )
+    solver = _solver(family)
     trained: list[SequenceModel] = []
     for m in family.widths:
         runs = []
         diverged: DivergedSolve | None = None
-        for start in range(family.starts):
-            model = family.make_model(m, family.seed + start * _START_SEED)
-            if trained:
-                embed(trained[-1], model)
-            trainer = Trainer(model, data, config, solver=_solver(family))
+        narrower = trained[-1] if trained else start
+        for attempt in range(family.starts):
+            model = family.make_model(m, family.seed + attempt * _START_SEED)
+            if narrower is not None:
+                embed(narrower, model)
+            # Of the starts only the best is asked, below, whether the solver's steps resolve it.
+            trainer = Trainer(model, data, config, solver=None if solver is None else unchecked(solver))
             try:
                 trainer.run(progress=False)
             except DivergedSolve as error:
                 diverged = error
                 continue
             runs.append(trainer)
-            if trained:
+            if narrower is not None:
                 break
         if not runs:
             raise DivergedSolve(f"all {family.starts} starts of width {m} diverged, the last: {diverged}")
         best = min(runs, key=lambda trainer: trainer.history[-1]["loss"])
         trained.append(best.model)
+        best.solver = solver
+        reached = best.validation_error(check=True)
         if on_width is not None:
-            on_width(m, best.validation_error())
+            on_width(m, reached)
     return trained
 
 
@@ -159,22 +212,53 @@ def family_curves(
     target: Functional,
     *,
     blocks: Sequence[str] = ("recurrent", "all"),
-    betas: NDArray[np.float64] | Sequence[float] = FAMILY_BETAS,
+    betas: NDArray[np.float64] | Sequence[float] | None = None,
     error: str = "relative_l2",
     **search: Any,
 ) -> list[PerturbationCurve]:
-    """Perturbation curves of every width on the test inputs, for `judge_stable_approximation`.
+    """Perturbation curves of every width on the test inputs, for `judge_stable_approximation`; they carry the target's memory.
 
     In single precision: the errors that matter are far above its rounding, and it takes about half the time.
 
     Args:
+        betas: None for FAMILY_BETAS, continued as the horizon and the radii need it.
         search: passed on to `perturbation_error`.
     """
     t, x = family.t, family.test_inputs()
     y = target(x, t)
+    try:
+        memory = target_memory(target, family.horizon, family.horizon / (family.points - 1))
+    except ValueError:
+        # A response that never changes has no memory function; the curves say how well it is approximated.
+        memory = None
     t, x, y = t.float(), x.float(), y.float()
+
+    def curve(model: SequenceModel, block: str, betas: NDArray[np.float64] | Sequence[float]) -> PerturbationCurve:
+        found = perturbation_error(model, y, x, t, betas, blocks=block, error=error, seed=family.seed, **search)
+        return replace(found, target_memory=memory)
+
     return [
-        perturbation_error(model, y, x, t, betas, blocks=block, error=error, seed=family.seed, **search)
+        enclose_radius(partial(curve, model, block), spanning(FAMILY_BETAS, family.horizon))
+        if betas is None
+        else curve(model, block, betas)
         for model in (copy.deepcopy(model).float() for model in trained)
         for block in blocks
     ]
+
+
+def judge_family(family: Family, target: Functional, **search: Any) -> Verdict:
+    """Trains a family on [0, T] and its widest model on [0, 4T], from where it ended on [0, T], and judges both.
+
+    Args:
+        search: of `family_curves`.
+
+    Raises:
+        ValueError, DivergedSolve: as `train_family`.
+    """
+    trained = train_family(family, target)
+    longer = replace(family.longer(), widths=family.widths[-1:])
+    curves = family_curves(family, trained, target, **search)
+    # Of the recurrent block, which is what counts there.
+    search = {**search, "blocks": ("recurrent",)}
+    curves += family_curves(longer, train_family(longer, target, start=trained[-1]), target, **search)
+    return judge_stable_approximation(curves)

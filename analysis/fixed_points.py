@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from targets import arguments
 
 from .dynamics import Dynamics, dynamics
 
@@ -75,7 +78,7 @@ def fixed_points(
     system_dynamics = dynamics(system, size=size, dt=dt)
     F, h = _rooted(system_dynamics), _starting(system_dynamics, starts, scale, seed)
     d = system_dynamics.input_size
-    drive = torch.zeros(d, dtype=h.dtype, device=h.device) if x is None else torch.as_tensor(x).to(h)
+    drive = torch.zeros(d, dtype=h.dtype, device=h.device) if x is None else arguments.real_tensor("x", x).to(h)
     if drive.shape != (d,):
         raise ValueError(f"x must be (d,) = ({d},), got {tuple(drive.shape)}")
     drive = drive.expand(h.shape[0], d)
@@ -97,11 +100,12 @@ def _rooted(system: Dynamics) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _starting(system: Dynamics, starts: Tensor | int, scale: float, seed: int) -> Tensor:
-    rest = system.rest()
-    if isinstance(starts, int):
-        generator = torch.Generator().manual_seed(seed)
+    rest, scale, generator = system.rest(), arguments.number("scale", scale, above=0), arguments.generator(seed)
+    if not isinstance(starts, Tensor | list | np.ndarray) or (not isinstance(starts, list) and starts.ndim == 0):
+        starts = arguments.count("starts", starts, least=0)
         cube = 2 * torch.rand(starts, system.size, generator=generator, dtype=torch.float64) - 1
         return torch.cat([rest.unsqueeze(0), rest + scale * cube.to(rest)])
+    starts = arguments.real_tensor("starts", starts)
     if starts.ndim != 2 or starts.shape[1] != system.size:
         raise ValueError(f"starts must be (n, {system.size}) for this system, got {tuple(starts.shape)}")
     return torch.cat([rest.unsqueeze(0), starts.to(rest)])

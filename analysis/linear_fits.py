@@ -20,7 +20,7 @@ from odernn.ensembles import member, replicate
 from odernn.models import ContinuousRNN, SequenceModel
 from odernn.parameterizations import Parameterization
 from odernn.recurrences import INITIAL_RATES
-from targets import Kernel
+from targets import Kernel, arguments, grids
 
 from .linear_theory import KernelL1, LogGrid
 from .perturbation import PerturbationCurve, perturbation_error
@@ -42,6 +42,9 @@ _FIT_TOLERANCE = 1e-8
 _MAX_EVALUATIONS = 60
 # Starting rates are drawn so often; each start is a local minimum of its own.
 _STARTS = 3
+# Gamma(p) is a number below this exponent, and the weights of generalised Laguerre quadrature up to so many nodes.
+_STEEPEST, _MOST_MODES = 171.0, 300
+_LARGEST_SEED = 2**63 - 1
 # Nodes of the fitting grid: a kernel and some twenty exponentials are smooth on each panel of it.
 _PANELS_PER_OCTAVE, _NODES_PER_PANEL = 1, 6
 # Minimax: rounds of exchange, L-BFGS steps in each, the exponent that makes log-sum-exp a maximum to 3 %, and the relative gain
@@ -71,7 +74,9 @@ class ExponentialSum:
         Raises:
             ValueError: rates that the parameterisation cannot take.
         """
-        model = ContinuousRNN(1, self.rates.size, 1, "linear", "diagonal", parameterization, bias=False, dtype=torch.float64)
+        model = ContinuousRNN(
+            1, self.rates.size, 1, "linear", "diagonal", parameterization, bias=False, seed=0, dtype=torch.float64
+        )
         layer = model.layer_weights[0]
         model.set_matrix(torch.diag(torch.from_numpy(-self.rates)))
         with torch.no_grad():
@@ -91,10 +96,10 @@ def laplace_sum(exponent: float, m: int, scale: float = 1.0) -> ExponentialSum:
     that is with nodes of the generalised Laguerre polynomials of order p - 1: exact to order 2m in t/s, all amplitudes positive.
 
     Raises:
-        ValueError: exponent, scale or m not positive.
+        ValueError: exponent, scale or m not positive, or the first or the last too large for the quadrature.
     """
-    if not (exponent > 0 and scale > 0 and m >= 1):
-        raise ValueError(f"exponent, scale and m must be positive, got {exponent}, {scale} and {m}")
+    exponent = arguments.number("exponent", exponent, above=0, below=_STEEPEST)
+    m, scale = arguments.count("m", m, most=_MOST_MODES), arguments.number("scale", scale, above=0)
     nodes, weights = roots_genlaguerre(m, exponent - 1)
     return ExponentialSum(nodes / scale, weights / math.exp(gammaln(exponent)))
 
@@ -107,17 +112,20 @@ def fit_amplitudes(kernel: Kernel, rates: ArrayLike, t: ArrayLike, ridge: float 
 
     Args:
         kernel: scalar.
-        rates: (m,), 1/time.
-        t: (n,) sample times.
+        rates: (m,), >= 0, 1/time.
+        t: (n,) sample times, increasing.
         ridge: >= 0.
 
     Raises:
-        ValueError: a vector kernel, or fewer samples than rates without a ridge.
+        ValueError: a vector kernel, rates, times or ridge that are none, or fewer samples than rates without a ridge.
 
     Source: [IA] Fig 1.
     """
     _require_scalar(kernel)
-    rates, t = np.atleast_1d(np.asarray(rates, np.float64)), np.atleast_1d(np.asarray(t, np.float64))
+    t, ridge = grids.tensor(t, "t").double().cpu().numpy(), arguments.number("ridge", ridge, least=0)
+    rates = arguments.real_tensor("rates", rates).detach().double().cpu().numpy()
+    if rates.ndim != 1 or not rates.size or rates.min() < 0:
+        raise ValueError(f"rates have shape {rates.shape}, expected (m,), each at least 0; give for example [0.1, 1.0]")
     if t.size < rates.size and ridge == 0:
         raise ValueError(f"{t.size} samples do not determine {rates.size} amplitudes: give more times, or a ridge")
     basis = np.concatenate([np.exp(-np.outer(t, rates)), math.sqrt(ridge) * np.eye(rates.size)])
@@ -158,21 +166,28 @@ def fit_kernel(
         The model with the smallest objective.
 
     Raises:
-        ValueError: a vector kernel, m < 1, or a horizon that is not positive and finite.
+        ValueError: a vector kernel, or one that lives on far shorter times than the horizon; m, starts or seed out of range; a
+            horizon that is not positive and finite; a start of fewer rates than m.
 
     Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973); Kaufman, BIT 15 (1975).
     """
     _require_scalar(kernel)
-    if m < 1 or not 0 < horizon < math.inf:
-        raise ValueError(f"the width must be positive and the horizon positive and finite, got m={m}, horizon={horizon}")
-    if isinstance(parameterization, str):
+    m, horizon = arguments.count("m", m), arguments.number("horizon", horizon, above=0)
+    seed = arguments.count("seed", seed, least=0, most=_LARGEST_SEED)
+    if not isinstance(parameterization, Parameterization):
         parameterization = parameterizations.get(parameterization)
+    if kernel.name == "polynomial" and start is None:
+        start = laplace_sum(kernel.parameters["exponent"], m, kernel.parameters["scale"])
+    if start is not None:
+        arguments.instance("start", start, ExponentialSum, "give for example laplace_sum(1.5, m)")
+        if start.rates.size < m or not (start.rates > 0).all():
+            raise ValueError(f"start has rates {start.rates.tolist()}, expected at least {m}, all > 0; give one of that width")
+    starts = arguments.count("starts", starts, least=0 if start is not None else 1)
+    KernelL1.build(kernel, horizon)  # refuses a kernel that the grid does not see
     problem = _VariableProjection.build(kernel, horizon, _fastest_rate(parameterization))
     generator = np.random.default_rng(seed)
     slowest, fastest = INITIAL_RATES
     logs = [generator.uniform(math.log(slowest), math.log(fastest), m) for _ in range(starts)]
-    if kernel.name == "polynomial" and start is None:
-        start = laplace_sum(kernel.parameters["exponent"], m, kernel.parameters["scale"])
     if start is not None:
         logs.append(np.log(start.rates[np.argsort(start.rates)][:m]))
     return min((problem.solve(q) for q in logs), key=problem.cost).model(parameterization)
@@ -227,12 +242,11 @@ def fit_minimax(
         The best model met, never worse than the start as far as the ascent sees.
 
     Raises:
-        ValueError: as `fit_kernel`; a beta0 that is negative or not finite.
+        ValueError: as `fit_kernel`; a beta0 that is negative or not finite, rounds below 0.
 
     Source: exchange methods for semi-infinite problems, Hettich and Kortanek, SIAM Rev. 35 (1993).
     """
-    if not 0 <= beta0 < math.inf:
-        raise ValueError(f"beta0 must be >= 0 and finite, got {beta0}")
+    beta0, rounds = arguments.number("beta0", beta0, least=0), arguments.count("rounds", rounds, least=0)
 
     def worst(model: ContinuousRNN) -> PerturbationCurve:
         return perturbation_error(
@@ -370,5 +384,6 @@ def _fastest_rate(parameterization: Parameterization) -> float:
 
 
 def _require_scalar(kernel: Kernel) -> None:
+    arguments.instance("kernel", kernel, Kernel, "wrap a function in kernels.from_callable")
     if kernel.size != 1:
         raise ValueError(f"exponential sums are fitted to scalar kernels, got one of {kernel.size} channels: fit them one by one")

@@ -17,7 +17,7 @@ from torch import Tensor
 from odernn.fields import VectorField
 from odernn.models import SequenceModel
 from odernn.recurrences import DenseMatrix
-from targets import ConvolutionalFunctional, Functional, Kernel
+from targets import ConvolutionalFunctional, Functional, Kernel, arguments
 
 Array = NDArray[np.float64]
 
@@ -30,6 +30,10 @@ _OCTAVES = 20
 _INFINITY = 2.0**300
 # The shortest time of the infinite grid, in time units; a finite horizon has 2^-20 T in its place.
 _INFINITE_START = 2.0**-14
+# Part of int |rho| that the nodes may miss before the first octave: singularities at 0 stay below, with their error estimate.
+_UNSEEN = 1e-2
+# numpy's nodes are tested to this degree.
+_MOST_NODES = 100
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,10 @@ class LogGrid:
         Raises:
             ValueError: a horizon that is not positive.
         """
-        if not horizon > 0:
-            raise ValueError(f"the horizon must be positive (math.inf is allowed), got {horizon}")
+        horizon = arguments.number("horizon", horizon, above=0, finite=False)
+        panels_per_octave = arguments.count("panels_per_octave", panels_per_octave)
+        nodes_per_panel = arguments.count("nodes_per_panel", nodes_per_panel, most=_MOST_NODES)
+        breakpoints = tuple(np.ravel(arguments.real_tensor("breakpoints", breakpoints).numpy()).tolist())
         end = min(horizon, _INFINITY)
         octaves = _OCTAVES if math.isfinite(horizon) else round(math.log2(_INFINITY / _INFINITE_START))
         start = end * 2.0**-octaves
@@ -107,6 +113,8 @@ def impulse_kernel(field: VectorField, grid: LogGrid) -> Tensor:
     Raises:
         ValueError: not one layer that is linear with a linear readout.
     """
+    arguments.instance("field", field, VectorField, "give model.field()")
+    arguments.instance("grid", grid, LogGrid, "give LogGrid.build(horizon)")
     if len(field.layers) != 1 or field.activation.name != "linear":
         raise ValueError(
             f"the kernel c^T e^(Wt) U is that of one linear layer, got {len(field.layers)} layer(s) with activation "
@@ -146,8 +154,29 @@ class KernelL1:
 
     @staticmethod
     def build(kernel: Kernel, horizon: float, nodes_per_panel: int = NODES_PER_PANEL) -> KernelL1:
+        """The distance from a kernel on [0, horizon].
+
+        Raises:
+            ValueError: no kernel, or one that lives before the first nodes, where the grid does not see it.
+        """
+        arguments.instance("kernel", kernel, Kernel, "wrap a function in kernels.from_callable")
         grid = LogGrid.build(horizon, kernel.breakpoints, nodes_per_panel=nodes_per_panel)
-        return KernelL1(torch.from_numpy(kernel.values(grid.times.numpy())).mT, grid)
+        distance = KernelL1(torch.from_numpy(kernel.values(grid.times.numpy())).mT, grid)
+        # its mass before the first octave once more, on a grid that is as fine there as this one is up to the horizon
+        earliest = LogGrid.build(float(grid.octave[0]), (), nodes_per_panel=nodes_per_panel)
+        masses = (
+            float((torch.from_numpy(np.abs(kernel.values(times.numpy())).sum(-1)) * weights).sum())
+            for times, weights in ((grid.first, grid.first_weights), (earliest.times, earliest.weights))
+        )
+        seen, there = masses
+        unseen = distance.scale == 0 and not kernel.breakpoints
+        if unseen or abs(there - seen) > _UNSEEN * max(distance.scale, there):
+            raise ValueError(
+                f"kernel {kernel.label} lives before the first nodes of the grid on [0, {horizon:g}] "
+                f"(int |rho| before t = {float(grid.octave[0]):.2g} is {there:.3g}, {seen:.3g} on the nodes), "
+                "expected a slower one; shorten the horizon"
+            )
+        return distance
 
     def __call__(self, model: SequenceModel) -> Tensor:
         """The distance, one value per ensemble member; nan or inf where e^{Wt} overflows."""
@@ -186,7 +215,7 @@ def kernel_distance(model: SequenceModel, target: Functional | Kernel, horizon: 
 
     Source: [IA] Eq 4 and Def 3.4; [CoM].
     """
-    kernel = linear_kernel(model, target)
+    kernel, horizon = linear_kernel(model, target), arguments.number("horizon", horizon, above=0, finite=False)
     if model.ensemble:
         raise ValueError(f"kernel_distance takes one model, got an ensemble {model.ensemble}: take a member of it")
     with torch.no_grad():
@@ -209,6 +238,7 @@ def linear_kernel(model: SequenceModel, target: object) -> Kernel:
             f"the L1 distance of kernels needs a ConvolutionalFunctional or a Kernel as target, got a {type(target).__name__}: "
             "use an error measured on inputs, such as 'relative_l2'"
         )
+    arguments.instance("model", model, SequenceModel, "give a model of odernn")
     if model.time != "continuous" or model.name.startswith("discrete"):
         raise ValueError(f"the L1 distance of kernels needs a model in continuous time, got {model.name!r}")
     if (model.input_size, model.output_size) != (kernel.size, 1):

@@ -11,6 +11,7 @@ import torchdiffeq
 from torch import Tensor
 
 from odernn.paths import Interpolation, interpolate
+from targets import arguments, grids
 
 from .dynamics import Dynamics, dynamics
 
@@ -74,28 +75,22 @@ def lyapunov_exponents(
 
     Source: Benettin et al., Meccanica 15 (1980); Engelken, Wolf, Abbott, Phys. Rev. Research 5 (2023) for recurrent networks.
     """
-    times = torch.as_tensor(times)
-    if times.ndim != 1 or times.numel() < 2 or not (times.diff() > 0).all():
-        raise ValueError(f"times must be (time,), at least two, increasing, got shape {tuple(times.shape)}")
-    if not 0 <= transient < 1:
-        raise ValueError(f"transient must be a part of the trajectory in [0, 1), got {transient!r}")
-    steps = times.double().diff()
+    # in double precision whatever the system's: the steps between large times are differences of close numbers
+    times = grids.tensor(times, least=2).double()
+    transient = arguments.number("transient", transient, least=0, below=1)
+    generator = arguments.generator(seed)
+    steps = times.diff()
     flow = dynamics(system, size=size, dt=float(steps.mean()))
     if flow.kind == "map" and float((steps / flow.dt - 1).abs().max()) > 1e-3:
         raise ValueError("a map moves one sample at a time: give evenly spaced times")
-    number = flow.size if count is None else count
-    if not 1 <= number <= flow.size:
-        raise ValueError(f"count must be between 1 and the size of the state, {flow.size}, got {count!r}")
-    times = times.to(flow.device, flow.dtype)
-    if x is None:
-        x = times.new_zeros(times.numel(), flow.input_size)
-    x = torch.as_tensor(x).to(times)
+    number = flow.size if count is None else arguments.count("count", count, most=flow.size)
+    times, like = times.to(flow.device), flow.rest()
+    x = like.new_zeros(times.numel(), flow.input_size) if x is None else arguments.real_tensor("x", x).to(like)
     if x.shape != (times.numel(), flow.input_size):
         raise ValueError(f"x must be (time, d) = ({times.numel()}, {flow.input_size}), got {tuple(x.shape)}")
-    h = flow.rest() if h0 is None else torch.as_tensor(h0).to(times)
+    h = flow.rest() if h0 is None else arguments.real_tensor("h0", h0).to(like)
     if h.shape != (flow.size,):
         raise ValueError(f"h0 must be ({flow.size},), got {tuple(h.shape)}")
-    generator = torch.Generator().manual_seed(seed)
     Q = torch.linalg.qr(torch.randn(flow.size, number, generator=generator, dtype=torch.float64).to(h)).Q
     path = interpolate(times, x.unsqueeze(0), interpolation)
     logs = []
@@ -116,7 +111,8 @@ def lyapunov_exponents(
         # a direction that is lost altogether (a relu that is off) has the exponent -inf
         logs.append(R.diagonal().abs().log())
     first = min(int(transient * len(logs)), len(logs) - 1)
-    grown, lengths = torch.stack(logs)[first:], times.diff()[first:].unsqueeze(-1)
+    grown = torch.stack(logs)[first:]
+    lengths = times.diff()[first:].unsqueeze(-1).to(grown)
     running = grown.cumsum(0) / lengths.cumsum(0)
     order = running[-1].argsort(descending=True)
     blocks = [(g.sum(0) / w.sum()) for g, w in zip(grown.tensor_split(_BLOCKS), lengths.tensor_split(_BLOCKS)) if len(g)]
@@ -133,5 +129,8 @@ def _flow(system: Dynamics, h: Tensor, Q: Tensor, span: Tensor, x: tuple[Tensor,
         return system(at, drive)[0], system.jacobian(at, drive)[0] @ state[1]
 
     loosened = 1.0 if h.dtype == torch.float64 else 1e3
+    if h.dtype != torch.float64:
+        # torchdiffeq takes times in the precision of the state
+        span = span - span[0]
     after = torchdiffeq.odeint(rate, (h, Q), span, rtol=_RTOL * loosened, atol=_ATOL * loosened, method="dopri5")
     return after[0][-1], after[1][-1]

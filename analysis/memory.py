@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odernn import Solver
+from odernn import SequenceModel, Solver
+from targets import arguments, grids
 
+from .linearisation import spectrum_rate
 from .systems import PROBES, Answer, Probe, ProbedSystem, probed
 
 # The unit of the models' inputs, and one small enough for the linear regime of the usual activations: the supremum over x != 0
@@ -47,6 +49,8 @@ class MemoryFunction:
         probe: "heaviside", "impulse" or "reversed".
         system: what it belongs to, for legends.
         sequences: input sequences that the system was run on.
+        spectrum_rate: 1/time, rate of the slowest observable mode of the linearisation at rest, where the system is a model of
+            `odernn` without ensemble axes (`analysis.linearisation`); None otherwise.
     """
 
     times: Tensor
@@ -56,6 +60,7 @@ class MemoryFunction:
     probe: Probe
     system: str
     sequences: int
+    spectrum_rate: float | None = None
 
     @property
     def above_floor(self) -> Tensor:
@@ -66,6 +71,14 @@ class MemoryFunction:
         """One member of an ensemble."""
         if self.values.ndim == 1:
             raise IndexError("this memory function belongs to one system, not to an ensemble")
+        index = member if isinstance(member, tuple) else (member,)
+        for axis, one in enumerate(index):
+            size = self.values.shape[axis] if axis < self.values.ndim - 1 else 0
+            if not -size <= arguments.count("member", one, least=-arguments.MOST) < size:
+                raise IndexError(
+                    f"member {member} is outside of the ensemble {tuple(self.values.shape[:-1])}: give an index in it"
+                )
+        member = tuple(int(one) for one in index)
         return replace(self, values=self.values[member], maximizer=self.maximizer[member], floor=self.floor[member])
 
 
@@ -120,16 +133,17 @@ def memory_function(
 
     Source: [IA] Def 3.1, Eq 4, App F and G.
     """
-    if probe not in PROBES:
+    if not isinstance(probe, str) or probe not in PROBES:
         raise ValueError(f"unknown probe {probe!r}: choose one of {', '.join(PROBES)}")
     times = _checked_times(times)
-    levels = [float(a) for a in amplitudes]
-    if not levels or not all(0 < a < math.inf for a in levels):
-        raise ValueError(f"amplitudes must be positive numbers, got {amplitudes!r}")
-    if not 0 <= warmup < math.inf:
-        raise ValueError(f"warmup must be a time >= 0, got {warmup!r}")
-    if hold is not None and not 0 < hold < math.inf:
-        raise ValueError(f"hold must be a time > 0, got {hold!r}")
+    levels = arguments.real_tensor("amplitudes", amplitudes).tolist()
+    if not isinstance(levels, list) or not levels or not all(isinstance(a, float) and a > 0 for a in levels):
+        raise ValueError(f"amplitudes must be positive numbers, got {amplitudes!r}: give for example (0.1, 1.0)")
+    warmup = arguments.number("warmup", warmup, least=0)
+    hold = None if hold is None else arguments.number("hold", hold, above=0)
+    ascent_steps, generator = arguments.count("ascent_steps", ascent_steps, least=0), arguments.generator(seed)
+    if solver is not None:
+        arguments.instance("solver", solver, Solver, "leave it out, or give for example TorchDiffEq('dopri5')")
 
     def ask(at: Tensor) -> ProbedSystem:
         return probed(system, at, warmup=warmup, hold=hold, solver=solver, dt=spacing, input_size=input_size)
@@ -142,29 +156,24 @@ def memory_function(
     if adapter.linear and directions is None:
         found = _linear_supremum(adapter, probe)
     else:
-        found = _supremum(adapter, ask, times, probe, levels, directions, ascent_steps, torch.Generator().manual_seed(seed))
-    return MemoryFunction(times, found.values, found.maximizer, found.floor, probe, adapter.name, found.sequences)
+        found = _supremum(adapter, ask, times, probe, levels, directions, ascent_steps, generator)
+    rate = spectrum_rate(system, spacing or 1.0) if isinstance(system, SequenceModel) else None
+    return MemoryFunction(times, found.values, found.maximizer, found.floor, probe, adapter.name, found.sequences, rate)
 
 
 def _checked_times(times: Any) -> Tensor:
-    times = torch.as_tensor(times)
-    if not times.is_floating_point():
-        times = times.double()
-    if times.ndim != 1 or times.numel() == 0:
-        raise ValueError(f"times must be (time,) with at least one time, got shape {tuple(times.shape)}")
-    if not torch.isfinite(times).all() or not (times.diff() > 0).all():
-        raise ValueError("times must be finite and increase: sort them and drop doubles")
+    times = grids.tensor(times)
     if not times[-1] >= 0:
         raise ValueError(f"all times lie before 0, where the probe sets in (the last is {float(times[-1]):g}): give times >= 0")
-    return times.detach()
+    return times
 
 
 def _checked_directions(directions: Tensor, system: ProbedSystem) -> Tensor:
-    directions = torch.as_tensor(directions, dtype=system.dtype, device=system.device)
+    directions = arguments.real_tensor("directions", directions).to(system.device, system.dtype)
     if directions.ndim != 2 or directions.shape[0] == 0 or directions.shape[1] != system.input_size:
         raise ValueError(f"directions must be (n, {system.input_size}) for this system, got {tuple(directions.shape)}")
     size = directions.abs().amax(-1, keepdim=True)
-    if not (torch.isfinite(directions).all() and (size > 0).all()):
+    if not (size > 0).all():
         raise ValueError("directions must be finite and not 0: x = 0 is no probe")
     return directions / size
 
@@ -199,6 +208,8 @@ def _linear_supremum(system: ProbedSystem, probe: Probe) -> _Supremum:
         x = _corner_iteration(R)
     # the sum of |rho_j| itself where that is what |R x| is, free of the rounding of a product
     values = R.abs().sum((-2, -1)) if R.shape[-2] == 1 else torch.linalg.vector_norm(R @ x.unsqueeze(-1), dim=(-2, -1))
+    # what overflowed, or came to inf - inf, counts as infinite
+    values = values.nan_to_num(nan=math.inf, posinf=math.inf)
     return _Supremum(values, x, response.error.sum(-1), response.sequences)
 
 

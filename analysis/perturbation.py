@@ -14,14 +14,17 @@ from torch import Tensor
 
 from odernn import losses
 from odernn.ensembles import member, replicate
+from odernn.json_values import encode
 from odernn.models import ContinuousModel, DiscreteModel, SequenceModel
 from odernn.paths import Interpolation, Path, interpolate
 from odernn.readouts import readout_along
-from odernn.solvers import DivergedSolve, Exact, Solver, TorchDiffEq
+from odernn.solvers import DivergedSolve, Exact, Solver, TorchDiffEq, automatic
+from odernn.solvers.base import unchecked
 from odernn.solvers.fused import Fused
-from targets import Functional, Kernel
+from targets import Functional, Kernel, arguments, grids
 
 from .linear_theory import KernelL1, linear_kernel
+from .target_memory import TargetMemory
 
 Array = NDArray[np.float64]
 Search = Literal["ascent", "sample"]
@@ -74,6 +77,7 @@ class PerturbationCurve:
         worst_case: the worst parameters found within each beta as an ensemble (K,) of models: `member(worst_case, k)`.
         evaluations: models solved, those with gradients included.
         model: `SequenceModel.config()` of the unperturbed model.
+        target_memory: M of the target, where it was measured: what `judge_stable_approximation` judges the horizon by.
     """
 
     betas: Array
@@ -92,6 +96,7 @@ class PerturbationCurve:
     worst_case: SequenceModel
     evaluations: int
     model: dict[str, Any]
+    target_memory: TargetMemory | None = None
 
     @property
     def lifted(self) -> NDArray[np.bool_]:
@@ -108,35 +113,49 @@ class PerturbationCurve:
         """E_m(0) / |H|."""
         return float((self.initial / self.scale) ** (1 / self.power))
 
+    def radius_bracket(self, tolerance: float = TOLERANCE) -> tuple[float, float]:
+        """The betas next to r: the largest with E_m <= tolerance |H| (0 for none), the smallest with more (inf for none)."""
+        if not self.relative_initial <= tolerance:
+            return 0.0, 0.0
+        above = np.flatnonzero(~((self.relative <= tolerance) | (self.betas == 0)))
+        end = int(above[0]) if above.size else self.betas.size
+        return float(self.betas[end - 1]) if end else 0.0, float(self.betas[end]) if above.size else math.inf
+
     def tolerance_radius(self, tolerance: float = TOLERANCE) -> float:
         """r = the largest beta with E_m(beta) <= tolerance |H|, log-linear between the betas.
 
-        0 where already E_m(0) is larger; the largest beta (a lower bound, see `radius_is_bound`) where E_m never is.
+        0 where already E_m(0) is larger. A bound where the betas do not enclose it, see `radius_bound`: the smallest beta > 0
+        where E_m is larger there, the largest beta where it never is, the last finite one where E_m is inf at the next.
         """
-        betas, values = np.concatenate([[0.0], self.betas]), np.concatenate([[self.relative_initial], self.relative])
-        above = np.flatnonzero(values > tolerance)
-        if above.size == 0:
-            return float(betas[-1])
-        k = int(above[0])
-        if k == 0:
-            return 0.0
-        left, right, low, high = betas[k - 1], betas[k], values[k - 1], values[k]
+        low, high = self.radius_bracket(tolerance)
+        if low == 0:
+            return high if math.isfinite(high) else 0.0
         if not math.isfinite(high):
-            return float(left)  # nothing is known in between
-        if left == 0 or low <= 0:
-            return float(left + (right - left) * (tolerance - low) / (high - low))
-        fraction = math.log(tolerance / low) / math.log(high / low) if high > low else 0.0
-        return float(left * (right / left) ** fraction)
+            return low
+        left, right = self.relative[np.searchsorted(self.betas, [low, high])]
+        if not (left > 0 and math.isfinite(right)):
+            return low
+        return float(low * (high / low) ** (math.log(tolerance / left) / math.log(right / left)))
+
+    def radius_bound(self, tolerance: float = TOLERANCE) -> str:
+        """'<' where `tolerance_radius` is known from above only, '>' where from below only (or to the next beta), else ''."""
+        low, high = self.radius_bracket(tolerance)
+        if high == 0:
+            return ""
+        if low == 0 < high < math.inf:
+            return "<"
+        left, right = np.interp([low, high], self.betas, self.relative)
+        return "" if high < math.inf and left > 0 and right < math.inf else ">"
 
     def radius_is_bound(self, tolerance: float = TOLERANCE) -> bool:
-        """Whether E_m stays within the tolerance at every beta given, so that the radius is only known from below."""
+        """Whether E_m stays within the tolerance at every beta given, so that larger ones are needed."""
         return bool((self.relative <= tolerance).all() and self.relative_initial <= tolerance)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the worst-case weights, as JSON values (inf and nan as strings)."""
-        return {
+        """Everything but the worst-case weights, as JSON values (`odernn.json_values.encode`)."""
+        values = {
             "hidden_size": self.hidden_size,
-            "horizon": _json_number(self.horizon),
+            "horizon": self.horizon,
             "error": self.error,
             "power": self.power,
             "scale": self.scale,
@@ -145,19 +164,16 @@ class PerturbationCurve:
             "block_choice": self.block_choice,
             "blocks": list(self.blocks),
             "evaluations": self.evaluations,
-            "initial_error": _json_number(self.initial),
+            "initial_error": self.initial,
             "tolerance_radius": self.tolerance_radius(),
-            "tolerance_radius_is_lower_bound": self.radius_is_bound(),
-            "betas": self.betas.tolist(),
-            "errors": [_json_number(value) for value in self.errors],
-            "searched": [_json_number(value) for value in self.searched],
-            "lifted": self.lifted.tolist(),
+            "tolerance_radius_bound": self.radius_bound(),
+            "betas": self.betas,
+            "errors": self.errors,
+            "searched": self.searched,
+            "lifted": self.lifted,
             "model": self.model,
         }
-
-
-def _json_number(value: float) -> float | str:
-    return float(value) if math.isfinite(value) else str(float(value))
+        return encode(values)
 
 
 # --- the function ---------------------------------------------------------------------------------------------------------------
@@ -231,11 +247,13 @@ def perturbation_error(
     Source: [IA] Def 3.4; the oracle is the step of Frank and Wolfe (1956) at full length.
     """
     radii = _check_betas(betas)
-    _check_choices(model, search, norm, error, draws, restarts, steps)
+    _check_choices(model, search, norm, error)
+    draws = arguments.count("draws", draws, least=1 if search == "sample" else 0)
+    restarts, steps = arguments.count("restarts", restarts, least=0), arguments.count("steps", steps)
+    generator = arguments.generator(seed)
     objective = _objective(model, target, x, t, error, horizon, solver, interpolation, radii)
     ball = _Ball.build(model, blocks, norm)
     problem = _Problem(model, ball, objective)
-    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         initial = float(problem.values(*problem.centre()))
     best = _Best.at(problem, radii, initial)
@@ -248,7 +266,7 @@ def perturbation_error(
 
 
 def _check_betas(betas: Sequence[float] | Array | Tensor) -> Array:
-    radii = np.atleast_1d(np.asarray(betas.tolist() if isinstance(betas, Tensor) else betas, dtype=np.float64))
+    radii = np.atleast_1d(arguments.real_tensor("betas", betas, finite=False).detach().double().cpu().numpy())
     if radii.ndim != 1 or radii.size == 0:
         raise ValueError(f"betas must be a list of radii, got shape {radii.shape}")
     if not (np.isfinite(radii) & (radii >= 0)).all():
@@ -260,18 +278,11 @@ def _check_betas(betas: Sequence[float] | Array | Tensor) -> Array:
     return radii
 
 
-def _check_choices(model: SequenceModel, search: str, norm: str, error: str, draws: int, restarts: int, steps: int) -> None:
-    for name, value, choices in (
-        ("search", search, ("ascent", "sample")),
-        ("norm", norm, ("spectral", "max")),
-        ("error", error, tuple(ERRORS)),
-    ):
-        if value not in choices:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
-    least = 1 if search == "sample" else 0
-    for name, count, minimum in (("draws", draws, least), ("restarts", restarts, 0), ("steps", steps, 1)):
-        if not isinstance(count, int) or count < minimum:
-            raise ValueError(f"{name} must be an integer of at least {minimum}, got {count!r}")
+def _check_choices(model: SequenceModel, search: str, norm: str, error: str) -> None:
+    arguments.choice("search", search, ("ascent", "sample"))
+    arguments.choice("norm", norm, ("spectral", "max"))
+    arguments.choice("error", error, ERRORS)
+    arguments.instance("model", model, SequenceModel, "give a model of odernn")
     if model.ensemble:
         raise ValueError(f"perturbation_error takes one model, got an ensemble {model.ensemble}: take its members one by one")
     for name, weight in model.named_parameters():
@@ -325,7 +336,7 @@ def _objective(
         if horizon is None:
             if t is None:
                 raise ValueError("error 'kernel_l1' needs a horizon: give t, or horizon=T (math.inf for all times)")
-            horizon = float(t[-1])
+            horizon = float(grids.tensor(t, "t")[-1])
         distance = KernelL1.build(kernel, horizon)
         dense = model.config()["recurrence"] != "diagonal"
         entries = distance.grid.times.numel() * model.hidden_size * (model.hidden_size if dense else 1)
@@ -336,7 +347,9 @@ def _objective(
         raise ValueError(f"horizon is for error 'kernel_l1', got horizon={horizon} for {error!r}: it is t[-1] - t[0] there")
     with torch.no_grad():
         # Through the public call once, so that whatever does not fit is reported in the user's terms.
-        options = {"solver": solver, "interpolation": interpolation} if isinstance(model, ContinuousModel) else {}
+        options: dict[str, Any] = {}
+        if isinstance(model, ContinuousModel):  # a default solver's accuracy does not matter here: errors are solved otherwise
+            options = {"solver": solver or unchecked(automatic(model.field())), "interpolation": interpolation}
         unperturbed = model(x, t, **options)
         y = target if isinstance(target, Tensor) else _call(target, x, t)
     if y.shape != unperturbed.shape:
@@ -358,16 +371,17 @@ def _objective(
     }
     measure = measures[error]
     scale = float(measure(torch.zeros_like(y), y))
-    if not scale > 0:
+    if not 0 < scale < math.inf:
         raise ValueError("the target answers 0 to every input, so that no error can be told from it: give other inputs")
     with torch.no_grad():
         h0 = model.rest_state()
-    path = interpolate(t.to(x.dtype), x, interpolation)
+    t = grids.tensor(t, "t")
+    path = interpolate(t, x, interpolation)
     if solver is None and isinstance(model, ContinuousModel):
         solver = _default_solver(model, t, float(radii[-1]))
 
     def evaluate(ensemble: SequenceModel) -> Tensor:
-        return measure(_respond(ensemble, h0, path, x, t.to(x.dtype), solver), y)
+        return measure(_respond(ensemble, h0, path, x, t, solver), y)
 
     states = x.shape[-3] * x.shape[-2] * model.hidden_size * model.num_layers
     return _Objective(
@@ -376,7 +390,7 @@ def _objective(
 
 
 def _call(target: Any, x: Tensor, t: Tensor) -> Tensor:
-    if not callable(target) or isinstance(target, Kernel):
+    if not callable(target) or isinstance(target, Kernel | type):
         raise ValueError(
             f"the target is a {type(target).__name__}, expected a functional, a function (x, t) -> y, or the values y; wrap a "
             "kernel in ConvolutionalFunctional"
@@ -414,9 +428,10 @@ def _default_solver(model: ContinuousModel, t: Tensor, radius: float) -> Solver:
     step = float(t.diff().max())
     wanted = max(1, math.ceil(step * max(rates) / _RK4_REACH)) if all(map(math.isfinite, rates)) else _MAX_STEPS_PER_SAMPLE
     pieces = min(wanted, _MAX_STEPS_PER_SAMPLE)
+    checked = wanted > pieces or not all(map(math.isfinite, rates))  # steps within reach of every rate need no second look
     if Fused.supports(model.field()):
-        return Fused("rk4", substeps=pieces)
-    return TorchDiffEq("rk4", adjoint=False, step_size=None if pieces == 1 else step / pieces)
+        return Fused("rk4", substeps=pieces, check=checked)
+    return TorchDiffEq("rk4", adjoint=False, step_size=None if pieces == 1 else step / pieces, check=checked)
 
 
 # --- balls of parameters --------------------------------------------------------------------------------------------------------
@@ -450,12 +465,12 @@ class _Ball:
         elif choice == "recurrent":
             names = [name for name in parameters if ".recurrence." in name]
         else:
-            asked = [blocks] if isinstance(blocks, str) else list(blocks)
+            asked = list(blocks) if isinstance(blocks, Sequence) and not isinstance(blocks, str) else [blocks]
             matches = {block: [name for name in parameters if block in (name, name.split(".")[-1])] for block in asked}
             missing = [block for block, found in matches.items() if not found]
             if missing or not asked:
                 unknown = ", ".join(map(repr, missing)) or repr(blocks)
-                raise ValueError(f"unknown block {unknown}: choose 'all', 'recurrent' or from {', '.join(parameters)}")
+                raise ValueError(f"unknown blocks {unknown}: give 'all', 'recurrent' or a list from {', '.join(parameters)}")
             names = [name for name in parameters if any(name in found for found in matches.values())]
         if not names:
             raise ValueError(f"no trainable parameter in blocks {blocks!r}: there is nothing to perturb")
@@ -784,33 +799,3 @@ def _where(condition: Tensor, yes: _Point, no: _Point) -> _Point:
 
 def _concatenate(points: list[_Point]) -> _Point:
     return {name: torch.cat([point[name] for point in points]) for name in points[0]}
-
-
-def crossing(narrow: PerturbationCurve, wide: PerturbationCurve) -> float | None:
-    """The beta at which the wider model's E_m rises above the narrower one's, log-linear between common betas.
-
-    None where the curves do not cross, or where the wider model is no better at beta = 0.
-
-    Raises:
-        ValueError: curves on different betas.
-
-    Source: the reading of [IA] Fig 1; it tends to 0 with m for stable families too, because E_m(0) does: draw it, do not judge
-    by it.
-    """
-    if narrow.betas.shape != wide.betas.shape or not np.allclose(narrow.betas, wide.betas):
-        raise ValueError("curves that are compared must share their betas: compute them on the same ones")
-    betas = np.concatenate([[0.0], narrow.betas])
-    first = np.concatenate([[narrow.initial], narrow.errors])
-    second = np.concatenate([[wide.initial], wide.errors])
-    if not second[0] < first[0]:
-        return None
-    above = np.flatnonzero(second > first)
-    if above.size == 0:
-        return None
-    k = int(above[0])
-    values = (first[k - 1], first[k], second[k - 1], second[k])
-    if betas[k - 1] == 0 or not all(0 < value < math.inf for value in values):
-        return float(betas[k])
-    before, after = math.log(values[2] / values[0]), math.log(values[3] / values[1])
-    fraction = before / (before - after) if before < after else 1.0
-    return float(betas[k - 1] * (betas[k] / betas[k - 1]) ** fraction)

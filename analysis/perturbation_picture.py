@@ -9,7 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from .perturbation import TOLERANCE, PerturbationCurve, crossing
+from targets import arguments
+
+from .curve_sets import crossing
+from .perturbation import TOLERANCE, PerturbationCurve
 from .plotting import GREY, label, picture, shades
 
 # beta = 0 stands so far left of the smallest beta, as a factor: a logarithmic axis has no 0.
@@ -38,6 +41,8 @@ def draw_perturbation(
     Raises:
         ValueError: no curves, or none with a beta > 0.
     """
+    if not all(isinstance(curve, PerturbationCurve) for curve in (*_listed("curves", curves), *_listed("spread", spread))):
+        raise ValueError("panels hold other things than curves, expected what perturbation_error gave; give lists of these")
     curves = sorted(curves, key=lambda curve: curve.hidden_size)
     positive = [curve.betas[curve.betas > 0] for curve in curves]
     if not positive or not all(part.size for part in positive):
@@ -61,7 +66,7 @@ def draw_perturbation(
         lifted = (curve.searched < (1 - _LIFTED) * curve.errors)[curve.betas > 0]
         axes.plot(betas[1:][lifted], shown[1:][lifted], "o", mfc="none", color=colour, ms=5)
         radius = curve.tolerance_radius()
-        if radius > 0 and not curve.radius_is_bound():
+        if radius > 0 and not curve.radius_bound():
             axes.plot(max(radius, zero), TOLERANCE, "o", color=colour, mec="black", mew=0.6, ms=5, zorder=4)
         beyond = np.flatnonzero(shown > _TOP)
         if beyond.size:
@@ -89,6 +94,12 @@ def draw_perturbation(
     axes.legend(loc="best")
 
 
+def _listed(name: str, curves: Sequence[PerturbationCurve]) -> Sequence[PerturbationCurve]:
+    if not isinstance(curves, Sequence) or isinstance(curves, str):
+        raise ValueError(f"{name} of the panels is a {type(curves).__name__}, expected a list of curves; give [curve]")
+    return curves
+
+
 def plot_perturbation(panels: Mapping[str, Sequence[PerturbationCurve]], path: str | os.PathLike[str]) -> None:
     """A picture with one `draw_perturbation` panel for each entry, title -> curves.
 
@@ -98,6 +109,7 @@ def plot_perturbation(panels: Mapping[str, Sequence[PerturbationCurve]], path: s
     Raises:
         ValueError: no panels, or one without curves.
     """
+    arguments.instance("panels", panels, Mapping, "give {title: [curve, ...]}")
     if not panels:
         raise ValueError("nothing to draw: expected at least one panel of curves")
     with picture(path, columns=len(panels)) as (_, axes):

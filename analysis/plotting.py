@@ -107,6 +107,8 @@ def picture(
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a figure in one move: a reader sees the old file or the new one, never a part."""
+    if not isinstance(path, str | os.PathLike) or Path(path).suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
+        raise ValueError(f"path is {path!r}, expected a file whose ending is a format of pictures; give for example 'a.png'")
     target = Path(path)
     # the process id keeps two writers apart, and the ending tells matplotlib the format
     part = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
@@ -114,6 +116,9 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         with house_style():
             figure.savefig(part)
         part.replace(target)
+    except OSError as error:
+        # A full disk names no file by itself.
+        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -162,6 +167,8 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[
     Raises:
         ValueError: no rows, or none with a loss.
     """
+    if not isinstance(history, Sequence) or not all(isinstance(row, Mapping) for row in history):
+        raise ValueError("history is no list of rows, expected [{'epoch': 1, 'loss': 0.5}, ...]; give metrics.csv's rows")
     names = list(dict.fromkeys(name for row in history for name in row if name.endswith("loss") or name.startswith("validation")))
     if not names:
         found = ", ".join(history[0]) if history else "no rows"
@@ -217,6 +224,11 @@ def plot_memory(
         target: (times, values) of the target's memory function |rho(t)|_1.
         fit: what `fit_decay(M)` gave.
     """
+    for name in ("times", "values", "floor", "probe", "system"):
+        if not hasattr(M, name) or isinstance(M, type):
+            raise ValueError(f"M is a {type(M).__name__}, expected a MemoryFunction; give what memory_function gave")
+    if M.values.ndim != 1:
+        raise ValueError(f"M belongs to an ensemble of shape {tuple(M.values.shape[:-1])}; draw its members M[k] one by one")
     times, values, floor = _array(M.times), _array(M.values), float(M.floor)
     curves: list[tuple[Array, Array, str, dict[str, Any]]] = []
     if target is not None:

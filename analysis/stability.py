@@ -16,6 +16,7 @@ from torch import Tensor
 
 from odernn.models import SequenceModel
 from odernn.parameterizations import Time
+from targets import arguments
 
 ComplexArray = NDArray[np.complex128]
 
@@ -38,6 +39,7 @@ def spectral_abscissa(W: Tensor) -> Tensor:
 def stability_margin(model: SequenceModel) -> Tensor:
     """Distance of the spectrum of all layers from instability, (*ensemble,); negative: unstable. See
     `SequenceModel.stability_margin`."""
+    _require_model(model)
     return model.stability_margin()
 
 
@@ -62,7 +64,9 @@ def complex_stability_radius(W: Tensor, time: Time = "continuous", tolerance: fl
 
     Source: Byers, SIAM J. Sci. Stat. Comput. 9 (1988); Boyd and Balakrishnan, Syst. Control Lett. 15 (1990).
     """
-    A = _matrix(W).detach().cpu().double().numpy()
+    arguments.choice("time", time, ("continuous", "discrete"))
+    tolerance = arguments.number("tolerance", tolerance, above=0, below=1)
+    A = _matrix(arguments.real_tensor("W", W)).detach().cpu().double().numpy()
     if A.ndim != 2:
         raise ValueError(f"W must be one matrix (m, m), got {A.shape}: take the members of an ensemble one by one")
     spectrum = np.linalg.eigvals(A)
@@ -124,6 +128,7 @@ def gradient_over_weight(model: SequenceModel) -> dict[str, Tensor]:
 
     Source: [StableSSM] 3.4.
     """
+    _require_model(model)
     ratios = {}
     for name, weight in model.named_parameters():
         if ".recurrence." not in name:
@@ -187,17 +192,22 @@ def _require_modes(model: SequenceModel) -> None:
         )
 
 
+def _require_model(model: SequenceModel) -> None:
+    arguments.instance("model", model, SequenceModel, "give a model of odernn")
+
+
 def _require_single(model: SequenceModel) -> None:
+    _require_model(model)
     if model.ensemble:
         raise ValueError(f"radii are of one model, got an ensemble {model.ensemble}: take its members one by one")
 
 
 def _matrix(W: Tensor) -> Tensor:
-    if W.ndim < 2 or W.shape[-1] != W.shape[-2]:
-        raise ValueError(f"W must be (..., m, m), got {tuple(W.shape)}")
-    if not torch.isfinite(W).all():
-        raise ValueError("W holds NaN or infinite entries")
-    return W
+    W = arguments.real_tensor("W", W, or_complex=True)
+    if W.ndim < 2 or W.shape[-1] != W.shape[-2] or not W.numel():
+        raise ValueError(f"W must be (..., m, m), m > 0, got {tuple(W.shape)}")
+    # there are no eigenvalues in half precision
+    return W.float() if W.dtype in (torch.float16, torch.bfloat16) else W
 
 
 def _smallest_singular_value(A: NDArray[np.float64], angles: NDArray[np.float64], time: Time) -> float:

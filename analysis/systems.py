@@ -29,7 +29,15 @@ from odernn.fields import VectorField
 from odernn.models import ContinuousModel, DiscreteModel
 from odernn.paths import heaviside
 from odernn.readouts import readout_along
-from targets import ConvolutionalFunctional, DifferentiableFunctional, Functional, NonlinearFunctional, TeacherFunctional
+from targets import (
+    ConvolutionalFunctional,
+    DifferentiableFunctional,
+    Functional,
+    NonlinearFunctional,
+    TeacherFunctional,
+    arguments,
+    grids,
+)
 
 Probe = Literal["heaviside", "impulse", "reversed"]
 PROBES: tuple[str, ...] = get_args(Probe)
@@ -52,6 +60,8 @@ _SNAP = 1e-4
 _HELD_HORIZONS = 100.0
 # Samples sent through a system at once (batch times time): bounds the memory of its activations.
 _SAMPLES_AT_ONCE = 2**18
+# Samples of one sequence beyond which no memory holds it.
+MOST_SAMPLES = 2**24
 # Length and tolerance (relative to the output) of the trial for causality.
 _TRIAL_LENGTH = 8
 _TRIAL_ROUNDINGS = 1e4
@@ -115,6 +125,7 @@ def probed(
     Raises:
         ValueError: no system, or one that has no memory function (not causal, wrong shapes), with the reason.
     """
+    input_size = None if input_size is None else arguments.count("input_size", input_size)
     if isinstance(system, TeacherFunctional) and isinstance(system.module, SequenceModel):
         system = system.module
     if isinstance(system, SequenceModel):
@@ -165,7 +176,8 @@ class _ContinuousSystem(ProbedSystem):
         self._field = self._model.field()
         self.linear = self._field.activation.name == "linear"
         self._hold, self._warmup = hold, warmup
-        self._times = times.to(self.device, self.dtype)
+        # in double precision whatever the model's: the steps between large times are differences of close numbers
+        self._times = times.to(self.device, torch.float64)
         # the step is at t = 0, whatever the first time asked for; a solve needs two times
         asked = self._times[self._times >= 0]
         origin = self._times.new_zeros(1)
@@ -227,7 +239,7 @@ class _ContinuousSystem(ProbedSystem):
         if not self._warmup:
             return h
         x = h.new_zeros(*self.ensemble, 1, self.input_size)
-        grid = h.new_tensor([0.0, self._warmup])
+        grid = self._times.new_tensor([0.0, self._warmup])
         return self._states(h.unsqueeze(-2), x, grid, self._solver or self._default_solver(TIGHT))[..., 0, -1, :]
 
     def _settle(self, h: Tensor, x: Tensor, solver: Solver) -> tuple[Tensor, Tensor]:
@@ -412,6 +424,12 @@ class _SampledSystem(ProbedSystem):
         self.ensemble, self.linear = ensemble, linear
         self._dt, self._index = sample_index(times.to(self.device), mapping.dt)
         self.dt = self._dt
+        longest = max(warmup, 0.0 if hold is None else hold, float(times[-1])) / self._dt
+        if longest > MOST_SAMPLES:
+            raise ValueError(
+                f"times, warmup or hold ask for {longest:.3g} samples of dt = {self._dt:g}, expected at most {MOST_SAMPLES}: "
+                "take shorter ones or a larger dt"
+            )
         self._warmup = round(warmup / self._dt)
         self._hold = None if hold is None else max(1, round(hold / self._dt))
 
@@ -452,7 +470,10 @@ class _SampledSystem(ProbedSystem):
             on[first : first + 1 if probe == "impulse" else None] = 1
         y = self._chunked(x.unsqueeze(-2) * on)
         size = torch.linalg.vector_norm(y.detach(), dim=-1).amax(-1)[..., :-1]
-        return y[..., :-1, :, :] - y[..., -1:, :, :], _ROUNDINGS * torch.finfo(self.dtype).eps * size / self._dt
+        # an output that is coarser than the input rounds more; one that overflowed can be trusted nowhere
+        eps = max(torch.finfo(self.dtype).eps, torch.finfo(y.dtype).eps)
+        rounding = (_ROUNDINGS * eps * size / self._dt).nan_to_num(nan=math.inf, posinf=math.inf)
+        return y[..., :-1, :, :] - y[..., -1:, :, :], rounding
 
     def _still_moving(self, D: Tensor, held: int) -> Tensor:
         """The rate just before the held input ends, (*ensemble, batch)."""
@@ -471,19 +492,21 @@ def sample_index(times: Tensor, dt: float | None) -> tuple[float, Tensor]:
     Raises:
         ValueError: times that are no multiples of dt.
     """
+    times = grids.tensor(times)
     if dt is None:
-        steps = times.diff()
+        steps = times.double().diff()
         dt = float(steps.min()) if steps.numel() else 1.0
-    if not (dt > 0 and math.isfinite(dt)):
-        raise ValueError(f"dt must be a positive time, got {dt!r}")
+    dt = arguments.number("dt", dt, above=0)
     index = (times.double() / dt).round()
     # times written in single precision, or as sums of dt, are multiples of it up to this
     deviation = float((times.double() / dt - index).abs().max())
-    if deviation > 1e-3:
+    if not deviation <= 1e-3 or float(index.abs().max()) > arguments.MOST:
         raise ValueError(
             f"a sampled system is asked at multiples of its sample time dt = {dt:g}, got times up to {deviation:.2g} dt off "
             "them: give times that are, or dt"
         )
+    if not (index.diff() > 0).all():
+        raise ValueError(f"times are closer together than a sample of dt = {dt:g}: give times a sample apart, or a smaller dt")
     return dt, index.long()
 
 
@@ -493,7 +516,7 @@ def _discrete_system(model: DiscreteModel, times: Tensor, warmup: float, dt: flo
     dt, _ = sample_index(times, dt)
 
     def run(x: Tensor) -> Tensor:
-        t = dt * torch.arange(x.shape[-2], dtype=x.dtype, device=x.device)
+        t = dt * torch.arange(x.shape[-2], dtype=torch.float64, device=x.device)
         return model.respond(x, t, check=False).y
 
     linear = model.activation.name == "linear"
@@ -533,9 +556,10 @@ def sequence_map(system: Any, times: Tensor, dt: float | None, input_size: int |
         ValueError: not callable, not causal, or of another shape, with the reason.
     """
     dt, _ = sample_index(times, dt)
-    if not callable(system):
+    if not callable(system) or isinstance(system, type):
+        came = f"the class {system.__name__}" if isinstance(system, type) else f"a {type(system).__name__}"
         raise ValueError(
-            f"a {type(system).__name__} has no memory function: give a model, a functional, a torch module, or a callable on "
+            f"system: {came} has no memory function: give a model, a functional, a torch module, or a callable on "
             "(batch, time, channel)"
         )
     call: Callable[[Tensor], Any] = system
@@ -604,6 +628,8 @@ def _first_tensor(y: Any, x: Tensor, name: str) -> Tensor:
         raise ValueError(
             f"{name} returned a {type(y).__name__}, expected (batch, time, channel) or a tuple that begins with it: return that"
         )
+    if not y.is_floating_point():
+        raise ValueError(f"{name} returned {y.dtype} values, expected a floating-point tensor: return y.double()")
     if y.ndim == 2:
         y = y.unsqueeze(-1)
     if y.ndim != 3 or y.shape[:2] != x.shape[:2]:
@@ -648,10 +674,14 @@ def _try(run: Callable[[Tensor], Tensor], size: int, dtype: torch.dtype, device:
             f"{name} failed on an input (batch, time, channel) = (2, {_TRIAL_LENGTH}, {size}) of {dtype} "
             f"({type(error).__name__}: {reason}): give input_size, or wrap it in a function that takes such an input"
         ) from error
+    if not torch.isfinite(y).all():
+        raise ValueError(
+            f"{name} gave NaN or infinite outputs for random inputs of size 1, expected finite ones: repair the system"
+        )
     past = y[:, : _TRIAL_LENGTH // 2]
     tolerance = _TRIAL_ROUNDINGS * torch.finfo(dtype).eps * max(float(y.abs().max()), torch.finfo(dtype).tiny)
     if not float((past[0] - past[1]).abs().max()) <= tolerance:
         raise ValueError(
             f"{name} is not causal (or is random): its outputs changed where only later inputs did, so it has no memory "
-            "function; give a transformer a causal mask"
+            "function; give a transformer a causal mask, and call .eval() on modules with dropout that a function hides"
         )

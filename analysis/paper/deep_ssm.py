@@ -13,7 +13,7 @@ from ..memory import memory_function
 from .memory_bands import band, verdict
 
 # Tighter than the default, for some 25 e-foldings above the solver's error.
-_TOLERANCES = {"rtol": 1e-12, "atol": 1e-15}
+_TOLERANCES: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-15}
 
 
 def deep_ssm_memory(

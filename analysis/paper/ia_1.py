@@ -18,7 +18,6 @@ from .two_protocols import (
     numbers,
     plot,
     table_rows,
-    verdicts,
 )
 
 # From the published picture, by eye, good to some 10 %: E_m(0) by width, and β where consecutive curves cross.
@@ -28,19 +27,19 @@ DIGITISED_CROSSINGS = (0.11, 0.055, 0.035, 0.016)
 _FACTOR = 3.0
 
 
-def stability_claim(data: Data, expected: str) -> Claim:
+def stability_claim(case: Case, data: Data, expected: str) -> Claim:
     """All seeds get the expected verdict."""
-    judged = verdicts(data)
+    judged = case.verdicts(data)
     held = all(verdict.judgement == expected for verdict in judged)
     named = ", ".join(f"seed {seed}: {verdict.judgement}" for seed, verdict in zip(data["seeds"], judged))
     return Claim(f"The approximation is {expected}", held, f"{named}. {judged[0]}")
 
 
-def improvement_claim(data: Data) -> Claim:
+def improvement_claim(case: Case, data: Data) -> Claim:
     """E_m(0) falls with m under the published protocol, and our widest model approximates."""
     # Least squares are the same for all seeds.
     published = list(initial_errors(data["published"][0]).values())
-    ours = [verdict.initial_errors for verdict in verdicts(data)]
+    ours = [verdict.initial_errors for verdict in case.verdicts(data)]
     falls = all(after < before for before, after in zip(published, published[1:]))
     held = falls and all(errors[-1] <= APPROXIMATED for errors in ours)
     widest = numbers([errors[-1] for errors in ours])
@@ -60,7 +59,7 @@ def _crossings_move_left(data: Data) -> Claim:
 
 
 def _claims_1a(data: Data) -> list[Claim]:
-    return [stability_claim(data, "stable"), improvement_claim(data)]
+    return [stability_claim(_CASE_1A, data, "stable"), improvement_claim(_CASE_1A, data)]
 
 
 def _claims_1b(data: Data) -> list[Claim]:
@@ -74,8 +73,8 @@ def _claims_1b(data: Data) -> list[Claim]:
         for value, there in zip(values, DIGITISED_CROSSINGS)
     )
     return [
-        stability_claim(data, "unstable"),
-        improvement_claim(data),
+        stability_claim(_CASE_1B, data, "unstable"),
+        improvement_claim(_CASE_1B, data),
         _crossings_move_left(data),
         Claim(
             f"E_m(0) is the published one within a factor of {_FACTOR:g}",
@@ -98,7 +97,7 @@ def _at_most(curves: Sequence[dict[str, Any]]) -> str:
 
 
 def _findings_1a(data: Data) -> str:
-    radius, rate = verdicts(data)[0].radii["recurrent"][-1], -math.log(0.9)
+    radius, rate = _CASE_1A.verdicts(data)[0].radii["recurrent"][-1], -math.log(0.9)
     return f"""Without the ridge the crossings under the published protocol are {_at_most(data["plain"][0])}: they move
 left for this target too, because the amplitudes grow with m, and such a picture says nothing of the target's memory. Our fits
 represent 0.9^t exactly at every width, so all curves coincide: their radius is {radius:.2g}, of the size of the target's own
@@ -139,7 +138,7 @@ IA_1A = Figure(
     jobs=_CASE_1A.jobs,
     assemble=_CASE_1A.assemble,
     claims=_claims_1a,
-    plot=plot,
+    plot=partial(plot, case=_CASE_1A),
     rows=table_rows,
     findings=_findings_1a,
 )
@@ -152,7 +151,7 @@ IA_1B = Figure(
     jobs=_CASE_1B.jobs,
     assemble=_CASE_1B.assemble,
     claims=_claims_1b,
-    plot=partial(plot, digitised=DIGITISED),
+    plot=partial(plot, case=_CASE_1B, digitised=DIGITISED),
     rows=table_rows,
     findings=_findings_1b,
 )

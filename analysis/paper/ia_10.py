@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..decay import EXPONENTIAL_END
 from ..plotting import label, picture, shades
 from .figure import Claim, Data, Figure, Job, Options, Result
 from .memory_bands import exponentials
@@ -29,6 +30,8 @@ _FIT_FROM = {"RNN": 0, "GRU": 0, "LSTM": 0, "S4D": 800}
 _LINEARISED = ("RNN", "GRU", "LSTM")
 # Part of the fits that must be named exponential, mismatch of rates that counts as agreement, and as a difference.
 _NEARLY_ALL, _AGREE, _PART = 0.9, 0.05, 0.2
+# Of the recurrent networks; of single ones the samples leave open whether a stretched exponent near 1 describes them as well.
+_ALL_BUT_A_FEW = 0.99
 _LEVELS = (25, 50, 75)
 _PROBE_NAMES = {"heaviside": "Heaviside", "impulse": "impulse"}
 
@@ -96,9 +99,9 @@ def _exponential(data: Data) -> list[Claim]:
     claims = []
     for statement, kinds, least in (
         (
-            "RNN, GRU and LSTM of 1 to 4 layers forget exponentially at |x| ≤ 1, at every seed and under both probes",
+            f"RNN, GRU and LSTM of 1 to 4 layers forget exponentially at |x| ≤ 1, at {_ALL_BUT_A_FEW:.0%} of seeds and probes",
             _LINEARISED,
-            1.0,
+            _ALL_BUT_A_FEW,
         ),
         (
             f"S4D of 1 to 3 layers forget exponentially at |x| ≤ 1, at {_NEARLY_ALL:.0%} of seeds and probes",
@@ -107,9 +110,9 @@ def _exponential(data: Data) -> list[Claim]:
         ),
     ):
         fits = [fit for panel in data["panels"] if panel["kind"] in kinds for fit in panel["fits"] if fit["amplitude"] <= SMALL]
-        others = [fit["law"] for fit in fits if fit["law"] != "exponential"]
+        others = [fit["law"] for fit in fits if fit["law"] not in EXPONENTIAL_END]
         named = ", ".join(f"{others.count(law)} {law}" for law in dict.fromkeys(others))
-        evidence = f"{exponentials(fits)} of {len(fits)} named exponential by `fit_decay`" + (f"; {named}" if named else "")
+        evidence = f"{exponentials(fits)} of {len(fits)} end exponentially by `fit_decay`" + (f"; {named}" if named else "")
         claims.append(Claim(statement, exponentials(fits) >= least * len(fits), evidence))
     return claims
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..decay import EXPONENTIAL_END
 from ..plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, PURPLE, VERMILION, label, picture
 from .figure import Claim, Data, Figure, Job, Options, Result
 from .lasting_memory import plane_memory, random_memory
@@ -80,7 +81,7 @@ def _claims_a(data: Data) -> list[Claim]:
     claims.append(
         Claim(
             "The same network forgets exponentially what starts inside the orbit",
-            inside["law"] == "exponential",
+            inside["law"] in EXPONENTIAL_END,
             f"{inside['law']} at {inside['scale']:g} of the input that starts on the orbit",
         )
     )

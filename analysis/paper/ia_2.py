@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..perturbation import crossing
+from ..curve_sets import crossing
 from .curves import restore
 from .figure import Claim, Data, Figure, Job, Options
 from .trained_figure import HORIZON, Case, assemble, own_verdict, plot_families, settings, table_rows

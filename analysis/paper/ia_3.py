@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..decay import EXPONENTIAL_END
 from ..plotting import label, picture, shades
 from ..verdict import APPROXIMATED
 from .figure import Claim, Data, Figure, Job, Options, Result, results_of
@@ -46,7 +47,7 @@ def _claims(data: Data) -> list[Claim]:
     laws = {memory["target"]["seed"]: memory for memory in data["memories"]}
     survivors = [seed for seed, verdict in judged if verdict.judgement == "stable"]
     evidence = "; ".join(
-        f"teacher {seed}: {verdict.judgement} (κ = {verdict.kappa['recurrent']:.3g}), memory {laws[seed]['law']}"
+        f"teacher {seed}: {verdict.judgement} (κ = {verdict.kappa_text()}), memory {laws[seed]['law']}"
         + (f" with rate {laws[seed]['rate']:.3g}" if laws[seed]["rate"] is not None else "")
         for seed, verdict in judged
     )
@@ -54,7 +55,7 @@ def _claims(data: Data) -> list[Claim]:
         Claim("Some teachers are approximated stably", bool(survivors), evidence),
         Claim(
             "Every teacher that is approximated stably has exponentially decaying memory",
-            all(laws[seed]["law"] == "exponential" for seed in survivors),
+            all(laws[seed]["law"] in EXPONENTIAL_END for seed in survivors),
             evidence,
         ),
         Claim(

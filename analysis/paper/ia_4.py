@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .figure import Claim, Data, Figure
 from .ia_1 import improvement_claim, stability_claim
 from .two_protocols import PUBLISHED, SETTINGS, Case, plot, table_rows
 
 
-def _claims(data: Data) -> list[Claim]:
-    return [stability_claim(data, "stable"), improvement_claim(data)]
+def _claims(case: Case, data: Data) -> list[Claim]:
+    return [stability_claim(case, data, "stable"), improvement_claim(case, data)]
 
 
 def _figure(letter: str, parameterization: str, formula: str) -> Figure:
@@ -21,8 +23,8 @@ def _figure(letter: str, parameterization: str, formula: str) -> Figure:
         settings=f"{SETTINGS} Both fits find rates; M is their image under the inverse of {formula}.",
         jobs=case.jobs,
         assemble=case.assemble,
-        claims=_claims,
-        plot=plot,
+        claims=partial(_claims, case),
+        plot=partial(plot, case=case),
         rows=table_rows,
     )
 

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from .figure import Claim, Data, Figure
-from .trained_figure import POLYNOMIAL, Case, assemble, improvement_claim, plot, settings, stability_claim, table_rows
+from .trained_figure import (
+    POLYNOMIAL,
+    Case,
+    assemble,
+    improvement_claim,
+    mixed,
+    own_verdict,
+    plot,
+    settings,
+    stability_claim,
+    table_rows,
+)
 
 
 def _claims(data: Data) -> list[Claim]:
-    return [stability_claim(data["families"], "stable"), improvement_claim(data)]
+    difference = mixed([own_verdict(entry) for entry in data["families"]])
+    return [stability_claim(data["families"], "stable", difference=difference), improvement_claim(data)]
 
 
 def _figure(letter: str, activation: str) -> Figure:

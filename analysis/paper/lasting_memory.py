@@ -61,7 +61,7 @@ def plane_memory(W: list[list[float]], scales: list[float], horizon: float, samp
 def _memory(W: Tensor, U: Tensor, amplitude: float, horizon: float, samples: int) -> dict[str, Any]:
     """M of the whole state, y = h."""
     m = W.shape[0]
-    model = ContinuousRNN(1, m, m, "tanh", bias=False, dtype=torch.float64)
+    model = ContinuousRNN(1, m, m, "tanh", bias=False, seed=0, dtype=torch.float64)
     model.set_matrix(W)
     with torch.no_grad():
         model.layer_weights[0].U.copy_(U)

@@ -12,9 +12,9 @@ from torch import Tensor
 from odernn.models import ContinuousRNN
 from targets import kernels
 
+from ..linear_curves import fitted_curves
 from ..linear_fits import fit_amplitudes
 from ..perturbation import PerturbationCurve
-from ..verdict import fitted_curves
 
 # The times on which [IA] Fig 1 and 4 fit and measure.
 _TIMES = np.arange(1.0, 101.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..decay import fit_decay
+from ..decay import EXPONENTIAL_END, fit_decay
 from ..memory import MemoryFunction
 
 # Of a long curve this many points are kept for the picture.
@@ -35,19 +35,18 @@ def band(memories: Sequence[MemoryFunction]) -> dict[str, Any]:
 
 
 def verdict(M: MemoryFunction, start: float = 0.0) -> dict[str, Any]:
-    """The law by which M decays from time `start` on: {"law", "rate", "stderr", "window"}; the rate, in 1/time, of an exponential
-    only."""
+    """The law by which M decays from time `start` on: {"law", "rate", "stderr", "window"}; the rate, in 1/time, where it falls
+    exponentially in the end."""
     late = M.times >= start
     fit = fit_decay(replace(M, times=M.times[late], values=M.values[late], maximizer=M.maximizer[late]))
-    exponential = fit.law == "exponential"
     return {
         "law": fit.law,
-        "rate": fit.rate if exponential else None,
-        "stderr": fit.stderr if exponential else None,
+        "rate": fit.rate if fit.ends_exponentially else None,
+        "stderr": fit.stderr if fit.ends_exponentially else None,
         "window": list(fit.window),
     }
 
 
 def exponentials(fits: Sequence[Mapping[str, Any]]) -> int:
-    """How many were named exponential."""
-    return sum(fit["law"] == "exponential" for fit in fits)
+    """How many fall exponentially in the end, alone or with a power of t or a second exponential before it."""
+    return sum(fit["law"] in EXPONENTIAL_END for fit in fits)

@@ -60,8 +60,8 @@ def load(folder: Path) -> tuple[Any, Any]:
     except ModuleNotFoundError as error:
         raise ValueError("sentiment classifiers need transformers: pip install 'odernn[sentiment]'") from error
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder} holds no sequence classifier with its tokenizer: {' '.join(str(error).split())}") from error
     return model.eval(), tokenizer

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from matplotlib.axes import Axes
 from ..perturbation import PUBLISHED_BETAS, PerturbationCurve
 from ..perturbation_picture import draw_perturbation
 from ..plotting import picture
-from ..verdict import Verdict, judge_stable_approximation
+from ..target_memory import TargetMemory, target_memory
+from ..verdict import FOLLOWS_MEMORY, Verdict, judge_stable_approximation
 from .curves import restore, rows
 from .figure import Claim, Data, Job, Options, Result
-from .trained_families import trained_curves
+from .trained_families import make_target, trained_curves
 
 SEEDS = (0, 1, 2)
 # Published, and of quick runs.
@@ -125,7 +128,19 @@ def assemble(results: Sequence[tuple[Job, Result]]) -> Data:
 
 def verdict(entry: Mapping[str, Any], blocks: Sequence[str] = ("recurrent", "all")) -> Verdict:
     """Of one trained family, from the curves of these blocks: 'recurrent', 'all' or 'named'."""
-    return judge_stable_approximation([restore(curve) for curve in entry["curves"] if curve["block_choice"] in blocks])
+    curves = [restore(curve) for curve in entry["curves"] if curve["block_choice"] in blocks]
+    family = entry["family"]
+    memory = _memory(json.dumps(entry["target"], sort_keys=True), family["horizon"], family["horizon"] / (family["points"] - 1))
+    return judge_stable_approximation(curves, memory)
+
+
+@cache
+def _memory(target: str, horizon: float, step: float) -> TargetMemory | None:
+    """Of a target's JSON; None where the target does not answer to a step: a transformer without positions."""
+    try:
+        return target_memory(make_target(**json.loads(target)), horizon, step)
+    except ValueError:
+        return None
 
 
 def verdict_of_rates(entry: Mapping[str, Any]) -> Verdict:
@@ -157,11 +172,35 @@ def stability_claim(
         difference: why not, if its cause was found in the data.
     """
     judged = [(entry["seed"], own_verdict(entry)) for entry in entries]
-    named = ", ".join(f"seed {seed}: {one.judgement} (κ = {one.kappa['recurrent']:.3g})" for seed, one in judged)
-    held = all(one.judgement == expected for _, one in judged)
+    named = ", ".join(f"seed {seed}: {one.judgement} (κ = {one.kappa_text()})" for seed, one in judged)
+    verdicts = [one for _, one in judged]
+    held = all(one.judgement == expected for one in verdicts)
+    difference = difference or not_decided(verdicts, expected)
     return Claim(
         statement or f"The approximation is {expected}", held, f"{named}. Seed {judged[0][0]}: {judged[0][1]}", difference
     )
+
+
+def not_decided(judged: Sequence[Verdict], expected: str) -> str:
+    """Why verdicts do not all agree where none says the opposite: what the rule asks for; '' where one does."""
+    undecided = [one for one in judged if one.judgement == "undecided"]
+    if not undecided or any(one.judgement not in (expected, "undecided") for one in judged):
+        return ""
+    return f"not decided on these horizons and widths: {undecided[0].reasons[-1]}"
+
+
+_MIXED = """one horizon does not tell: R lies between the sure cases where it says undecided. W is symmetric, and a rotation of P
+mixes slow modes with fast ones, which costs part of the radius"""
+
+
+def mixed(judged: Sequence[Verdict]) -> str:
+    """Why symmetric families with protected eigenvalues are not all judged stable: '' unless the others are undecided with an R
+    that is too large for unstable ones."""
+
+    def between(one: Verdict) -> bool:
+        return one.judgement == "undecided" and one.memory_ratio is not None and one.memory_ratio > FOLLOWS_MEMORY
+
+    return _MIXED if all(one.judgement == "stable" or between(one) for one in judged) else ""
 
 
 def improvement_claim(data: Data) -> Claim:

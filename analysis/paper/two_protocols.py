@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from targets import kernels
+
+from ..curve_sets import crossing
 from ..linear_fits import RIDGE
-from ..perturbation import PerturbationCurve, crossing
+from ..perturbation import PerturbationCurve
 from ..perturbation_picture import draw_perturbation
 from ..plotting import picture
 from ..verdict import LONGER, Verdict, judge_stable_approximation
@@ -86,6 +89,11 @@ class Case:
         data: Data = {"seeds": seeds, **{protocol: of(protocol) for protocol in PROTOCOLS}}
         return {**data, "variants": {name: of(name) for name in self.variants}}
 
+    def verdicts(self, data: Data) -> list[Verdict]:
+        """Of each seed, by the rule, from our curves."""
+        rho = kernels.load(self.kernel)
+        return [judge_stable_approximation([restore(curve) for curve in curves], rho) for curves in data["ours"]]
+
     def _protocol(self, job: Job) -> str:
         if job.compute is ascent_curves:
             return "ours"
@@ -93,11 +101,6 @@ class Case:
         if chosen:
             return next(name for name, other in self.variants.items() if other == chosen)
         return "published" if job.settings["ridge"] > 0 else "plain"
-
-
-def verdicts(data: Data) -> list[Verdict]:
-    """Of each seed, by the rule, from our curves."""
-    return [judge_stable_approximation([restore(curve) for curve in curves]) for curves in data["ours"]]
 
 
 def crossings(curves: Sequence[dict[str, Any]]) -> list[float | None]:
@@ -111,7 +114,7 @@ def initial_errors(curves: Sequence[dict[str, Any]]) -> dict[int, float]:
     return {curve["hidden_size"]: curve["initial_error"] for curve in curves}
 
 
-def plot(data: Data, path: Path, digitised: dict[int, float] | None = None) -> None:
+def plot(data: Data, path: Path, case: Case, digitised: dict[int, float] | None = None) -> None:
     """Both protocols, lines of the first seed and bands of all; `digitised` are the published E_m(0)."""
     sampled = [[restore(curve) for curve in curves] for curves in data["published"]]
     published = _cropped(sampled[0])
@@ -124,7 +127,7 @@ def plot(data: Data, path: Path, digitised: dict[int, float] | None = None) -> N
             spread=[curve for curves in sampled for curve in curves],
             title="published protocol: 10 draws, $t = 1, ..., 100$",
         )
-        judgement = verdicts(data)[0].judgement
+        judgement = case.verdicts(data)[0].judgement
         title = f"worst case on $[0, {HORIZON:g}]$: {judgement}"
         draw_perturbation(right, _cropped(worst[0]), spread=[curve for curves in worst for curve in curves], title=title)
         named = [line for line in right.get_lines() if not str(line.get_label()).startswith("_")]

@@ -96,3 +96,25 @@ def test_bad_input_is_refused_with_the_reason():
         memory_capacity(model, torch.arange(3), amplitude=0)
     with pytest.raises(ValueError, match="ensemble"):
         memory_capacity(DiscreteSSM(1, 2, 1, ensemble=(2,), recurrence="diagonal"), torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    "options", [{"warmup": -1}, {"samples": 2.5}, {"amplitude": "a"}, {"seed": None}, {"warmup": 1e30}, {"dt": 0}]
+)
+def test_bad_settings_are_named(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=name):
+        memory_capacity(ContinuousRNN(1, 2, 1, seed=0, dtype=torch.float64), torch.arange(4.0), **options)
+
+
+def test_states_that_overflow_are_refused():
+    model = ContinuousRNN(1, 2, 1, "linear", "diagonal", seed=0, dtype=torch.float64)
+    model.set_matrix(torch.diag(torch.tensor([50.0, 60.0], dtype=torch.float64)))
+    with pytest.raises((ValueError, ArithmeticError), match=r"not finite|diverged"):
+        memory_capacity(model, torch.arange(4.0))
+
+
+@pytest.mark.parametrize("dt", [1e4, 1e30])
+def test_times_that_fall_on_one_sample_are_refused(dt):
+    with pytest.raises(ValueError, match="closer together than a sample of dt"):
+        memory_capacity(ContinuousRNN(1, 2, 1, seed=0, dtype=torch.float64), torch.arange(4.0), dt=dt)

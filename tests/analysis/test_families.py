@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from analysis import Family, family_curves, judge_stable_approximation, train_family
+from analysis import Family, family_curves, judge_family, judge_stable_approximation, train_family
 from odernn.solvers import DivergedSolve
 from odernn.training import Trainer
 from targets import ConvolutionalFunctional, kernels
@@ -61,6 +62,38 @@ def test_a_tanh_family_on_a_power_law_is_judged_as_the_theory_says(options, expe
     assert judge_stable_approximation(curves).judgement == expected
 
 
+def test_a_longer_family_has_the_same_samples_and_slower_inputs():
+    family = Family(**SMALL)
+    longer = family.longer()
+    assert longer.horizon == 240
+    assert longer.t.diff()[0] == family.t.diff()[0]
+    assert longer.test_inputs().shape == (6, 241, 1)
+    assert longer.scales[2] == 4 * family.scales[2]
+
+
+def test_a_family_is_judged_by_two_horizons_and_the_memory_of_its_target():
+    # 0.4 time constants a unit: [0, 60] holds 24, too few, [0, 240] enough.
+    exponential = ConvolutionalFunctional(kernels.exponential(rate=0.4))
+    family = Family(recurrence="orthogonal", parameterization="softplus", **SMALL)
+    short = judge_stable_approximation(family_curves(family, train_family(family, exponential), exponential, **FAST))
+    assert short.judgement == "undecided"
+    assert short.reasons[-1] == "horizon too short, take T >= 75"
+    verdict = judge_family(family, exponential, **FAST)
+    assert verdict.longer_horizon == 240
+    assert verdict.judgement == "stable", str(verdict)
+    # Of a power law nothing says how long is long enough.
+    assert judge_family(Family(**SMALL), POLYNOMIAL, **FAST).judgement in ("unstable", "undecided")
+
+
+def test_the_default_betas_enclose_the_radius():
+    family = Family(**{**SMALL, "widths": (2,), "steps": 20})
+    (curve,) = family_curves(
+        family, train_family(family, POLYNOMIAL), POLYNOMIAL, blocks=["recurrent"], draws=4, restarts=1, steps=2
+    )
+    assert curve.radius_bound() == ""
+    assert curve.target_memory.law == "slower"
+
+
 def test_a_start_that_diverges_is_replaced_by_the_next(monkeypatch):
     family, run, calls = Family(**{**SMALL, "steps": 10}), Trainer.run, []
 
@@ -83,3 +116,38 @@ def test_a_width_of_which_every_start_diverges_is_an_error(monkeypatch):
     monkeypatch.setattr(Trainer, "run", diverges)
     with pytest.raises(DivergedSolve, match="all 2 starts of width 2 diverged, the last: the state is not finite"):
         train_family(Family(**SMALL), POLYNOMIAL)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "discrete_rnn"}, "unknown model 'discrete_rnn', expected one of rnn, ssm"),
+        ({"activation": "no such"}, "unknown activation"),
+        ({"recurrence": "no such"}, "unknown recurrence"),
+        ({"parameterization": "no such"}, "unknown parameterization"),
+        ({"recurrence": "dense", "parameterization": "softplus"}, "'dense' takes only"),
+        ({"widths": ()}, "widths are"),
+        ({"widths": (4, 2)}, "expected increasing ones"),
+        ({"widths": "24"}, "widths is '24'"),
+        ({"widths": (2, 2.5)}, "widths is 2.5"),
+        ({"horizon": 0}, "horizon is 0"),
+        ({"amplitude": -1.0}, "amplitude is -1.0"),
+        ({"points": 1}, "points is 1"),
+        ({"sequences": 1}, "sequences is 1"),
+        ({"starts": 0}, "starts is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"weight_decay": "0"}, "weight_decay is '0'"),
+        ({"scales": (30.0, 2.0, 300.0)}, "scales are"),
+        ({"bias": "yes"}, "bias is"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_settings_of_no_family_are_refused_in_one_line(change, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        Family(**change)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_family_takes_whole_numbers_of_every_kind():
+    family = Family(widths=np.array([2, 4]), horizon=np.float32(10), points=torch.tensor(11))
+    assert family == Family(widths=(2, 4), horizon=10.0, points=11)

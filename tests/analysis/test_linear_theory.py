@@ -118,7 +118,7 @@ def test_what_is_not_linear_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             kernel_distance(model, target)
-    with pytest.raises(ValueError, match="horizon must be positive"):
+    with pytest.raises(ValueError, match=r"horizon is 0.* > 0"):
         kernel_distance(linear, kernel, 0.0)
     with pytest.raises(ValueError, match="relative_l2"):
         impulse_kernel(ContinuousRNN(1, 2, 1, "tanh", dtype=F64).field(), LogGrid.build(1.0))
@@ -133,3 +133,23 @@ def test_the_linear_model_integrated_on_inputs_agrees_with_its_kernel():
         step_response = model(x, t, solver=TorchDiffEq("rk4", adjoint=False))[0, -1, 0]
         integral = (impulse_kernel(model.field(), grid)[0] * grid.weights).sum()
     assert step_response.item() == pytest.approx(integral.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("horizon", [5.0, 1000.0, math.inf])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        kernels.exponential(rate=1e8),
+        kernels.exponential(rate=1e12),
+        kernels.exponential(rate=1e20),
+        kernels.from_callable(lambda t: np.exp(-t) * t**-0.9),
+    ],
+)
+def test_a_kernel_that_lives_before_the_first_nodes_is_refused(kernel, horizon):
+    with pytest.raises(ValueError, match="before the first nodes"):
+        KernelL1.build(kernel, horizon)
+
+
+@pytest.mark.parametrize("rate", [1.0, 1e3, 1e5])
+def test_the_scale_of_a_fast_kernel_is_its_integral(rate):
+    assert KernelL1.build(kernels.exponential(rate=rate), 5.0).scale == pytest.approx(-math.expm1(-5 * rate) / rate, rel=1e-6)

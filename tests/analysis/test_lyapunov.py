@@ -84,9 +84,9 @@ def test_a_vector_field_of_ones_own_is_a_flow():
 
 def test_bad_input_is_refused_with_the_reason():
     model = ContinuousRNN(1, 2, 1, dtype=DOUBLE)
-    with pytest.raises(ValueError, match="increasing"):
+    with pytest.raises(ValueError, match="at least 2 times"):
         lyapunov_exponents(model, torch.tensor([1.0]))
-    with pytest.raises(ValueError, match="count must be"):
+    with pytest.raises(ValueError, match="count is 3"):
         lyapunov_exponents(model, torch.arange(3), count=3)
     with pytest.raises(ValueError, match="x must be"):
         lyapunov_exponents(model, torch.arange(3), x=torch.zeros(3, 2))
@@ -100,3 +100,12 @@ def test_bad_input_is_refused_with_the_reason():
         lyapunov_exponents(lambda h: h, torch.arange(3))
     with pytest.raises(ArithmeticError, match="not finite"):
         lyapunov_exponents(lambda h: h**3, torch.arange(3), size=1, h0=torch.full((1,), 1e200, dtype=DOUBLE))
+
+
+def test_times_far_from_zero_are_not_rounded_to_the_precision_of_the_model():
+    model = ContinuousRNN(1, 3, 1, seed=0, dtype=DOUBLE)
+    t = torch.linspace(0, 20, 201, dtype=DOUBLE)
+    x = torch.sin(t).unsqueeze(-1)
+    expected = lyapunov_exponents(model, t, x=x).exponents
+    found = lyapunov_exponents(model.float(), 1e6 + t, x=x).exponents
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=0)

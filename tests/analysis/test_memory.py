@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -335,7 +336,7 @@ def test_random_recurrent_networks_forget_exponentially_and_alike_under_both_pro
             fit_decay(memory_function(module, times, probe=probe, amplitudes=[0.1], warmup=100))
             for probe in ("heaviside", "impulse")
         ]
-        assert [fit.law for fit in fits] == ["exponential", "exponential"], (kind, layers, seed)
+        assert all(fit.ends_exponentially for fit in fits), (kind, layers, seed)
         one, other = (fit.rate for fit in fits)
         mismatch.append(abs(one - other) / max(one, other))
     assert np.median(mismatch) <= 0.10
@@ -393,7 +394,7 @@ def test_a_tanh_network_on_its_periodic_orbit_does_not_forget():
         (torch.nn.GRU(1, 2), {"directions": torch.ones(1, 2)}, "must be .n, 1."),
         (torch.nn.GRU(1, 2), {"solver": TorchDiffEq()}, "solver is for the continuous models"),
         (torch.nn.GRU(1, 2), {"dt": 0.3}, "multiples of its sample time"),
-        (torch.nn.GRU(1, 2), {"times": torch.tensor([0.0, 0.0])}, "increase"),
+        (torch.nn.GRU(1, 2), {"times": torch.tensor([0.0, 0.0])}, "increasing"),
         (torch.nn.GRU(1, 2), {"times": torch.tensor([-2.0, -1.0])}, "before 0"),
     ],
 )
@@ -409,3 +410,74 @@ def test_the_memory_of_a_scaled_functional_is_the_scaled_memory(rate, factor):
     rho = kernels.from_callable(lambda t: factor * np.exp(-rate * t))
     values = memory_function(ConvolutionalFunctional(rho), T).values
     torch.testing.assert_close(values, factor * torch.exp(-rate * T), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_times_far_from_zero_are_not_rounded_to_the_precision_of_the_model(offset):
+    model = ContinuousRNN(1, 3, 1, "tanh", "diagonal", seed=0, dtype=torch.float64)
+    model.set_matrix(torch.diag(torch.tensor([-1e-6, -1e-5, -2e-6], dtype=torch.float64)))
+    t = offset + torch.linspace(0, 0.01, 11, dtype=torch.float64)
+    # in single precision times near 1e5 lie 0.008 apart: neighbours would be one
+    single = memory_function(copy.deepcopy(model).float(), t)
+    assert torch.equal(single.times, t)
+    torch.testing.assert_close(single.values.double(), memory_function(model, t).values, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("make", [torch.arange, lambda n: list(range(n)), np.arange])
+def test_times_in_whole_numbers_lists_and_arrays_mean_the_same(make):
+    for system in (ContinuousRNN(1, 2, 1, seed=0, dtype=torch.float64), torch.nn.LSTM(1, 2), lambda x: x.cumsum(1)):
+        expected = memory_function(system, torch.arange(6, dtype=torch.float64))
+        torch.testing.assert_close(memory_function(system, make(6)).values, expected.values)
+
+
+def test_lists_of_times_keep_double_precision():
+    assert memory_function(lambda x: x.cumsum(1), [0.0, 0.1, 0.2]).times.dtype == torch.float64
+
+
+def test_a_linear_system_that_overflows_has_an_infinite_memory_and_never_nan():
+    model = ContinuousRNN(1, 2, 1, "linear", seed=0, dtype=torch.float64)
+    model.set_matrix(10 * torch.eye(2, dtype=torch.float64))
+    values = memory_function(model, torch.linspace(0, 200, 5, dtype=torch.float64)).values
+    assert not values.isnan().any()
+    assert values[-1] == torch.inf
+
+
+@pytest.mark.parametrize(
+    ("system", "message"),
+    [
+        (lambda x: x.cumsum(1) * torch.nan, "NaN or infinite outputs"),
+        (lambda x: x.cumsum(1).exp() * torch.inf, "NaN or infinite outputs"),
+        (lambda x: (x > 0).long(), "int64 values"),
+        (lambda x: x.cumsum(1) + 1j, "complex128 values"),
+        (torch.nn.LSTM, "the class LSTM"),
+    ],
+)
+def test_systems_without_finite_real_outputs_are_named(system, message):
+    with pytest.raises(ValueError, match=message):
+        memory_function(system, torch.arange(5, dtype=torch.float64))
+
+
+def test_an_output_in_half_precision_has_the_floor_of_half_precision():
+    M = memory_function(lambda x: x.cumsum(1).half(), torch.arange(5, dtype=torch.float64))
+    assert M.floor > 1e-3
+
+
+def test_a_module_with_dropout_that_a_function_hides_is_told_how_to_help_itself():
+    module = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1)).train()
+    with pytest.raises(ValueError, match=r"call \.eval\(\)"):
+        memory_function(lambda x: module(x), torch.arange(5, dtype=torch.float32))
+    assert memory_function(module, torch.arange(5, dtype=torch.float32)).values.isfinite().all()
+    assert module.training
+
+
+@pytest.mark.parametrize("options", [{"warmup": 1e30}, {"probe": "reversed", "hold": 1e30}])
+def test_more_samples_than_any_memory_holds_are_refused(options):
+    with pytest.raises(ValueError, match="samples of dt"):
+        memory_function(torch.nn.GRU(1, 2), torch.arange(5, dtype=torch.float32), **options)
+
+
+@pytest.mark.parametrize("index", [None, 1.5, "a", [1], True, (0, 0), 7])
+def test_members_that_are_not_there_are_refused(index):
+    M = memory_function(ContinuousRNN(1, 2, 1, "linear", ensemble=(2,), seed=0, dtype=torch.float64), torch.arange(5.0))
+    with pytest.raises((ValueError, IndexError), match="member"):
+        M[index]

@@ -49,6 +49,8 @@ def computed(job):
     return json.loads(result(*map(json.dumps, (job.settings["target"], family, blocks)), sampled))
 
 
+# Models trained for a few steps only may end with rates that two steps a sample do not resolve.
+@pytest.mark.filterwarnings("ignore::odernn.InaccurateSolve")
 @pytest.mark.parametrize(
     ("figure", "quick", "claims"),
     [(IA_2, True, 2), (IA_3, True, 3), (IA_7A, True, 2), (IA_8B, False, 2), (IA_12, False, 3), (STABLE_SSM_1, True, 5)],

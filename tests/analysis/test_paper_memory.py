@@ -12,12 +12,13 @@ from matplotlib.image import imread
 from scipy.integrate import solve_ivp
 
 from analysis.memory import memory_function
-from analysis.paper import FIGURES, json_values
+from analysis.paper import FIGURES
 from analysis.paper.figure import Options
 from analysis.paper.memory_bands import band, verdict
 from analysis.paper.phase_plane import equilibria, leaving_the_edge, periodic_orbit
 from analysis.paper.random_networks import network, settled_rates
 from analysis.paper.s4d import S4D, STEPS
+from odernn import json_values
 
 W = [[1.0, 1.0], [-4.0, -3.0]]
 DOUBLE = torch.float64

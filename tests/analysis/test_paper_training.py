@@ -148,7 +148,7 @@ def test_the_solve_of_a_held_pixel_is_the_discrete_rnn(bars):
     h0 = torch.zeros(8)
     # x_k acts on h_{k+1}: one more sample, which nothing feels
     y = plain(torch.cat([held, held[:, -1:]], 1), torch.arange(held.shape[1] + 1.0), h0)
-    torch.testing.assert_close(last_output(model, Fused("euler", substeps=3), bars.x[:5], 3), y[:, -1])
+    torch.testing.assert_close(last_output(model, Fused("euler", substeps=3, check=False), bars.x[:5], 3), y[:, -1])
 
 
 def test_the_state_space_model_starts_with_modes_of_one_size():

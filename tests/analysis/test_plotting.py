@@ -137,3 +137,16 @@ def test_shades_run_from_dark_to_light():
     levels = [_luminance(color[:3]) for color in plotting.shades(5)]
     assert levels == sorted(levels)
     assert len(plotting.shades(1)) == 1
+
+
+@pytest.mark.parametrize("path", [None, 3, "", "no_ending", "a.nosuch"])
+def test_a_path_without_a_format_is_refused_before_anything_is_written(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="path is"):
+        plotting.plot_training([{"loss": 1.0}], path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_memory_function_or_an_ensemble_is_named(tmp_path):
+    with pytest.raises(ValueError, match="M is a list"):
+        plotting.plot_memory([1.0], tmp_path / "a.png")
