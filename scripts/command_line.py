@@ -37,6 +37,8 @@ _PATIENCE = 30.0
 _SHOWN = 60
 # The names that the command line of this process has for its flags, for messages.
 _arguments_read: list[str] = []
+# Whose errors are answers, wherever they are installed.
+_PACKAGES = ("odernn", "analysis", "targets")
 _ROOT = Path(__file__).resolve().parents[1]
 _WITHOUT_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -245,7 +247,8 @@ def _is_answer(error: BaseException) -> bool:
     if place is None:
         return False
     file, line = place.tb_frame.f_code.co_filename, place.tb_lineno
-    ours = Path(file).resolve().is_relative_to(_ROOT) and "site-packages" not in Path(file).parts
+    ours = place.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _PACKAGES
+    ours = ours or (Path(file).resolve().is_relative_to(_ROOT) and "site-packages" not in Path(file).parts)
     source = linecache.getline(file, line, place.tb_frame.f_globals).strip()
     return ours and (not source or source.startswith("raise"))
 

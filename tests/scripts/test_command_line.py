@@ -117,6 +117,14 @@ def test_errors_of_libraries_do_not_pass_for_bad_input():
     require_line(toy("def main():\n    int('three')"), 1, "internal error (ValueError")
 
 
+def test_bad_input_is_said_by_an_installed_package_too(tmp_path):
+    (tmp_path / "site-packages").mkdir()
+    for package in ("odernn", "analysis", "targets"):
+        (tmp_path / "site-packages" / package).symlink_to(ROOT / package)
+    body = "from targets import kernels\ndef main():\n    kernels.polynomial(exponent=-1.0)"
+    require_line(toy(body, environment={"PYTHONPATH": str(tmp_path / "site-packages")}), 2, "exponent")
+
+
 def test_a_file_is_named_when_the_system_refuses_it(tmp_path):
     body = f"def main():\n    open({str(tmp_path / 'nowhere' / 'file')!r})"
     require_line(toy(body), 2, "nowhere/file", "No such file")
