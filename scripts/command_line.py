@@ -168,7 +168,7 @@ def _in_flags(message: str) -> str:
     """
     for name in _arguments_read:
         spelt = name.replace("_", "[_ ]")
-        place = rf"(?<![\w\-.]){spelt}(?![\w\-.])" if "_" in name else rf"\A{name}(?= (?:must|is|are|holds|has) )"
+        place = rf"(?<![\w\-.]){spelt}(?![\w\-.=])" if "_" in name else rf"\A{name}(?= (?:must|is|are|holds|has) )"
         message = re.sub(place, f"--{name.replace('_', '-')}", message)
     return message
 
