@@ -34,6 +34,8 @@ _STEP, _GROW, _SHRINK = 0.5, 1.5, 0.3
 _ALL_SIGNS_LINEAR = 12
 # A response less than this times its own numerical error may not displace one with a smaller error.
 _TRUSTED = 10.0
+# Times that begin so many of their spans after 0 are those of a clock.
+_CLOCK = 1e4
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,12 @@ def _checked_times(times: Any) -> Tensor:
     times = grids.tensor(times)
     if not times[-1] >= 0:
         raise ValueError(f"all times lie before 0, where the probe sets in (the last is {float(times[-1]):g}): give times >= 0")
+    first, span = float(times[0]), float(times[-1] - times[0])
+    if first > _CLOCK * span > 0:
+        raise ValueError(
+            f"times begin at {first:.9g} and span {span:.3g}: they are the time since the probe set in, at 0, and not that of a "
+            "clock; give times - times[0]"
+        )
     return times
 
 

@@ -44,6 +44,8 @@ class DenseMatrix:
     def solve(self, v: Tensor, shift: float = 0.0) -> Tensor:
         """(W - shift I)^-1 v for v of shape (..., m). Where that matrix is singular to working precision: NaN, or, for v = 0,
         the constant 0."""
+        if self.W.dtype in (torch.float16, torch.bfloat16):  # LAPACK has no such kinds
+            return DenseMatrix(self.W.float()).solve(v.float(), shift).to(v.dtype)
         m = self.W.shape[-1]
         eye = torch.eye(m, dtype=self.W.dtype, device=self.W.device)
         matrix = self.W - shift * eye

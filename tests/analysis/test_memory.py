@@ -416,7 +416,8 @@ def test_the_memory_of_a_scaled_functional_is_the_scaled_memory(rate, factor):
 def test_times_far_from_zero_are_not_rounded_to_the_precision_of_the_model(offset):
     model = ContinuousRNN(1, 3, 1, "tanh", "diagonal", seed=0, dtype=torch.float64)
     model.set_matrix(torch.diag(torch.tensor([-1e-6, -1e-5, -2e-6], dtype=torch.float64)))
-    t = offset + torch.linspace(0, 0.01, 11, dtype=torch.float64)
+    late = offset + torch.linspace(0, 0.01, 11, dtype=torch.float64)
+    t = torch.cat([torch.zeros(1, dtype=torch.float64), late]) if offset else late
     # in single precision times near 1e5 lie 0.008 apart: neighbours would be one
     single = memory_function(copy.deepcopy(model).float(), t)
     assert torch.equal(single.times, t)
@@ -481,3 +482,17 @@ def test_members_that_are_not_there_are_refused(index):
     M = memory_function(ContinuousRNN(1, 2, 1, "linear", ensemble=(2,), seed=0, dtype=torch.float64), torch.arange(5.0))
     with pytest.raises((ValueError, IndexError), match="member"):
         M[index]
+
+
+def test_a_value_error_of_the_users_own_system_is_said_to_be_of_it():
+    def system(x):
+        raise ValueError("my own words")
+
+    with pytest.raises(ValueError, match=r"system failed on an input .*ValueError: my own words"):
+        memory_function(system, torch.arange(20.0))
+
+
+def test_times_of_a_clock_are_refused():
+    model = ContinuousRNN(1, 3, 1, seed=0, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"begin at 1\.7e\+09 and span 10: .* give times - times"):
+        memory_function(model, 1.7e9 + torch.linspace(0, 10, 101, dtype=torch.float64))

@@ -362,3 +362,13 @@ def test_models_pickle_and_copy(cls, tmp_path):
         copies = pickle.loads(pickle.dumps(model)), copy.deepcopy(model), torch.load(tmp_path / "model.pt", weights_only=False)
         for other in copies:
             assert torch.equal(other(X, T), model(X, T))
+
+
+def test_half_precision_models_answer_to_their_precision():
+    model = ContinuousRNN(2, 3, 1, seed=0, dtype=torch.float32)
+    x = X[:, :6].float()
+    solver = Fused("rk4", 8, check=False)
+    expected = model(x, T, solver=solver)
+    for dtype in (torch.float16, torch.bfloat16):
+        half = copy.deepcopy(model).to(dtype)
+        assert torch.allclose(half(x.to(dtype), T, solver=solver).float(), expected, atol=0.05)
