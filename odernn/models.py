@@ -195,10 +195,16 @@ class SequenceModel(nn.Module, ABC):
     def _is_map(self) -> bool:
         """Whether h_{k+1} = F(h_k, x_k), so that rest means h = F(h, 0) and not F(h, 0) = 0."""
 
-    def _initial_state(self, field: VectorField, h0: InitialState, batch: int, like: Tensor) -> Tensor:
+    def _initial_state(self, field: VectorField, h0: InitialState, batch: int, like: Tensor, check: bool) -> Tensor:
         shape = (*self.ensemble, batch, field.size)
         if h0 is None or (isinstance(h0, str) and h0 == "rest"):
-            return field.rest_state(discrete=self._is_map()).unsqueeze(-2).expand(shape)
+            rest = field.rest_state(discrete=self._is_map())
+            if check and not torch.isfinite(rest).all():
+                raise DivergedSolve(
+                    "there is no rest state to start from, because W is singular and b is not 0: give h0 ('zero', or a state), "
+                    "or leave b out"
+                )
+            return rest.unsqueeze(-2).expand(shape)
         if isinstance(h0, str):
             if h0 != "zero":
                 raise ValueError(f"h0 must be a real tensor, 'rest' or 'zero', got {h0!r}")
@@ -247,12 +253,6 @@ def _checked_times(t: Tensor) -> Tensor:
             "give t in float64, or subtract t[0] before it is rounded"
         )
     return t
-
-
-def _no_rest_state() -> DivergedSolve:
-    return DivergedSolve(
-        "there is no rest state to start from, because W is singular and b is not 0: give h0 ('zero', or a state), or leave b out"
-    )
 
 
 class ContinuousModel(SequenceModel):
@@ -339,9 +339,7 @@ class ContinuousModel(SequenceModel):
         solver: Solver | None,
         check: bool = True,
     ) -> Solution:
-        initial = self._initial_state(field, h0, path.start.shape[-3], path.start)
-        if check and not torch.isfinite(initial).all():
-            raise _no_rest_state()
+        initial = self._initial_state(field, h0, path.start.shape[-3], path.start, check)
         solution = (solver or automatic(field)).solve(field, path, t, initial)
         if check:
             check_finite(solution, field)
@@ -376,9 +374,7 @@ class DiscreteModel(SequenceModel):
         """As `forward`, with the states. `check=False` returns a diverged state as it came in place of raising."""
         t = self._checked_times(x, t)
         field = self.field()
-        states = [self._initial_state(field, h0, x.shape[-3], x)]
-        if check and not torch.isfinite(states[0]).all():
-            raise _no_rest_state()
+        states = [self._initial_state(field, h0, x.shape[-3], x, check)]
         for x_k, step in zip(x[..., :-1, :].unbind(-2), t.double().diff().to(x.dtype)):
             states.append(self._advance(states[-1], field(states[-1], x_k), step))
         solution = Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
