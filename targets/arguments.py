@@ -47,7 +47,7 @@ def count(name: str, value: Any, least: int = 1, most: int = MOST) -> int:
     found = _scalar(value)
     whole = isinstance(found, numbers.Integral) and not isinstance(found, bool | np.bool_)
     if not whole or not least <= int(found) <= most:
-        bounds = f"of at least {least}" if most == MOST else f"from {least} to {most}"
+        bounds = f"of at least {least}" if most == MOST and not (whole and found > most) else f"from {least} to {most}"
         raise ValueError(f"{name} is {_shown(value)}, expected an integer {bounds}")
     return int(found)
 
@@ -96,8 +96,7 @@ def instance(name: str, value: Any, kind: type | tuple[type, ...], remedy: str) 
     """Raises ValueError with the remedy unless the value is of that kind."""
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        came = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
-        raise ValueError(f"{name} is {came}, expected a {' or '.join(one.__name__ for one in kinds)}; {remedy}")
+        raise ValueError(f"{name} is {kind_of(value)}, expected a {' or '.join(one.__name__ for one in kinds)}; {remedy}")
 
 
 def real_tensor(name: str, value: Any, *, finite: bool = True, or_complex: bool = False) -> Tensor:
@@ -127,6 +126,24 @@ def real_tensor(name: str, value: Any, *, finite: bool = True, or_complex: bool 
         bad = int((~torch.isfinite(tensor)).sum())
         raise ValueError(f"{name} holds NaN or infinite values ({bad} of {tensor.numel()}), expected finite ones; replace them")
     return tensor
+
+
+def floating_tensor(name: str, value: Any, *, shape: str = "", remedy: str = "convert it", finite: bool = True) -> Tensor:
+    """A floating-point tensor as it is; arrays, lists and whole numbers are refused, and what `real_tensor` refuses.
+
+    Args:
+        shape: what to expect, for the message.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise ValueError(f"{name} is {kind_of(value)}, expected a floating-point tensor{shape and ' '}{shape}; {remedy}")
+    return real_tensor(name, value, finite=finite)
+
+
+def kind_of(value: Any) -> str:
+    """The type of a value as a message names it."""
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor"
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def _scalar(value: Any) -> Any:

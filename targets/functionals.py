@@ -1,4 +1,4 @@
-"""Functionals H_t(x): what a sequence model is to learn."""
+"""Functionals H_t(x), the targets of sequence models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from targets import arguments, grids, quadrature
+from targets import arguments, grids, kernels, quadrature
 from targets.kernels import Kernel
 
 Interpolation = Literal["linear", "hold"]
@@ -31,11 +31,17 @@ _MAX_UNEVEN_WEIGHTS = 2**24
 class Functional(ABC):
     """A causal functional sequence H: y(t) = H_t(x), with x = 0 before t_0 and H_t(0) = 0.
 
-    `input_size` and `output_size` are the numbers of channels, None where any (or not known) will do.
+    Attributes:
+        input_size, output_size: numbers of channels, None if unconstrained or unknown.
+        quadrature_error: largest relative error estimate of any quadrature so far; None before the first, or without any.
     """
 
     input_size: int | None = None
     output_size: int | None = None
+
+    @property
+    def quadrature_error(self) -> float | None:
+        return None
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """H_t(x) at the sample times, differentiable in x.
@@ -51,30 +57,33 @@ class Functional(ABC):
             ValueError: t is not increasing, x is not finite, or their shapes disagree.
         """
         n = len(grids.times(t))
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = f"a {x.dtype} tensor" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-            raise ValueError(f"x is {kind}, expected a floating-point tensor (..., time, channel); convert it")
+        arguments.floating_tensor("x", x, shape="(..., time, channel)")
         if x.ndim < 2 or x.shape[-2] != n:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}, expected (..., {n}, channel) for {n} times; give one sample per time"
             )
         _check_channels("x", x, self.input_size)
-        return self._respond(arguments.real_tensor("x", x), t)
+        return self._respond(x, t)
 
     @abstractmethod
     def _respond(self, x: Tensor, t: Tensor) -> Tensor:
         """H_t(x) for checked x and t."""
 
 
-class DifferentiableFunctional(Functional):
-    """A functional whose response to the Heaviside input u^x (x for t >= 0, 0 before) has a known derivative.
+class StepResponseFunctional(Functional):
+    """A functional whose response to the Heaviside input u^x (x for t >= 0, 0 before) is known in closed form.
 
-    Memory functions take `rate` where there is one, and finite differences of `__call__` elsewhere.
+    Attributes:
+        innermost: the functional that the nonlinearities of this one act on; itself where it has none.
     """
+
+    @property
+    def innermost(self) -> StepResponseFunctional:
+        return self
 
     @abstractmethod
     def step(self, t: Tensor, x: Tensor) -> Tensor:
-        """H_t(u^x): the response to a Heaviside input that sets in at time 0.
+        """The step response H_t(u^x), to a Heaviside input that sets in at time 0.
 
         Args:
             t: (time,) increasing times; before 0 the response is 0.
@@ -94,8 +103,16 @@ class DifferentiableFunctional(Functional):
         Source: the integrand of the memory function, [IA] Def 3.1.
         """
 
+    def transform(self, y: Tensor) -> Tensor:
+        """The outputs of this functional where those of `innermost` are y."""
+        return y
 
-class ConvolutionalFunctional(DifferentiableFunctional):
+    def transform_rate(self, rate: Tensor, y: Tensor) -> Tensor:
+        """d/dt `transform`(y) where dy/dt is `rate`; differentiable in y where y asks for it."""
+        return rate
+
+
+class ConvolutionalFunctional(StepResponseFunctional):
     """A linear functional given by its memory kernel.
 
         y(t_n) = int_{t_0}^{t_n} rho(t_n - s)^T x(s) ds,   x(s) the interpolant of the samples, y(t_0) = 0
@@ -118,11 +135,8 @@ class ConvolutionalFunctional(DifferentiableFunctional):
     output_size = 1
 
     def __init__(self, kernel: Kernel, interpolation: Interpolation = "linear") -> None:
-        if not isinstance(kernel, Kernel):
-            raise ValueError(f"kernel is a {type(kernel).__name__}, expected a Kernel; wrap a function in kernels.from_callable")
-        if interpolation not in get_args(Interpolation):
-            choices = ", ".join(get_args(Interpolation))
-            raise ValueError(f"interpolation is {interpolation!r}, expected one of {choices}")
+        arguments.instance("kernel", kernel, Kernel, "wrap a function in kernels.from_callable")
+        arguments.choice("interpolation", interpolation, get_args(Interpolation))
         self.kernel = kernel
         self.interpolation = interpolation
         self.input_size = kernel.size
@@ -131,7 +145,6 @@ class ConvolutionalFunctional(DifferentiableFunctional):
 
     @property
     def quadrature_error(self) -> float | None:
-        """Largest relative error estimate of any quadrature so far; None before the first."""
         return self._quadrature_error
 
     def _respond(self, x: Tensor, t: Tensor) -> Tensor:
@@ -162,11 +175,6 @@ class ConvolutionalFunctional(DifferentiableFunctional):
         """d/dt H_t(u^x) = rho(t)^T x."""
         x, times = self._amplitudes(x), grids.times(t)
         return _project(torch.from_numpy(self.kernel(times).reshape(len(times), self.kernel.size)), x)
-
-    def memory(self, t: Tensor) -> Tensor:
-        """The memory function M(H)(t) = |rho(t)|_1, exactly; (time,) for t (time,). Source: [IA] Eq 4."""
-        rho = abs(self.kernel(t))
-        return rho if self.kernel.size == 1 else rho.sum(-1)
 
     def _amplitudes(self, x: Tensor) -> Tensor:
         x = arguments.real_tensor("x", x)
@@ -229,7 +237,7 @@ NONLINEARITIES: dict[str, PointwiseFunction] = {
 }
 
 
-class NonlinearFunctional(DifferentiableFunctional):
+class NonlinearFunctional(StepResponseFunctional):
     """A static nonlinearity of a functional, which keeps its law of memory.
 
         y(t) = psi(H_t(x)) - psi(0)
@@ -237,7 +245,6 @@ class NonlinearFunctional(DifferentiableFunctional):
     Args:
         functional: H, a functional whose step response is known.
         psi: a name (tanh, sigmoid, relu, square, cube) or an elementwise function of tensors.
-        derivative: psi', elementwise; by automatic differentiation where left out.
 
     Raises:
         ValueError: another functional, an unknown name, or a psi that changes the shape.
@@ -245,48 +252,46 @@ class NonlinearFunctional(DifferentiableFunctional):
     Source: the nonlinear target of [IA] Fig 2; the paper leaves psi open.
     """
 
-    def __init__(
-        self,
-        functional: DifferentiableFunctional,
-        psi: str | PointwiseFunction,
-        derivative: PointwiseFunction | None = None,
-    ) -> None:
-        if not isinstance(functional, DifferentiableFunctional):
-            raise ValueError(
-                f"functional is a {type(functional).__name__}, expected a DifferentiableFunctional; "
-                "give a ConvolutionalFunctional"
-            )
-        if not callable(psi) and not (isinstance(psi, str) and psi in NONLINEARITIES):
-            raise ValueError(f"unknown psi {psi!r}, expected one of {', '.join(NONLINEARITIES)}, or a function")
+    def __init__(self, functional: StepResponseFunctional, psi: str | PointwiseFunction) -> None:
+        arguments.instance("functional", functional, StepResponseFunctional, "give a ConvolutionalFunctional")
         self.functional = functional
-        self.psi = NONLINEARITIES[psi] if isinstance(psi, str) else psi
-        self.derivative = derivative
+        self.psi = psi if callable(psi) else NONLINEARITIES[arguments.choice("psi", psi, NONLINEARITIES)]
         self.input_size, self.output_size = functional.input_size, functional.output_size
 
+    @property
+    def innermost(self) -> StepResponseFunctional:
+        return self.functional.innermost
+
+    @property
+    def quadrature_error(self) -> float | None:
+        return self.functional.quadrature_error
+
     def _respond(self, x: Tensor, t: Tensor) -> Tensor:
-        return self._transform(self.functional._respond(x, t))
+        return self._psi(self.functional._respond(x, t))
 
     def step(self, t: Tensor, x: Tensor) -> Tensor:
-        return self._transform(self.functional.step(t, x))
+        return self.transform(self.innermost.step(t, x))
 
     def rate(self, t: Tensor, x: Tensor) -> Tensor:
         """d/dt psi(H_t(u^x)) = psi'(H_t(u^x)) d/dt H_t(u^x)."""
-        return self._slope(self.functional.step(t, x)) * self.functional.rate(t, x)
+        return self.transform_rate(self.innermost.rate(t, x), self.innermost.step(t, x))
 
-    def _transform(self, y: Tensor) -> Tensor:
+    def transform(self, y: Tensor) -> Tensor:
+        return self._psi(self.functional.transform(y))
+
+    def transform_rate(self, rate: Tensor, y: Tensor) -> Tensor:
+        inner = self.functional.transform(y)
+        with torch.enable_grad():
+            at = inner if inner.requires_grad else inner.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self._psi(at).sum(), at, create_graph=inner.requires_grad)
+        return slope * self.functional.transform_rate(rate, y)
+
+    def _psi(self, y: Tensor) -> Tensor:
         transformed = self.psi(y)
         if not isinstance(transformed, Tensor) or transformed.shape != y.shape:
             found = tuple(transformed.shape) if isinstance(transformed, Tensor) else type(transformed).__name__
             raise ValueError(f"psi made {found} of shape {tuple(y.shape)}, expected the same; let it act elementwise")
         return transformed - self.psi(torch.zeros_like(y))
-
-    def _slope(self, y: Tensor) -> Tensor:
-        if self.derivative is not None:
-            return self.derivative(y)
-        with torch.enable_grad():
-            at = y.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self._transform(at).sum(), at)
-        return slope
 
 
 class TeacherFunctional(Functional):
@@ -315,8 +320,7 @@ class TeacherFunctional(Functional):
         subtract_zero_input: bool = False,
     ) -> None:
         if not callable(module) or isinstance(module, type):
-            came = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
-            raise ValueError(f"module is {came}, expected a callable on (batch, time, channel)")
+            raise ValueError(f"module is {arguments.kind_of(module)}, expected a callable on (batch, time, channel)")
         self.module = module
         self.input_size = None if input_size is None else arguments.count("input_size", input_size)
         self.pass_times = pass_times
@@ -349,6 +353,21 @@ class TeacherFunctional(Functional):
                 f"expected ({x.shape[0]}, {x.shape[1]}, output); set batch_first=True or wrap it"
             )
         return y
+
+
+def make_target(kernel: str, nonlinearity: str = "none", interpolation: Interpolation = "linear") -> StepResponseFunctional:
+    """The functional psi(int rho x) of two names.
+
+    Args:
+        kernel: rho, as `kernels.load` reads it: 'polynomial:exponent=1.1'.
+        nonlinearity: psi, a name of NONLINEARITIES; 'none' for the linear functional.
+        interpolation: of x between its samples.
+
+    Raises:
+        ValueError: an unknown name or parameter.
+    """
+    functional = ConvolutionalFunctional(kernels.load(kernel), interpolation)
+    return functional if nonlinearity == "none" else NonlinearFunctional(functional, nonlinearity)
 
 
 def _convolve(weights: Tensor, x: Tensor) -> Tensor:

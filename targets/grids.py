@@ -11,6 +11,8 @@ from torch import Tensor
 
 from targets import arguments
 
+# Part of a mean step to which times may be rounded: beyond it, outputs for rough inputs are off by more than some 1e-3.
+_TIME_ROUNDING = 1e-2
 # A grid counts as even when no sample lies further from t_0 + k dt than this many roundings of the largest
 # time: torch.linspace and torch.arange stay within two, so that such a grid is even but for its rounding.
 _EVEN_ROUNDINGS = 4
@@ -30,10 +32,7 @@ def times(t: Tensor, name: str = "t", least: int = 1) -> NDArray[np.float64]:
     Raises:
         ValueError: t is no such tensor.
     """
-    if not isinstance(t, Tensor) or not t.is_floating_point():
-        kind = f"a {t.dtype} tensor" if isinstance(t, Tensor) else f"a {type(t).__name__}"
-        raise ValueError(f"{name} is {kind}, expected a floating-point tensor; give torch.linspace(0, 10, 101)")
-    arguments.real_tensor(name, t, finite=False)  # neither sparse nor without values
+    arguments.floating_tensor(name, t, remedy="give torch.linspace(0, 10, 101)", finite=False)
     if t.ndim != 1 or len(t) < least:
         many = "" if least == 1 else f" with at least {least} times"
         raise ValueError(f"{name} has shape {tuple(t.shape)}, expected (time,){many}; give one time per sample")
@@ -51,10 +50,26 @@ def times(t: Tensor, name: str = "t", least: int = 1) -> NDArray[np.float64]:
 
 
 def tensor(t: Any, name: str = "times", least: int = 1) -> Tensor:
-    """Times in whatever form, a list, an array or whole numbers too, as a checked tensor (time,); as `times` otherwise."""
-    converted = arguments.real_tensor(name, t, finite=False).detach()
+    """Times in whatever form as a checked tensor (time,): a floating-point tensor as it is, with its graph; whole numbers, lists
+    and arrays in float64, because rounding to the precision of x would lose their differences. Otherwise as `times`."""
+    converted = arguments.real_tensor(name, t, finite=False)
     times(converted, name, least)
     return converted
+
+
+def check_resolution(t: Tensor, name: str = "t") -> None:
+    """Refuses checked times, two at least, whose rounding is a large part of their steps.
+
+    Raises:
+        ValueError: the precision of t is too coarse for its steps.
+    """
+    first, last = t[0].item(), t[-1].item()
+    rounding, step = torch.finfo(t.dtype).eps * max(abs(first), abs(last)), (last - first) / (t.numel() - 1)
+    if rounding > _TIME_ROUNDING * step:
+        raise ValueError(
+            f"{name} in {t.dtype} is known to {rounding:.1g} around {name} = {last:.9g}, too coarse for steps of {step:.3g}: "
+            f"give {name} in float64, or subtract {name}[0] before it is rounded"
+        )
 
 
 def even_step(t: Tensor) -> float | None:

@@ -175,9 +175,7 @@ def get(name: str) -> Callable[..., Tensor]:
     Raises:
         ValueError: unknown name; the message lists the known ones.
     """
-    if not isinstance(name, str) or name not in INPUTS:
-        raise ValueError(f"unknown input {name!r}, expected one of {', '.join(INPUTS)}")
-    return INPUTS[name]
+    return INPUTS[arguments.choice("input", name, INPUTS)]
 
 
 def _prepare(t: Tensor, batch: int, channels: int, seed: Seed, amplitude: float) -> tuple[int, torch.Generator, float]:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import airy as _scipy_airy
 from torch import Tensor
 
 from targets import arguments
+from targets.named_objects import named_object
 
 Array = NDArray[np.float64]
 # From the fastest to the slowest; "unknown" stands last because nothing may be promised of it.
@@ -38,8 +32,7 @@ class Kernel:
     Args:
         name: registry name; `get(name, **parameters)` rebuilds the kernel.
         rho: float64 times (n,) -> values (n,) for a scalar kernel or (n, d) for a vector one.
-        formula: matplotlib mathtext for pictures.
-        label: the same in plain text, for terminals and files.
+        label: formula in plain text.
         decay: law of decay at large times.
         breakpoints: times t > 0 where rho jumps or kinks, or has a feature that a quadrature must not step
             over.
@@ -49,7 +42,6 @@ class Kernel:
 
     name: str
     rho: Callable[[Array], Array]
-    formula: str
     label: str
     decay: Decay = "unknown"
     breakpoints: tuple[float, ...] = ()
@@ -57,9 +49,8 @@ class Kernel:
     size: int = 1
 
     def __post_init__(self) -> None:
-        if self.decay not in get_args(Decay):
-            raise ValueError(f"decay is {self.decay!r}, expected one of {', '.join(get_args(Decay))}")
-        for key in ("name", "formula", "label"):
+        arguments.choice("decay", self.decay, get_args(Decay))
+        for key in ("name", "label"):
             arguments.instance(key, getattr(self, key), str, "say how to call it")
         if not callable(self.rho):
             raise ValueError(f"rho is a {type(self.rho).__name__}, expected a function of times (n,); see from_callable")
@@ -153,17 +144,14 @@ def exponential(rate: float | None = None, base: float | None = None) -> Kernel:
     if rate is not None and base is not None:
         raise ValueError(f"both rate = {rate} and base = {base} came, expected one of them; leave the other out")
     if base is not None:
-        base = _number("base", base)
-        if not 0 < base < 1:
-            raise ValueError(f"base is {base:g}, expected a number in (0, 1); base^t must decay")
-        formula, label, parameters = f"${base:g}^t$", f"{base:g}^t", {"base": base}
+        base = arguments.number("base", base, above=0, below=1)
+        label, parameters = f"{base:g}^t", {"base": base}
         rho = partial(_exponential, rate=-math.log(base))
     else:
-        rate = _positive("rate", 1.0 if rate is None else rate)
-        factor = _factor(rate)
-        formula, label, parameters = f"$e^{{-{factor}t}}$", f"e^-{factor}t", {"rate": rate}
+        rate = arguments.number("rate", 1.0 if rate is None else rate, above=0)
+        label, parameters = f"e^-{_factor(rate)}t", {"rate": rate}
         rho = partial(_exponential, rate=rate)
-    return Kernel("exponential", rho, formula, label, decay="exponential", parameters=parameters)
+    return Kernel("exponential", rho, label, decay="exponential", parameters=parameters)
 
 
 def polynomial(exponent: float = 1.5, scale: float = 1.0) -> Kernel:
@@ -175,12 +163,11 @@ def polynomial(exponent: float = 1.5, scale: float = 1.0) -> Kernel:
 
     Source: [IA] Fig 1b (exponent 1.1), Fig 2 (1.5).
     """
-    exponent, scale = _positive("exponent", exponent), _positive("scale", scale)
+    exponent, scale = arguments.number("exponent", exponent, above=0), arguments.number("scale", scale, above=0)
     inner = f"(1+{_factor(1 / scale)}t)"
     return Kernel(
         "polynomial",
         partial(_polynomial, exponent=exponent, scale=scale),
-        f"${inner}^{{-{exponent:g}}}$",
         f"{inner}^-{exponent:g}",
         decay="power",
         parameters={"exponent": exponent, "scale": scale},
@@ -193,13 +180,12 @@ def shift(start: float = 9.0, stop: float = 11.0) -> Kernel:
     Args:
         start, stop: times, 0 <= start < stop.
     """
-    start, stop = _number("start", start), _number("stop", stop)
+    start, stop = arguments.number("start", start), arguments.number("stop", stop)
     if not 0 <= start < stop:
         raise ValueError(f"start = {start:g} and stop = {stop:g} came, expected 0 <= start < stop; exchange them")
     return Kernel(
         "shift",
         partial(_shift, start=start, stop=stop),
-        rf"$\mathbf{{1}}_{{{start:g}<t<{stop:g}}}$",
         f"1 on {start:g} < t < {stop:g}",
         decay="compact",
         breakpoints=tuple(time for time in (start, stop) if time > 0),
@@ -213,13 +199,10 @@ def two_part(center: float = 9.0) -> Kernel:
     Args:
         center: time of the remote memory, >= 0.
     """
-    center = _number("center", center)
-    if center < 0:
-        raise ValueError(f"center is {center:g}, expected a time >= 0; the future is not remembered")
+    center = arguments.number("center", center, least=0)
     return Kernel(
         "two_part",
         partial(_two_part, center=center),
-        f"$e^{{-t}}+e^{{-(t-{center:g})^2}}$",
         f"e^-t + e^-(t-{center:g})^2",
         decay="exponential",
         # smooth, but the bump is of width 1: long cells are split here so that no rule steps over it
@@ -234,15 +217,12 @@ def airy(shift: float = 6.0) -> Kernel:
     Args:
         shift: time at which the oscillations end, >= 0.
     """
-    shift = _number("shift", shift)
-    if shift < 0:
-        raise ValueError(f"shift is {shift:g}, expected a time >= 0; give for example 6")
+    shift = arguments.number("shift", shift, least=0)
     if not np.isfinite(_airy(np.zeros(1), shift)).all():
         raise ValueError(f"shift is {shift:g}, expected a time at which Ai(-shift) can be computed; give for example 6")
     return Kernel(
         "airy",
         partial(_airy, shift=shift),
-        rf"$\mathrm{{Ai}}(t-{shift:g})$",
         f"Ai(t-{shift:g})",
         decay="superexponential",
         parameters={"shift": shift},
@@ -255,13 +235,11 @@ def sine(frequency: float = 1.0) -> Kernel:
     Args:
         frequency: angular frequency, radian/time, > 0.
     """
-    frequency = _positive("frequency", frequency)
-    factor = _factor(frequency)
+    frequency = arguments.number("frequency", frequency, above=0)
     return Kernel(
         "sine",
         partial(_sine, frequency=frequency),
-        rf"$\sin({factor}t)$",
-        f"sin({factor}t)",
+        f"sin({_factor(frequency)}t)",
         decay="none",
         parameters={"frequency": frequency},
     )
@@ -285,7 +263,9 @@ def _two_part(t: Array, center: float) -> Array:
 
 
 def _airy(t: Array, shift: float) -> Array:
-    return np.asarray(_scipy_airy(t - shift)[0])
+    from scipy.special import airy  # slow to import
+
+    return np.asarray(airy(t - shift)[0])
 
 
 def _sine(t: Array, frequency: float) -> Array:
@@ -302,7 +282,6 @@ def _stacked(t: Array, kernels: tuple[Kernel, ...]) -> Array:
 def from_callable(
     f: Callable[[Array], Array],
     name: str | None = None,
-    formula: str | None = None,
     breakpoints: Sequence[float] = (),
     decay: Decay = "unknown",
 ) -> Kernel:
@@ -311,7 +290,6 @@ def from_callable(
     Args:
         f: float64 times (n,) >= 0 -> (n,), or (n, d) for an input of d channels; elementwise in time.
         name: how to call it; the function's name by default. `get` does not know it: see `load` for that.
-        formula: mathtext for pictures; the name by default.
         breakpoints: times > 0 where f jumps or kinks. Undeclared ones are found if wider than a grid cell's
             nodes.
         decay: its law of decay, where known.
@@ -322,13 +300,12 @@ def from_callable(
     if not callable(f):
         raise ValueError(f"the kernel is a {type(f).__name__}, expected a callable rho(t); give a function")
     breakpoints = _breakpoints(breakpoints)
-    for key, text in (("name", name), ("formula", formula)):
-        if text is not None:
-            arguments.instance(key, text, str, "say how to call it, or leave it out")
+    if name is not None:
+        arguments.instance("name", name, str, "say how to call it, or leave it out")
     label = str(name or getattr(f, "__name__", type(f).__name__))
     trial = _evaluate(f, label, _TRIAL_TIMES)
     size = 1 if trial.ndim == 1 else trial.shape[1]
-    return Kernel(label, f, formula or label, label, decay, breakpoints, size=size)
+    return Kernel(label, f, label, decay, breakpoints, size=size)
 
 
 def stack(kernels: Sequence[Kernel | Mapping[str, Any]]) -> Kernel:
@@ -353,7 +330,6 @@ def stack(kernels: Sequence[Kernel | Mapping[str, Any]]) -> Kernel:
     return Kernel(
         "stack",
         partial(_stacked, kernels=parts),
-        ", ".join(part.formula for part in parts),
         ", ".join(part.label for part in parts),
         decay=max((part.decay for part in parts), key=order.index),  # the slowest rules
         breakpoints=tuple({time for part in parts for time in part.breakpoints}),
@@ -371,69 +347,11 @@ def custom(spec: str) -> Kernel:
     Raises:
         ValueError: no such file, module or attribute; it fails to run, or is none of these.
     """
-    found = named_object(spec)
+    found = named_object(spec, KERNELS)
     if not isinstance(found, Kernel) and not callable(found):
         raise ValueError(f"{spec} is a {type(found).__name__}, expected a callable rho(t) or a Kernel")
     kernel = found if isinstance(found, Kernel) else from_callable(found, name=spec.rpartition(":")[2])
     return replace(kernel, name="custom", parameters={"spec": spec})
-
-
-def _takes_nothing(f: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(f).parameters.values()
-    except (TypeError, ValueError):  # numpy's ufuncs have no signature; they take times
-        return False
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return not any(parameter.default is parameter.empty and parameter.kind not in kinds for parameter in parameters)
-
-
-def named_object(spec: str) -> Any:
-    """What "package.module:attribute" or "path/to/file.py:attribute" names; a function without arguments is called for it.
-
-    Raises:
-        ValueError: no such file, module or attribute, or it fails to run.
-    """
-    arguments.instance("spec", spec, str, "give 'module:function' or 'file.py:function'")
-    location, _, attribute = spec.rpartition(":")
-    if not location or not attribute:
-        raise ValueError(f"{spec!r} names nothing, expected module:function or file.py:function")
-    module = _module(location)
-    if not hasattr(module, attribute):
-        raise ValueError(f"{location} has no attribute {attribute!r}, expected one of that name; define it there")
-    found = getattr(module, attribute)
-    # A module of torch or an instance with __call__ is what it is; only functions and classes make something.
-    if (inspect.isroutine(found) or inspect.isclass(found)) and _takes_nothing(found):
-        try:
-            found = found()
-        except (Exception, SystemExit) as error:
-            raise ValueError(f"{spec} failed ({type(error).__name__}: {error}); repair it") from error
-    return found
-
-
-def _module(location: str) -> ModuleType:
-    """The module of a dotted name, searched from the working directory too, or of a .py file."""
-    path = Path(location)
-    if path.suffix == ".py" and not path.is_file():
-        raise ValueError(f"there is no file {location}, expected a Python file; check the path")
-    try:
-        if path.suffix != ".py":
-            if os.getcwd() not in sys.path:
-                sys.path.append(os.getcwd())
-            return importlib.import_module(location)
-        # A name of its own, so that a file called json.py takes no other module's place.
-        name = f"_given_{path.stem}"
-        specification = importlib.util.spec_from_file_location(name, path)
-        assert specification is not None  # always so for an existing .py file
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        sys.modules[name] = module  # dataclasses look their module up there while it is being executed
-        specification.loader.exec_module(module)
-        return module
-    except (Exception, SystemExit) as error:
-        raise ValueError(
-            f"{location} could not be loaded ({type(error).__name__}: {error}); "
-            f"expected one of {', '.join(KERNELS)}, an importable module, or a path ending in .py"
-        ) from error
 
 
 # --- the registry ------------------------------------------------------------------------------------------
@@ -456,13 +374,11 @@ def get(name: str, **parameters: Any) -> Kernel:
     Raises:
         ValueError: unknown name or parameter (the message lists the known ones), or a value out of range.
     """
-    if not isinstance(name, str) or name not in {**KERNELS, **_COMPOSED}:
-        raise ValueError(f"unknown kernel {name!r}, expected one of {', '.join(KERNELS)}")
-    factory = {**KERNELS, **_COMPOSED}[name]
+    composed = isinstance(name, str) and name in _COMPOSED
+    factory = _COMPOSED[name] if composed else KERNELS[arguments.choice("kernel", name, KERNELS)]
     accepted = list(inspect.signature(factory).parameters)
     for parameter in parameters:
-        if parameter not in accepted:
-            raise ValueError(f"kernel {name} has no parameter {parameter!r}, expected {', '.join(accepted)}")
+        arguments.choice(f"parameter of kernel {name}", parameter, accepted)
     return factory(**parameters)
 
 
@@ -491,7 +407,10 @@ def load(spec: str) -> Kernel:
         key, equals, value = assignment.partition("=")
         if not equals:
             raise ValueError(f"{assignment!r} in {spec!r} is no parameter, expected key=value; give {head}:key=value")
-        parameters[key.strip()] = _number(key.strip(), value)
+        try:
+            parameters[key.strip()] = float(value)
+        except ValueError:
+            raise ValueError(f"{key.strip()} is {value!r}, expected a number; give for example {key.strip()}=1.5") from None
     return get(head, **parameters)
 
 
@@ -501,23 +420,6 @@ def _breakpoints(times: Any) -> tuple[float, ...]:
     if found.ndim != 1 or not (found > 0).all():
         raise ValueError(f"breakpoints are {times!r}, expected a list of finite times > 0; leave t = 0 out")
     return tuple(sorted(found.tolist()))
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {value!r}, expected a finite number; give for example {name}=1.5")
-    return number
-
-
-def _positive(name: str, value: Any) -> float:
-    number = _number(name, value)
-    if number <= 0:
-        raise ValueError(f"{name} is {number:g}, expected a number > 0; give for example {name}=1.5")
-    return number
 
 
 def _factor(number: float) -> str:

@@ -8,7 +8,6 @@ from functools import cache, partial
 import numpy as np
 from numpy.polynomial.legendre import legval
 from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import quad_vec
 
 from targets import arguments
 from targets.kernels import Kernel
@@ -55,7 +54,7 @@ class QuadratureError(ValueError):
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of rho on cells [a_i, b_i], and what they cost and are worth.
+    """Moments of rho on cells [a_i, b_i], with error estimate and evaluation count.
 
     m0_i = int rho(tau) dtau,   m1_i = int rho(tau) (tau - a_i)/(b_i - a_i) dtau
 
@@ -176,7 +175,7 @@ def _split(a: Array, b: Array, breakpoints: tuple[float, ...]) -> tuple[NDArray[
 
 @dataclass(frozen=True)
 class _Missed:
-    """What the rules missed on each piece: the difference (0 for nothing), int |rho| with it, and where to cut the piece."""
+    """Features that both rules stepped over, by piece: the difference (0 for none), int |rho| with it, where to cut the piece."""
 
     error: Array
     mass: Array
@@ -234,7 +233,7 @@ def _end_weights(theta: float) -> tuple[float, float]:
 
 
 def _end_error(kernel: Kernel, lower: Array, upper: Array, fitted: Array) -> Array:
-    """(pieces,): what a jump between the outermost nodes and the ends of a piece would make of int |rho|_1.
+    """The error of int |rho|_1, (pieces,), from a jump between the outermost nodes and the ends of a piece.
 
     The end t = 0 is left out: rho may be infinite there.
     """
@@ -269,6 +268,8 @@ def _integrate(kernel: Kernel, lower: Array, upper: Array, offset: Array, cell_w
         rho = rho * width[:, None]
         at_lower, at_upper = _end_weights(theta)
         return np.stack([rho, rho * (offset + slope * theta)[:, None], np.abs(rho), rho * at_lower, rho * at_upper])
+
+    from scipy.integrate import quad_vec  # slow to import
 
     # limit=1: the rule is applied once. quad_vec would bisect all pieces alike, the caller only some.
     integral, _, info = quad_vec(integrand, 0.0, 1.0, quadrature=rule, limit=1, full_output=True)

@@ -58,12 +58,6 @@ def test_every_kernel_survives_its_own_configuration_and_pickling(name: str) -> 
         assert (copy.label, copy.breakpoints, copy.decay) == (kernel.label, kernel.breakpoints, kernel.decay)
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_every_formula_can_be_drawn(name: str) -> None:
-    mathtext = pytest.importorskip("matplotlib.mathtext")
-    mathtext.MathTextParser("agg").parse(kernels.get(name).formula)
-
-
 def test_a_base_survives_its_configuration() -> None:
     kernel = kernels.exponential(base=0.9)
     assert kernel.parameters == {"base": 0.9}
@@ -95,8 +89,8 @@ def test_a_callable_may_be_infinite_at_zero_and_vector_valued() -> None:
     ("make", "message"),
     [
         (lambda: kernels.exponential(rate=1.0, base=0.9), "both rate"),
-        (lambda: kernels.exponential(rate=-1.0), "rate is -1, expected a number > 0"),
-        (lambda: kernels.exponential(base=1.5), r"base is 1.5, expected a number in \(0, 1\)"),
+        (lambda: kernels.exponential(rate=-1.0), "rate is -1.0, expected a finite number > 0"),
+        (lambda: kernels.exponential(base=1.5), "base is 1.5, expected a finite number > 0 and < 1"),
         (lambda: kernels.polynomial(exponent=0), "exponent is 0"),
         (lambda: kernels.polynomial(scale=float("nan")), "scale is nan"),
         (lambda: kernels.polynomial(exponent="steep"), "exponent is 'steep'"),
@@ -112,12 +106,12 @@ def test_a_callable_may_be_infinite_at_zero_and_vector_valued() -> None:
         (lambda: kernels.from_callable(lambda t: 1 if t > 1 else 0), "failed on an array of times"),
         (lambda: kernels.from_callable(lambda t: np.exp(1j * t)), "complex128, expected real"),
         (lambda: kernels.from_callable(np.cos, breakpoints=(0.0,)), "breakpoints are"),
-        (lambda: kernels.from_callable(np.cos, decay="slow"), "decay is 'slow', expected one of compact"),
+        (lambda: kernels.from_callable(np.cos, decay="slow"), "unknown decay 'slow', expected one of compact"),
         (
             lambda: kernels.get("gauss"),
             "unknown kernel 'gauss', expected one of exponential, polynomial, shift",
         ),
-        (lambda: kernels.get("sine", rate=1), "no parameter 'rate', expected frequency"),
+        (lambda: kernels.get("sine", rate=1), "unknown parameter of kernel sine 'rate', expected one of frequency"),
         (lambda: kernels.sine()(np.array([1.0, np.nan])), "t holds NaN"),
     ],
 )
@@ -179,8 +173,8 @@ def test_load_reads_an_importable_module_and_numpy_functions() -> None:
         ("gauss", "unknown kernel 'gauss', expected one of exponential"),
         ("gauss:rate=1", "unknown kernel 'gauss', expected one of exponential"),
         ("exponential:rate", "'rate' in 'exponential:rate' is no parameter"),
-        ("exponential:rate=fast", "rate is 'fast', expected a finite number"),
-        ("exponential:speed=1", "no parameter 'speed', expected rate, base"),
+        ("exponential:rate=fast", "rate is 'fast', expected a number"),
+        ("exponential:speed=1", "unknown parameter of kernel exponential 'speed', expected one of rate, base"),
         ("{directory}/other.py:rho", "there is no file"),
         ("{directory}/mine.py:rho", "has no attribute 'rho'"),
         ("{directory}/mine.py:number", "is a int, expected a callable"),
