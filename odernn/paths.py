@@ -1,40 +1,70 @@
 """Control paths x(t): what drives a model between the samples.
 
-Every path here is piecewise linear, with or without jumps: on the k-th interval it runs linearly from
-start[k] to end[k]. That one form covers the linear interpolant of samples, the zero-order hold, and the
-Heaviside, impulse and reversed probes of [IA] Def 3.1 and App F, and tells solvers where the breakpoints are.
+Every path here is piecewise linear, with or without jumps: on the k-th interval it runs linearly from start[k] to end[k].
+That covers the linear interpolant of samples, the zero-order hold, and the Heaviside, impulse and reversed probes of [IA]
+Def 3.1 and App F, and tells solvers where the breakpoints are. A path keeps its samples and its kind, which solvers go by.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from targets import arguments, grids
+from targets.functionals import Interpolation
 
-Interpolation = Literal["linear", "hold"]
+Kind = Literal["constant", "linear", "hold", "jumps"]
 
 
 @dataclass(frozen=True)
 class Path:
-    """x(s) on [times[0], times[-1]].
+    """x(s) on [times[0], times[-1]], in K intervals.
 
     Args:
         times: breakpoints, (K + 1,), increasing.
-        start: value at the left end of each interval (its limit from the right), (..., batch, K, channel).
-        end: value at the right end of each interval (its limit from the left), same shape.
-        continuous: whether end[k] = start[k + 1] throughout, so that breakpoints are kinks and not jumps.
+        kind: 'constant'; 'linear': lines between the samples; 'hold': each sample until the next; 'jumps': a line in each
+            interval, and jumps between them.
+        samples: 'constant': x, (..., batch, 1, channel); 'linear' and 'hold': x at the breakpoints, (..., batch, K + 1, channel),
+            of which 'hold' does not use the last; 'jumps': x at the left ends of the intervals (its limit from the right),
+            (..., batch, K, channel).
+        ends: 'jumps' only: x at the right ends (its limit from the left), as `samples`.
     """
 
     times: Tensor
-    start: Tensor
-    end: Tensor
-    continuous: bool
+    kind: Kind
+    samples: Tensor
+    ends: Tensor | None = None
+
+    @cached_property
+    def start(self) -> Tensor:
+        """x at the left end of each interval, (..., batch, K, channel)."""
+        if self.kind == "constant":
+            return self.samples.expand(*self.samples.shape[:-2], self.times.numel() - 1, -1)
+        return self.samples if self.kind == "jumps" else self.samples[..., :-1, :]
+
+    @cached_property
+    def end(self) -> Tensor:
+        """x at the right end of each interval, (..., batch, K, channel)."""
+        if self.kind == "constant":
+            return self.start
+        if self.ends is not None:
+            return self.ends
+        return self.samples[..., 1:, :] if self.kind == "linear" else self.samples[..., :-1, :]
+
+    @property
+    def continuous(self) -> bool:
+        """Whether breakpoints are at most kinks, no jumps."""
+        return self.kind in ("constant", "linear")
+
+    @property
+    def channels(self) -> int:
+        return self.samples.shape[-1]
 
     @cached_property
     def _times(self) -> list[float]:
@@ -44,26 +74,36 @@ class Path:
         """x(s) at one time s, (..., batch, channel); at a jump the limit from the right."""
         k = min(max(bisect_right(self._times, s.item()) - 1, 0), len(self._times) - 2)
         fraction = (s - self.times[k]) / (self.times[k + 1] - self.times[k])
-        return torch.lerp(self.start[..., k, :], self.end[..., k, :], fraction.to(self.start.dtype))
+        return torch.lerp(self.start[..., k, :], self.end[..., k, :], fraction.to(self.samples.dtype))
 
     def on(self, times: Tensor) -> Path:
-        """The same path with its intervals cut at `times`, (K' + 1,), which must hold every breakpoint between
-        its own ends."""
+        """The same path with its intervals cut at `times`, (K' + 1,), which must hold every breakpoint between its own ends."""
         if times.shape == self.times.shape and torch.equal(times, self.times):
             return self
+        if self.kind == "constant":
+            return replace(self, times=times)
         left, right = times[:-1], times[1:]
         k = (torch.searchsorted(self.times, left, right=True) - 1).clamp(0, self.times.numel() - 2)
+        if self.kind == "hold":
+            return replace(self, times=times, samples=self.samples[..., torch.cat([k, k[-1:]]), :])
         width = self.times[k + 1] - self.times[k]
         start, end = self.start[..., k, :], self.end[..., k, :]
 
         def at(s: Tensor) -> Tensor:
             return torch.lerp(start, end, ((s - self.times[k]) / width).to(start.dtype).unsqueeze(-1))
 
-        return Path(times, at(left), at(right), self.continuous)
+        if self.kind == "linear":
+            return replace(self, times=times, samples=torch.cat([at(left), at(right)[..., -1:, :]], -2))
+        return replace(self, times=times, samples=at(left), ends=at(right))
 
-    @property
-    def channels(self) -> int:
-        return self.start.shape[-1]
+    def interval(self, k: int) -> Path:
+        """The path on its k-th interval alone."""
+        ends = torch.cat([self.start[..., k : k + 1, :], self.end[..., k : k + 1, :]], -2)
+        return Path(self.times[k : k + 2], "linear", ends)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Path:
+        """The path with the tensors of its values changed: cast, or some sequences of a batch."""
+        return replace(self, samples=change(self.samples), ends=None if self.ends is None else change(self.ends))
 
 
 def linear(t: Tensor, x: Tensor) -> Path:
@@ -72,14 +112,12 @@ def linear(t: Tensor, x: Tensor) -> Path:
     Raises:
         ValueError: t or x are no such tensors.
     """
-    t = _checked(t, x)
-    return Path(t, x[..., :-1, :], x[..., 1:, :], continuous=True)
+    return Path(_checked(t, x), "linear", x)
 
 
 def hold(t: Tensor, x: Tensor) -> Path:
     """The zero-order hold: x(s) = x_k on [t_k, t_{k+1}); the last sample has no effect. Arguments as in `linear`."""
-    t = _checked(t, x)
-    return Path(t, x[..., :-1, :], x[..., :-1, :], continuous=False)
+    return Path(_checked(t, x), "hold", x)
 
 
 def interpolate(t: Tensor, x: Tensor, interpolation: Interpolation) -> Path:
@@ -88,7 +126,7 @@ def interpolate(t: Tensor, x: Tensor, interpolation: Interpolation) -> Path:
     Raises:
         ValueError: an unknown interpolation.
     """
-    arguments.choice("interpolation", interpolation, ("linear", "hold"))
+    arguments.choice("interpolation", interpolation, get_args(Interpolation))
     return linear(t, x) if interpolation == "linear" else hold(t, x)
 
 
@@ -98,9 +136,7 @@ def heaviside(t: Tensor, amplitude: Tensor) -> Path:
     Raises:
         ValueError: t or the amplitude are no such tensors.
     """
-    t = _checked_probe(t, amplitude)
-    constant = amplitude.unsqueeze(-2).expand(*amplitude.shape[:-1], t.numel() - 1, amplitude.shape[-1])
-    return Path(t, constant, constant, continuous=True)
+    return Path(_checked_probe(t, amplitude), "constant", amplitude.unsqueeze(-2))
 
 
 def pulse(t: Tensor, amplitude: Tensor, stop: float) -> Path:
@@ -115,13 +151,12 @@ def pulse(t: Tensor, amplitude: Tensor, stop: float) -> Path:
     edge = torch.as_tensor(stop, dtype=t.dtype, device=t.device)
     times = torch.cat([t, edge.reshape(1)]).unique() if t[0] < edge < t[-1] else t
     on = (times[:-1] < edge).to(amplitude.dtype).unsqueeze(-1)
-    value = amplitude.unsqueeze(-2) * on
-    return Path(times, value, value, continuous=False)
+    return Path(times, "hold", torch.nn.functional.pad(amplitude.unsqueeze(-2) * on, (0, 0, 0, 1)))
 
 
 def _checked(t: Tensor, x: Tensor) -> Tensor:
     """The times of samples, whole numbers as float64. Whether x is finite is for the model to say: it looks once."""
-    t = _checked_times(t)
+    t = grids.tensor(t, "t", least=2)
     arguments.instance("x", x, Tensor, "convert it (torch.as_tensor)")
     arguments.real_tensor("x", x, finite=False)
     if x.ndim < 3 or x.shape[-2] != t.numel() or not x.shape[-1]:
@@ -129,13 +164,8 @@ def _checked(t: Tensor, x: Tensor) -> Tensor:
     return t
 
 
-def _checked_times(t: Tensor) -> Tensor:
-    converted = grids.tensor(t, "t", least=2)
-    return t if isinstance(t, Tensor) and t.is_floating_point() else converted  # a tensor as it came, with its graph
-
-
 def _checked_probe(t: Tensor, amplitude: Tensor) -> Tensor:
-    t = _checked_times(t)
+    t = grids.tensor(t, "t", least=2)
     arguments.instance("amplitude", amplitude, Tensor, "convert it (torch.as_tensor)")
     arguments.real_tensor("amplitude", amplitude)
     if amplitude.ndim < 2 or not amplitude.shape[-1]:

@@ -12,7 +12,7 @@ from odernn import paths
 from odernn.models import ContinuousModel
 from odernn.solvers import Solver
 
-RECURRENCES = (("dense", "direct"), ("diagonal", "softplus"), ("orthogonal", "exp"), ("complex", "inverse"))
+RECURRENCES = (("dense", "direct"), ("diagonal", "softplus"), ("symmetric", "exp"), ("complex", "inverse"))
 
 
 def problem(
@@ -43,7 +43,7 @@ def states_and_gradients(
     """h and the gradients of a loss in every weight of the recurrence and drive, in x and in h0."""
     x, h0 = x.clone().requires_grad_(), h0.clone().requires_grad_()
     if interpolation == "jumps":
-        path = paths.Path(t, 2 * x[..., :-1, :], x[..., 1:, :] ** 2, continuous=False)
+        path = paths.Path(t, "jumps", 2 * x[..., :-1, :], x[..., 1:, :] ** 2)
     else:
         path = paths.interpolate(t, x, interpolation)
     h = model.solve(path, t, h0, solver=solver).h

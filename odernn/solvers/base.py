@@ -1,9 +1,10 @@
-"""What a solver is, and what it gives back."""
+"""Solvers and their solutions."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,7 +37,47 @@ class Solution:
 
 @dataclass(frozen=True)
 class Solver(ABC):
-    """A way to integrate dh/dt = F(h, x(t)); a value, free to share."""
+    """A way to integrate dh/dt = F(h, x(t)); a value, free to share.
+
+    A solver of your own is a subclass with `order` and `solve`:
+
+        class Euler(Solver):
+            order = 1
+
+            def solve(self, field, path, t, h0):
+                states = [h0]
+                for left, right in zip(t[:-1], t[1:]):
+                    states.append(states[-1] + (right - left) * field(states[-1], path(left)))
+                return Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
+
+    Attributes:
+        lean: whether backpropagation through a solve keeps little more than its states.
+    """
+
+    lean: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def order(self) -> float:
+        """p, where the error of a solve falls as (step)^p; inf for a closed form."""
+
+    @property
+    def tolerances(self) -> tuple[float, float]:
+        """rtol and atol, by which a step of an adaptive method may be off; 0 where a solver has none."""
+        return 0.0, 0.0
+
+    def supports(self, field: VectorField) -> bool:
+        """Whether `solve` takes this field."""
+        return True
+
+    def unchecked(self) -> Solver:
+        """The solver without its own estimate of the error, for a caller who measures that."""
+        return self
+
+    def finer(self, dtype: torch.dtype) -> Solver | None:
+        """The solver with half the steps or a tenth of the tolerance; None where nothing finer of its kind makes sense in that
+        precision."""
+        return None
 
     @abstractmethod
     def solve(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
@@ -58,11 +99,6 @@ class Solver(ABC):
         """
 
 
-def unchecked(solver: Solver) -> Solver:
-    """The solver without its own estimate of the error, for a caller who measures that."""
-    return replace(solver, check=False) if hasattr(solver, "check") else solver  # type: ignore[call-arg]
-
-
 def check_finite(solution: Solution, field: VectorField) -> None:
     """Raises DivergedSolve, with where and why, unless every state is finite."""
     h = solution.h.detach()
@@ -76,7 +112,7 @@ def check_finite(solution: Solution, field: VectorField) -> None:
 
 
 def diverged(field: VectorField, time: float, last_state: Tensor, reason: str = "the state is not finite") -> DivergedSolve:
-    """The one message about a solve that failed, from the last state seen before."""
+    """The error of a solve that failed, from the last state before."""
     with torch.no_grad():
         tensors_finite = all(torch.isfinite(tensor).all() for tensor in field.tensors)
         abscissa = f"{field.spectrum().real.max().item():.3g}" if tensors_finite else "unknown (weights are not finite)"
@@ -114,7 +150,7 @@ def solve_grid(path: Path, t: Tensor) -> Grid:
     """The grid of a solve of this path at the output times t."""
     origin = t[0].double()
     times, outputs = path.times.double() - origin, t.double() - origin
-    path, start = Path(times, path.start, path.end, path.continuous), float(origin.detach())
+    path, start = replace(path, times=times), float(origin.detach())
     if times.shape == outputs.shape and torch.equal(times, outputs):  # the usual case, without a sort
         return Grid(outputs, None, path.on(outputs), start)
     inner = times[(times > outputs[0]) & (times < outputs[-1])]
@@ -123,22 +159,22 @@ def solve_grid(path: Path, t: Tensor) -> Grid:
 
 
 def check_arguments(field: VectorField, path: Path, t: Tensor, h0: Tensor, *, differentiates_times: bool = False) -> None:
-    """What every solver refuses.
+    """Refuses what no solver takes.
 
     Raises:
-        ValueError: states that are not real floating-point numbers of the weights' kind, or times that ask for a gradient from a
-            solver that has none in them.
+        ValueError: a path or states that are not real floating-point numbers of the weights' kind, or times that ask for a
+            gradient from a solver that has none in them.
     """
     weights = field.layers[0].U
+    if path.samples.dtype != weights.dtype or path.samples.device != weights.device:
+        raise ValueError(
+            f"the path is {path.samples.dtype} on {path.samples.device}, the weights are {weights.dtype} on {weights.device}: "
+            "convert one (x.to(...), model.to(...))"
+        )
     if not h0.dtype.is_floating_point or h0.dtype != weights.dtype or h0.device != weights.device:
         raise ValueError(
             f"h0 is {h0.dtype} on {h0.device}, the weights are {weights.dtype} on {weights.device}: give h0 as they are "
             "(h0.to(weight), the real part of a complex state)"
-        )
-    if path.start.dtype != weights.dtype or path.start.device != weights.device:
-        raise ValueError(
-            f"the path is {path.start.dtype} on {path.start.device}, the weights are {weights.dtype} on {weights.device}: "
-            "convert one (x.to(...), model.to(...))"
         )
     if (t.requires_grad or path.times.requires_grad) and not (differentiates_times and t is path.times):
         # An output time apart from the path's would move across a kink or a jump of the path.

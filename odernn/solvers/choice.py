@@ -10,23 +10,20 @@ from torch import Tensor
 
 from ..fields import VectorField
 from ..paths import Path
-from .base import DivergedSolve, Solver, unchecked
+from .base import DivergedSolve, Solver
 from .exact import Exact
-from .first_order import mapped
-from .fused import Fused
+from .fused import MAX_SUBSTEPS, Fused
 from .resolution import richardson
-from .torchdiffeq import TorchDiffEq
+from .torchdiffeq import TIGHTEST, TorchDiffEq
 
 # What a choice is measured against: far below any tolerance that makes sense for a fixed-step method.
-_REFERENCE = TorchDiffEq("dopri5", rtol=1e-9, atol=1e-11, adjoint=False, check=False)
-# Beyond this many steps per interval an adaptive method is the better choice.
-MAX_SUBSTEPS = 64
+_REFERENCE = TorchDiffEq("dopri5", rtol=TIGHTEST, atol=1e-11, adjoint=False, check=False)
 
 
 def automatic(field: VectorField) -> Solver:
     """`Exact` where the state equation is linear; else dopri5 with backpropagation through its steps, whose gradient is that of
     the computed solution. Nothing is known of the input here: `choose_solver` finds a faster one for a given input."""
-    return Exact() if Exact.supports(field) else TorchDiffEq("dopri5", adjoint=False)
+    return Exact() if Exact().supports(field) else TorchDiffEq("dopri5", adjoint=False)
 
 
 @torch.no_grad()
@@ -36,7 +33,7 @@ def deviation(solver: Solver, field: VectorField, path: Path, t: Tensor, h0: Ten
     Raises:
         DivergedSolve: the reference diverged.
     """
-    return _distance(unchecked(solver).solve(field, path, t, h0).h, _reference(field, path, t, h0))
+    return _distance(solver.unchecked().solve(field, path, t, h0).h, _reference(field, path, t, h0))
 
 
 @torch.no_grad()
@@ -64,17 +61,17 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
     """
     if not 1e-8 < tolerance < 1:
         raise ValueError(f"the solver tolerance must lie between 1e-8 and 1, got {tolerance}")
-    if Exact.supports(field):
+    if Exact().supports(field):
         return Exact()
     reference = _reference(field, path, t, h0)
     # (No dtype can hold less than its precision: a tolerance that asks for it is refused below.)
     rtol = max(0.1 * tolerance, torch.finfo(h0.dtype).eps)
     adaptive = TorchDiffEq("dopri5", rtol=rtol, atol=1e-3 * tolerance, adjoint=False)
     candidates: list[Solver] = [adaptive]
-    if Fused.supports(field):
+    if Fused().supports(field):
         candidates = [*(Fused("rk4", 2**k) for k in range(MAX_SUBSTEPS.bit_length())), adaptive]
     for solver in candidates:
-        found = _distance(unchecked(solver).solve(field, path, t, h0).h, reference)
+        found = _distance(solver.unchecked().solve(field, path, t, h0).h, reference)
         if found <= tolerance:
             return solver
     raise DivergedSolve(
@@ -84,8 +81,8 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
 
 
 def _reference(field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Tensor:
-    double = Path(path.times.double(), path.start.double(), path.end.double(), path.continuous)
-    return _REFERENCE.solve(mapped(field, Tensor.double), double, t.double(), h0.double()).h
+    double = replace(path.mapped(Tensor.double), times=path.times.double())
+    return _REFERENCE.solve(field.mapped(Tensor.double), double, t.double(), h0.double()).h
 
 
 def _distance(h: Tensor, reference: Tensor) -> float:

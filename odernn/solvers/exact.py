@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from targets import arguments
+
 from ..fields import Layer, VectorField
+from ..norms import column
 from ..paths import Path
-from ..recurrences import DenseMatrix, from_modes
-from .affine_scan import affine_scan, available
+from ..state_matrices import DenseMatrix, DiagonalMatrix, from_modes
+from .backends import BackendSolve, backend_for, obstacle
 from .base import Solution, Solver, check_arguments, empty_solution, solve_grid
-from .standard_form import inputs_of, pair_entries, standard_weights
+from .standard_form import Scan, inputs_of, standard_weights
+
+Backend = Literal["auto", "numba", "torch"]
 
 # Below this |z| the quotients of phi_1 and phi_2 lose digits to cancellation and a Taylor series takes over.
 _SERIES_RADIUS = 0.5
@@ -40,14 +45,18 @@ class Exact(Solver):
             compiled where that is possible.
     """
 
-    backend: Literal["auto", "numba", "torch"] = "auto"
+    lean = True
+
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        if self.backend not in ("auto", "numba", "torch"):
-            raise ValueError(f"unknown backend {self.backend!r} of the exact solver: choose 'auto', 'numba' or 'torch'")
+        arguments.choice("backend", self.backend, get_args(Backend))
 
-    @staticmethod
-    def supports(field: VectorField) -> bool:
+    @property
+    def order(self) -> float:
+        return math.inf
+
+    def supports(self, field: VectorField) -> bool:
         return field.linear and len(field.layers) == 1
 
     def solve(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
@@ -61,12 +70,7 @@ class Exact(Solver):
         if h0.shape[-2] == 0:
             return empty_solution(field, t, h0)
         grid = solve_grid(path, t)
-        compiled = available(h0) if self.backend == "auto" else self.backend == "numba"
-        if compiled and not available(h0):
-            raise ValueError(
-                f"backend 'numba' needs the package numba and float32 or float64 tensors on the CPU, got {h0.dtype} on "
-                f"{h0.device}: choose backend 'torch'"
-            )
+        compiled = self.backend == "numba" or (self.backend == "auto" and obstacle("numba", h0) is None)
         precision = max(torch.finfo(times.dtype).eps for times in (t, path.times, grid.times) if times.is_floating_point())
         steps = _distinct_steps(grid.times, precision).to(h0.dtype)
         h = (_compiled if compiled else _plain)(field.layers[0], grid.path, steps, h0)
@@ -80,7 +84,7 @@ def _compiled(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
     W, U, b = layer.W, weights.V[..., :-1], weights.V[..., -1:]
     if isinstance(W, DenseMatrix):
         decay, phi1, phi2 = (matrix.movedim(0, 1) for matrix in _dense_phi(weights.W, steps))  # (E, S, m, m)
-        scale = _column(steps, decay[0])
+        scale = column(steps, decay[0])
         U, b = U.unsqueeze(1), b.unsqueeze(1)
         E, of_left, of_right, of_one = decay, scale * ((phi1 - phi2) @ U), scale * (phi2 @ U), scale * (phi1 @ b)
     else:
@@ -91,14 +95,16 @@ def _compiled(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
         def through(factor: Tensor, columns: Tensor) -> Tensor:
             """D factor columns, (E, S, m, columns), for columns (E, m, columns)."""
             rows = W.to_modes(columns.mT).unsqueeze(1)
-            return from_modes((_column(steps, factor[0]) * factor).unsqueeze(-2) * rows).mT
+            return from_modes((column(steps, factor[0]) * factor).unsqueeze(-2) * rows).mT
 
-        E = decay.unsqueeze(-2) if W.omega is None else pair_entries(decay.real, decay.imag)
+        E = (DiagonalMatrix(decay) if W.imag is None else DiagonalMatrix(decay.real, decay.imag)).entries
         of_left, of_right, of_one = through(phi1 - phi2, U), through(phi2, U), through(phi1, b)
     G = torch.cat([of_left, of_right, of_one], -1)
     if steps.numel() == 1:
         E, G = E.squeeze(1), G.squeeze(1)
-    h = affine_scan(weights.structure, E, G, inputs, weights.h0)
+    scan = Scan(weights.structure, inputs.kind)
+    backend = backend_for("numba", h0)
+    h = BackendSolve.apply(scan, backend.scan_forward, backend.scan_backward, E, G, inputs.left, inputs.right, weights.h0)
     return h.reshape(*weights.ensemble, *h.shape[1:])
 
 
@@ -109,7 +115,7 @@ def _plain(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
     W = layer.W
     if isinstance(W, DenseMatrix):
         decay, phi1, phi2 = (matrix.mT for matrix in _dense_phi(W.W, steps))  # (S, ..., m, m)
-        from_left, slope = phi1 * _column(steps, phi1), phi2 * _column(steps, phi2)
+        from_left, slope = phi1 * column(steps, phi1), phi2 * column(steps, phi2)
         each = decay.shape[0] > 1
 
         def advance(h: Tensor, k: int) -> Tensor:
@@ -117,16 +123,16 @@ def _plain(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
             v, dv = left[..., k, :], right[..., k, :] - left[..., k, :]
             return h @ decay[s] + v @ from_left[s] + dv @ slope[s]
 
-        return _scan(advance, h0, intervals)
+        return _step_by_step(advance, h0, intervals)
     z = W.eigenvalue.unsqueeze(-2) * steps.unsqueeze(-1)  # (..., S, modes): S = K, or 1 on an even grid
     decay, phi1, phi2 = (factor.unsqueeze(-3) for factor in (z.exp(), *_phi(z)))
     left, right = W.to_modes(left), W.to_modes(right)
     kick = steps.unsqueeze(-1) * (phi1 * left + phi2 * (right - left))
     decay = decay.expand(*decay.shape[:-2], intervals, decay.shape[-1])
-    return from_modes(_scan(lambda h, k: decay[..., k, :] * h + kick[..., k, :], W.to_modes(h0), intervals))
+    return from_modes(_step_by_step(lambda h, k: decay[..., k, :] * h + kick[..., k, :], W.to_modes(h0), intervals))
 
 
-def _scan(advance: Callable[[Tensor, int], Tensor], h: Tensor, count: int) -> Tensor:
+def _step_by_step(advance: Callable[[Tensor, int], Tensor], h: Tensor, count: int) -> Tensor:
     """h_0, ..., h_count along a new axis before the last, h_{k+1} = advance(h_k, k)."""
     states = [h]
     for k in range(count):
@@ -141,10 +147,6 @@ def _distinct_steps(grid: Tensor, precision: float) -> Tensor:
     mean = (grid[-1] - grid[0]) / steps.numel()
     rounding = _GRID_ROUNDING * precision * grid.abs().max()
     return mean.reshape(1) if (steps - mean).abs().max() <= rounding else steps
-
-
-def _column(steps: Tensor, like: Tensor) -> Tensor:
-    return steps.reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def _phi(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +169,7 @@ def _dense_phi(W: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Source: Al-Mohy and Higham, SIAM J. Sci. Comput. 33 (2011), Theorem 2.1.
     """
     m = W.shape[-1]
-    z = W * _column(steps, W.unsqueeze(0))
+    z = W * column(steps, W.unsqueeze(0))
     eye = torch.eye(m, dtype=W.dtype, device=W.device).expand_as(z)
     zero = torch.zeros_like(z)
     rows = [torch.cat(row, -1) for row in ((z, eye, zero), (zero, zero, eye), (zero, zero, zero))]

@@ -1,4 +1,4 @@
-"""Gradients that differentiate once: a second derivative is refused, where PyTorch would leave it out without a word.
+"""Gradients that differentiate once: a second derivative is refused, where PyTorch would silently leave it out.
 
 A backward pass that runs outside autograd gives gradients without a history. Differentiated again, in the penalty on a gradient
 say, they count as constants, and the penalty as 0.
@@ -7,13 +7,12 @@ say, they count as constants, and the penalty as 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..fields import Layer, VectorField
+from ..fields import VectorField
 from ..paths import Path
 
 _MESSAGE = (
@@ -23,7 +22,7 @@ _MESSAGE = (
 
 
 class _Once(torch.autograd.Function):
-    """A gradient that depends on what it was computed from, and says so to whoever differentiates it."""
+    """The identity on a gradient that depends on what it was computed from; differentiating it raises an error."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, *_computed_from: Tensor) -> Tensor:
@@ -54,7 +53,7 @@ def first_order_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., 
 
 
 class _Incoming(torch.autograd.Function):
-    """The identity, on the way back noting the gradient that comes in."""
+    """The identity; its backward pass notes the gradient that comes in."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, incoming: list[Tensor]) -> Tensor:
@@ -97,20 +96,10 @@ class FirstOrder:
         return _Outgoing.apply(h, self._inputs, self._incoming)
 
     def field(self, field: VectorField) -> VectorField:
-        return mapped(field, self.state)
+        return field.mapped(self.state)
 
     def path(self, path: Path) -> Path:
-        start = self.state(path.start)
-        return replace(path, start=start, end=start if path.end is path.start else self.state(path.end))
+        return path.mapped(self.state)
 
     def result(self, h: Tensor) -> Tensor:
         return _Incoming.apply(h, self._incoming)
-
-
-def mapped(field: VectorField, change: Callable[[Tensor], Tensor]) -> VectorField:
-    """The field with every tensor replaced."""
-    layers = tuple(
-        Layer(type(layer.W)(*map(change, layer.W.tensors)), change(layer.U), None if layer.b is None else change(layer.b))
-        for layer in field.layers
-    )
-    return replace(field, layers=layers, c=change(field.c))

@@ -1,4 +1,4 @@
-"""Whether the steps of a fixed-step solve resolve the input and the dynamics: an estimate of its error, and the word about it.
+"""Estimates of the error of a solve, and the warning where its steps do not resolve the input or the dynamics.
 
 The estimate is Richardson's. With h the solution of rk4, of order p = 4, and h' that of steps half as long,
 
@@ -26,6 +26,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .base import Solver
 
 # The estimate (relative, L2 over the states of one sequence) above which a solve is called inaccurate.
 NOTICEABLE_ERROR = 1e-3
@@ -148,11 +150,11 @@ def relative_distance(h: Tensor, finer: Tensor) -> float:
 
 
 def richardson(order: int) -> float:
-    """What the distance to the solution with half the steps is multiplied by."""
+    """The error of a solution over its distance to the one with half the steps."""
     return 2**order / (2**order - 1)
 
 
-def warn_if_inaccurate(solver: Any, estimate: float, dtype: torch.dtype, remedy: str) -> None:
+def warn_if_inaccurate(solver: Solver, estimate: float, dtype: torch.dtype, remedy: str) -> None:
     """Says so, at the line of the caller outside this package. Python shows a text once for each line: the estimate is rounded,
     so that a loop is told once for each power of ten.
 
@@ -173,12 +175,12 @@ def warn_if_inaccurate(solver: Any, estimate: float, dtype: torch.dtype, remedy:
     )
 
 
-def warn_of_tolerance(solver: Any, off: float, relative: float) -> None:
+def warn_of_tolerance(solver: Solver, off: float, relative: float) -> None:
     """Of an adaptive solve whose states are off by so many tolerances of a step, and by so much of themselves."""
     if off > NOTICEABLE_TOLERANCES:
         warnings.warn(
             f"the tolerance of {solver} holds for its steps, but the states of this solve are off by {_size(relative)} "
-            f"(relative; found by small equal steps): take a smaller one (rtol={solver.rtol / 100:g})",
+            f"(relative; found by small equal steps): take a smaller one (rtol={solver.tolerances[0] / 100:g})",
             InaccurateSolve,
             stacklevel=_frames_inside(),
         )

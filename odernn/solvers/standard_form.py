@@ -1,19 +1,72 @@
-"""One layer and its input in the form that compiled solvers take: flat ensembles, contiguous tensors, few cases."""
+"""Solves in the form that backends take: one layer and its input, with flat ensembles and few cases."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..fields import Layer
-from ..paths import Path
-from ..recurrences import DenseMatrix, StateMatrix
+from ..paths import Kind, Path
+from ..state_matrices import Structure
 
-Structure = Literal["dense", "diagonal", "pairs"]
-Source = Literal["samples", "hold", "jumps"]
+
+@dataclass(frozen=True)
+class Tableau:
+    """Butcher tableau of an explicit method: y_i = h + D sum_j A_ij k_j at t + c_i D, then h + D sum_i b_i k_i.
+
+    Args:
+        A: below the diagonal, row by row.
+    """
+
+    order: int
+    A: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+
+    @property
+    def c(self) -> tuple[float, ...]:
+        return tuple(sum(row) for row in self.A)
+
+    @property
+    def stages(self) -> int:
+        return len(self.b)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The equation dh/dt = sigma(W h + V [x, 1]) and its steps, but for the tensors.
+
+    A backend is a module with `forward(problem, W, V, left, right, h0) -> h` and `backward(problem, W, V, left, right, h, g,
+    wanted)`, which gives the gradients of (W, V, left, right, h0), or None where `wanted` is false. Shapes:
+
+        W: (E, m, m); its diagonal (E, 1, m); or for pairs (E, 2, m), see `odernn.state_matrices`.
+        V: (E, m, d + 1), [U b].
+        left, right: as in `Inputs`.
+        h, g: (E, batch, K + 1, m).
+    """
+
+    tableau: Tableau
+    substeps: int
+    steps: Tensor
+    activation: str
+    structure: Structure
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The recurrence h_{k+1} = W_k h_k + V_k [x left, x right, 1], but for the tensors.
+
+    Its backend has `scan_forward` and `scan_backward`, with arguments as in `Problem`. Shapes, with S = K, or no such axis for
+    matrices that stay the same:
+
+        W: (E, S, m, m); its diagonal (E, S, 1, m); or for pairs (E, S, 2, m).
+        V: (E, S, m, 2 d + 1).
+    """
+
+    structure: Structure
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -22,7 +75,7 @@ class StandardWeights:
 
     Args:
         ensemble: the axes that E stands for; E = 1 for none.
-        W: (E, m, m), (E, 1, m) or (E, 2, m), see `matrix_entries`.
+        W: (E, m, m), (E, 1, m) or (E, 2, m), see `odernn.state_matrices`.
         V: (E, m, d + 1), [U b].
         h0: (E, batch, m).
     """
@@ -38,48 +91,33 @@ class StandardWeights:
 class Inputs:
     """x at both ends of the K intervals of a path, (1 or E, batch, times, d).
 
-    `source` is 'samples' for a continuous path: left and right are one tensor of K + 1 times, interval k running from
-    its k-th to its next; 'hold' where both ends share one tensor of K times; else 'jumps'.
+    For 'linear' left and right are one tensor of K + 1 times, interval k running from its k-th to its next; for 'hold' one tensor
+    of K times; for 'jumps' two. (A constant path counts as linear.)
     """
 
-    source: Source
+    kind: Kind
     left: Tensor
     right: Tensor
 
 
 def standard_weights(layer: Layer, h0: Tensor) -> StandardWeights:
-    structure, W = matrix_entries(layer.W)
+    W = layer.W.entries
     b = layer.U.new_zeros(layer.U.shape[:-1]) if layer.b is None else layer.b
     V = torch.cat([layer.U, b.unsqueeze(-1).expand(*layer.U.shape[:-1], 1)], -1)
     ensemble = torch.broadcast_shapes(W.shape[:-2], V.shape[:-2], h0.shape[:-2])
     W, V, h0 = (tensor.expand(*ensemble, *tensor.shape[-2:]).reshape(-1, *tensor.shape[-2:]) for tensor in (W, V, h0))
-    return StandardWeights(tuple(ensemble), structure, W, V, h0)
-
-
-def matrix_entries(W: StateMatrix) -> tuple[Structure, Tensor]:
-    """W as (..., m, m); or its diagonal (..., 1, m); or for conjugate pairs (..., 2, m): [0] multiplies an entry of h, [1] its
-    partner in the pair."""
-    if isinstance(W, DenseMatrix):
-        return "dense", W.W
-    if W.omega is None:
-        return "diagonal", W.rate.unsqueeze(-2)
-    return "pairs", pair_entries(W.rate, W.omega)
-
-
-def pair_entries(real: Tensor, imaginary: Tensor) -> Tensor:
-    """(..., 2, m) of the multiplication of m/2 pairs by complex numbers, (..., m/2)."""
-    return torch.stack([torch.stack([real, real], -1), torch.stack([-imaginary, imaginary], -1)], -3).flatten(-2)
+    return StandardWeights(tuple(ensemble), layer.W.structure, W, V, h0)
 
 
 def inputs_of(path: Path, ensemble: tuple[int, ...]) -> Inputs:
-    if path.continuous:
-        # end[k] = start[k + 1], so that the gradient in x is all in these samples.
-        samples = _flat(torch.cat([path.start, path.end[..., -1:, :]], -2), ensemble)
-        return Inputs("samples", samples, samples)
-    left = _flat(path.start, ensemble)
-    if _is_same(path.start, path.end):
-        return Inputs("hold", left, left)
-    return Inputs("jumps", left, _flat(path.end, ensemble))
+    if path.kind == "jumps":
+        return Inputs("jumps", _flat(path.start, ensemble), _flat(path.end, ensemble))
+    if path.kind == "hold":
+        held = _flat(path.start, ensemble)
+        return Inputs("hold", held, held)
+    samples = path.samples if path.kind == "linear" else torch.cat([path.start, path.end[..., -1:, :]], -2)
+    samples = _flat(samples, ensemble)
+    return Inputs("linear", samples, samples)
 
 
 def _flat(x: Tensor, ensemble: tuple[int, ...]) -> Tensor:
@@ -87,12 +125,3 @@ def _flat(x: Tensor, ensemble: tuple[int, ...]) -> Tensor:
     if leading.numel() > 1 or len(ensemble) == 0:
         x = x.expand(*ensemble, *x.shape[-3:])
     return x.reshape(-1, *x.shape[-3:])
-
-
-def _is_same(a: Tensor, b: Tensor) -> bool:
-    """Whether a and b are equal views of one tensor, so that either can stand for both, in gradients too."""
-    if a is b:
-        return True
-    same_view = a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
-    same_source = a._base is not None and a._base is b._base and a.requires_grad == b.requires_grad
-    return same_view and same_source

@@ -10,17 +10,15 @@ from functools import partial
 from typing import Any
 
 import torch
-import torchdiffeq
 from torch import Tensor
-from torchdiffeq._impl.odeint import SOLVERS as _SOLVERS  # the library publishes no list of its methods
 
-from targets import arguments as checked
+from targets import arguments
 
 from ..fields import VectorField
 from ..paths import Path
 from .base import Grid, Solution, Solver, check_arguments, diverged, empty_solution, solve_grid
-from .first_order import FirstOrder, mapped
-from .fused import TABLEAUX, Fused, installed
+from .first_order import FirstOrder
+from .fused import TABLEAUX, Fused
 from .resolution import (
     NOTICEABLE_ERROR,
     NOTICEABLE_TOLERANCES,
@@ -32,18 +30,36 @@ from .resolution import (
     warn_of_tolerance,
 )
 
-METHODS: tuple[str, ...] = tuple(_SOLVERS)
+# As the library orders them. It publishes no list, and takes SciPy's integrators with it when it is imported.
+METHODS = (
+    "dopri8",
+    "dopri5",
+    "bosh3",
+    "fehlberg2",
+    "adaptive_heun",
+    "euler",
+    "midpoint",
+    "heun2",
+    "heun3",
+    "rk4",
+    "explicit_adams",
+    "implicit_adams",
+    "fixed_adams",
+    "scipy_solver",
+)
 # Of several steps, whose formulas hold for equal steps of one smooth input: they start anew, by rk4, in every interval.
 _MULTISTEP = frozenset({"explicit_adams", "implicit_adams", "fixed_adams"})
 _FIXED_STEP = frozenset({"euler", "midpoint", "heun2", "heun3", "rk4"}) | _MULTISTEP
 # Steps that the explicit Adams method looks back on (torchdiffeq's max_order, less 1): up to torchdiffeq's own limit of 11 its
 # formulas are stable for |rate| * step below 0.001 only, with 3 below 0.54.
 _EXPLICIT_ADAMS_ORDER = 4
-_SCIPY = "scipy_solver"
+_SCIPY, _SCIPY_ORDER = "scipy_solver", 5  # SciPy's RK45
 # Steps per output interval after which an adaptive solve counts as failed: a stiff W otherwise runs for hours.
 MAX_STEPS = 10_000
 # The steps that an adaptive solve is compared with: so many times the evaluations that it took itself, up to where they settle.
 _FINER = (1, 4, 16)
+# The rtol of the solve that others are compared with: no smaller one is tried.
+TIGHTEST = 1e-9
 # The smallest rtol of which they can tell.
 _COMPARABLE = 1e-8
 
@@ -71,8 +87,7 @@ class TorchDiffEq(Solver):
         step_size: largest step of the fixed-step methods; None for the output grid itself.
         check: whether a fixed-step solve estimates its error (`Solution.error_estimate`) and warns where it is more than 1e-3,
             see `odernn.solvers.resolution`, and whether an adaptive one warns where its states are off by more than 100 times
-            the tolerance of a step (of models of one layer, for rtol of 1e-8 and more, where numba is installed); without, the
-            caller answers for the steps.
+            the tolerance of a step (of models of one layer, for rtol of 1e-8 and more); without, neither is told.
 
     Source: Chen et al., Neural ordinary differential equations, NeurIPS 2018.
     """
@@ -85,20 +100,37 @@ class TorchDiffEq(Solver):
     check: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"unknown torchdiffeq method {self.method!r}: choose one of {', '.join(METHODS)}")
+        arguments.choice("method", self.method, METHODS)
         for name in ("rtol", "atol"):
-            checked.number(name, getattr(self, name), above=0)
+            arguments.number(name, getattr(self, name), above=0)
         if not isinstance(self.adjoint, bool):
             raise ValueError(f"adjoint is {self.adjoint!r}, expected True or False")
         if self.step_size is not None:
-            checked.number("step_size", self.step_size, above=0)
+            arguments.number("step_size", self.step_size, above=0)
             if self.method not in _FIXED_STEP:
                 raise ValueError(
                     f"step_size is for the fixed-step methods, got method {self.method!r}: set rtol and atol instead"
                 )
         if self.method == _SCIPY and not self.adjoint:
             raise ValueError("method 'scipy_solver' runs outside autograd: use adjoint=True")
+
+    @property
+    def order(self) -> int:
+        from torchdiffeq._impl.odeint import SOLVERS
+
+        return _SCIPY_ORDER if self.method == _SCIPY else SOLVERS[self.method].order
+
+    @property
+    def tolerances(self) -> tuple[float, float]:
+        return self.rtol, self.atol
+
+    def unchecked(self) -> TorchDiffEq:
+        return replace(self, check=False)
+
+    def finer(self, dtype: torch.dtype) -> TorchDiffEq | None:
+        if self.rtol <= max(TIGHTEST, 10 * torch.finfo(dtype).eps):
+            return None
+        return replace(self, rtol=self.rtol / 10, atol=self.atol / 10)
 
     def solve(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
         check_arguments(field, path, t, h0, differentiates_times=not self.adjoint)
@@ -160,15 +192,13 @@ class TorchDiffEq(Solver):
         def judged(tensor: Tensor, axis: int) -> Tensor:
             return tensor if sequences is None else tensor.index_select(axis, sequences)
 
-        start, end, h = judged(path.start, -3), judged(path.end, -3), judged(h, -3)
-        path, h0 = Path(times, start, end, path.continuous), judged(h0, -2)
+        path, h, h0 = replace(path.mapped(lambda x: judged(x, -3)), times=times), judged(h, -3), judged(h0, -2)
         solver: Solver = replace(self, method="rk4", step_size=None, adjoint=False, check=False)
-        if Fused.supports(field):
+        if Fused().supports(field):
             solver = Fused("rk4", check=False)
             if h.device.type == "cpu":
                 precise = torch.float64 if h.dtype == torch.float64 else torch.float32
-                field, h0 = mapped(field, lambda tensor: tensor.to(precise)), h0.to(precise)
-                path = Path(times, start.to(precise), end.to(precise), path.continuous)
+                field, path, h0 = field.mapped(lambda w: w.to(precise)), path.mapped(lambda x: x.to(precise)), h0.to(precise)
         finer = solver.solve(field, path, halves, h0).h
         finer = finer[..., torch.searchsorted(halves, times), :]
         return richardson(TABLEAUX["rk4"].order) * relative_distance(h, finer)
@@ -178,22 +208,22 @@ class TorchDiffEq(Solver):
         """Compares some sequences of an adaptive solve with small equal steps in double precision, compiled: the solve's own
         estimates cannot tell where they fail. They begin with as many evaluations as the solve took; where the input is too stiff
         for them to settle, there is no verdict."""
-        if self.rtol < _COMPARABLE or not Fused.supports(field) or not installed("numba") or grid.times.numel() < 2:
+        if self.rtol < _COMPARABLE or not Fused().supports(field) or grid.times.numel() < 2:
             return
-        judged = Judged(path.start, (self, field.form, field.activation.name), grid.times, (*field.tensors, h[..., 0, :]))
+        judged = Judged(path.start, (self, field.form, field.activation), grid.times, (*field.tensors, h[..., 0, :]))
         memorable = torch.is_grad_enabled() and not path.start.is_inference()
         if memorable and judged.recall() is not None:
             return
-        start, end, precision = grid.path.start, grid.path.end, h.dtype
-        sequences = judged_sequences(start, end, h[..., 0, :])
+        precision = h.dtype
+        sequences = judged_sequences(grid.path.start, grid.path.end, h[..., 0, :])
 
         def of_judged(tensor: Tensor, axis: int) -> Tensor:
             tensor = tensor.detach().to("cpu", torch.float64)
             return tensor if sequences is None else tensor.index_select(axis, sequences.cpu())
 
         times = grid.times.detach().cpu()
-        inputs, h = Path(times, of_judged(start, -3), of_judged(end, -3), grid.path.continuous), of_judged(h, -3)
-        precise = mapped(field, lambda tensor: tensor.detach().to("cpu", torch.float64))
+        inputs, h = replace(grid.path.mapped(lambda x: of_judged(x, -3)), times=times), of_judged(h, -3)
+        precise = field.mapped(lambda tensor: tensor.detach().to("cpu", torch.float64))
         substeps = max(1, round(evaluations / (TABLEAUX["rk4"].stages * (times.numel() - 1))))
         coarse = None
         for factor in _FINER:
@@ -228,7 +258,7 @@ class TorchDiffEq(Solver):
         # One solve per interval, for methods that cannot be told of jumps of the input in both directions of time, or of kinks.
         states = [h0]
         for k in range(grid.numel() - 1):
-            piece = Path(grid[k : k + 2], path.start[..., k : k + 1, :], path.end[..., k : k + 1, :], True)
+            piece = path.interval(k)
             parameters = (*weights, piece.start, piece.end)
             states.append(self._odeint(partial(rate, path=piece), states[-1], piece.times, self._options(piece), parameters)[-1])
         return torch.stack(states)
@@ -252,20 +282,20 @@ class TorchDiffEq(Solver):
         options: dict[str, Any],
         parameters: tuple[Tensor, ...],
     ) -> Tensor:
-        arguments: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": options}
+        import torchdiffeq  # slow to import
+
+        given: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": options}
         if not self.adjoint:
-            return torchdiffeq.odeint(rate, h0, times, **arguments)
-        arguments["adjoint_params"] = tuple(tensor for tensor in parameters if tensor.requires_grad)
+            return torchdiffeq.odeint(rate, h0, times, **given)
+        given["adjoint_params"] = tuple(tensor for tensor in parameters if tensor.requires_grad)
         if self.method != _SCIPY:
-            return torchdiffeq.odeint_adjoint(rate, h0, times, **arguments)
+            return torchdiffeq.odeint_adjoint(rate, h0, times, **given)
         # torchdiffeq hands SciPy's times back as tensors of the default dtype: in float32 they are too coarse for a tight
         # tolerance and the step size collapses. Its backward pass runs out of our reach, so that one takes dopri5.
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         try:
-            return torchdiffeq.odeint_adjoint(
-                rate, h0, times, **arguments, adjoint_method="dopri5", adjoint_options=_steps_of(times)
-            )
+            return torchdiffeq.odeint_adjoint(rate, h0, times, **given, adjoint_method="dopri5", adjoint_options=_steps_of(times))
         finally:
             torch.set_default_dtype(default)
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from problems import F64
+from problems import F64, central_difference
+from torch import Tensor
 
 from odernn import paths
 
@@ -33,6 +34,42 @@ def test_cutting_a_path_at_more_times_changes_no_value():
         assert cut.times is times
         for s in torch.linspace(0, 2, 37, dtype=F64):
             assert cut(s).item() == pytest.approx(path(s).item(), abs=1e-14)
+
+
+def test_a_path_keeps_its_kind_where_it_is_cut_or_cast():
+    amplitude = X[:, 0]
+    made = {
+        "linear": paths.linear(T, X),
+        "hold": paths.hold(T, X),
+        "constant": paths.heaviside(T, amplitude),
+        "jumps": paths.Path(T, "jumps", X[:, :-1], X[:, 1:] + 1),
+    }
+    times = torch.cat([T, torch.tensor([0.2, 0.9, 1.7], dtype=F64)]).sort().values
+    for kind, path in [*made.items(), ("hold", paths.pulse(T, amplitude, stop=0.8))]:
+        cut = path.on(torch.cat([path.times, times]).unique())
+        for each in (path, cut, path.mapped(Tensor.float), cut.mapped(Tensor.float)):
+            assert each.kind == kind
+            assert each.start.shape == each.end.shape == (1, each.times.numel() - 1, 1)
+            assert each.continuous == torch.equal(each.end[:, :-1], each.start[:, 1:])
+        for k in range(cut.times.numel() - 1):
+            piece = cut.interval(k)
+            middle = piece.times.mean()
+            assert piece.times.numel() == 2
+            assert piece(middle).item() == pytest.approx(path(middle).item(), abs=1e-14)
+
+
+def test_gradients_reach_the_samples_of_a_cut_path():
+    times = torch.cat([T, torch.tensor([0.2, 0.9, 1.7], dtype=F64)]).sort().values
+    for make in (paths.linear, paths.hold, lambda t, x: paths.heaviside(t, x[:, 0]), lambda t, x: paths.pulse(t, x[:, 0], 0.8)):
+        x = X.clone().requires_grad_()
+
+        def total(x=x, make=make):
+            path = make(T, x)
+            cut = path.on(torch.cat([path.times, times]).unique())
+            return sum(cut(s)[0, 0] * (1 + s) for s in torch.linspace(0, 2, 13, dtype=F64))
+
+        (gradient,) = torch.autograd.grad(total(), x)
+        assert torch.allclose(gradient, central_difference(total, x), atol=1e-8)
 
 
 def test_a_heaviside_path_is_constant_and_a_pulse_ends_where_told():

@@ -1,20 +1,17 @@
-"""The fused solve in plain torch operations: the oracle of the compiled kernels, and what runs where there are none.
+"""The fused solve in plain tensor operations: the oracle of the compiled kernels, and the backend where they do not run.
 
-Shapes are those of `odernn.solvers.fused.Problem`.
+Shapes are those of `odernn.solvers.standard_form.Problem`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .. import activations
-
-if TYPE_CHECKING:
-    from .fused import Problem
+from .standard_form import Problem
 
 
 def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
@@ -33,6 +30,7 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     v_left, v_right = _drive(problem, V, left, right)
     derivative = activations.get(problem.activation).derivative_of_value
+    assert derivative is not None  # of all that have kernels
     A, b, c = problem.tableau.A, problem.tableau.b, problem.tableau.c
     W_adjoint = adjoint_entries(problem.structure, W)
     g_W = torch.zeros_like(W)
@@ -100,19 +98,19 @@ def drive_along(V: Tensor, x: Tensor) -> Tensor:
 def _drive(problem: Problem, V: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """U x + b at both ends of all intervals, (E, batch, K, m)."""
     v = drive_along(V, left)
-    if problem.source == "jumps":
+    if problem.kind == "jumps":
         return v, drive_along(V, right)
-    return (v, v) if problem.source == "hold" else (v[..., :-1, :], v[..., 1:, :])
+    return (v, v) if problem.kind == "hold" else (v[..., :-1, :], v[..., 1:, :])
 
 
 def input_gradients(
     problem: Problem, V: Tensor, left: Tensor, right: Tensor, g_left: Tensor, g_right: Tensor, wanted: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of V, left and right, from those of the drive."""
-    if problem.source == "samples":
+    if problem.kind == "linear":
         nothing = torch.zeros_like(g_left[..., :1, :])
         pieces = [(left, torch.cat([g_left, nothing], -2) + torch.cat([nothing, g_right], -2))]
-    elif problem.source == "hold":
+    elif problem.kind == "hold":
         pieces = [(left, g_left + g_right)]
     else:
         pieces = [(left, g_left), (right, g_right)]

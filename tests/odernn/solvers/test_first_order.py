@@ -59,6 +59,7 @@ def test_a_gradient_with_a_graph_that_nobody_differentiates_is_the_gradient(name
     assert all(torch.allclose(a.detach(), b, rtol=1e-12, atol=1e-14) for a, b in zip(*found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["h", "y"])
 @pytest.mark.parametrize("name", SECOND_ORDER)
 def test_second_derivatives_of_backpropagation_agree_with_central_differences(name, output):

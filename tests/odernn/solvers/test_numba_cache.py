@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -14,7 +16,7 @@ import torch
 from problems import F64
 
 from odernn import ContinuousRNN, Fused
-from odernn.solvers import _numba_cache
+from odernn.solvers.numba import cache as kernel_cache
 
 PROGRAM = """
 import sys, warnings
@@ -55,6 +57,7 @@ def solve_in_a_new_process(cache: Path, before: str = "") -> str:
     return result.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [READ_ONLY, DISK_FULL], ids=["read-only", "full disk"])
 def test_without_a_place_for_compiled_kernels_they_are_compiled_in_memory_and_it_is_said_once(tmp_path, before):
     assert solve_in_a_new_process(tmp_path, before) == "said 1"
@@ -66,6 +69,7 @@ def test_a_cache_directory_that_is_a_file_is_no_place(tmp_path):
     assert (tmp_path / "file").read_text() == ""
 
 
+@pytest.mark.slow
 def test_a_damaged_kernel_is_compiled_again(tmp_path):
     assert solve_in_a_new_process(tmp_path) == "said 0"
     files = [file for file in tmp_path.rglob("*.nbc") if ".scan" in file.name]
@@ -83,14 +87,14 @@ def twice(x):
 
 def called_anew() -> tuple[float, int]:
     """The answer of a freshly decorated function, and how many of its compiled forms came from disk."""
-    function = _numba_cache.keep_on_disk(numba.njit(twice))
+    function = kernel_cache.keep_on_disk(numba.njit(twice))
     return function(1.5), sum(function.stats.cache_hits.values())
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(_numba_cache, "_said", [])
+    monkeypatch.setattr(kernel_cache, "_said", [])
     assert called_anew() == (3.0, 0)
     assert called_anew() == (3.0, 1)
     return tmp_path / "cache"
@@ -125,6 +129,42 @@ def test_a_file_of_the_cache_that_is_a_directory_or_has_gone_is_said_at_most(cac
         file.rmdir()
 
 
+def test_machine_code_is_compiled_anew_after_an_edit_of_a_file_that_it_inlined(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "calling.py").write_text(
+        "import numba\nimport inlined\nfrom odernn.solvers.numba.cache import keep_on_disk\n"
+        "twice = inlined.twice\n"
+        "def kernel(x):\n    return twice(x)\n"
+        "kernel = keep_on_disk(numba.njit(kernel))\n"
+    )
+
+    def called(factor: int) -> tuple[float, int]:
+        (tmp_path / "inlined.py").write_text(f"import numba\n@numba.njit\ndef twice(x):\n    return {factor} * x\n")
+        for name in ("inlined", "calling"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)  # Python's own goes by the time of an edit, in seconds
+        kernel = importlib.import_module("calling").kernel
+        return kernel(1.5), sum(kernel.stats.cache_hits.values())
+
+    assert called(2) == (3.0, 0)
+    assert called(2) == (3.0, 1)
+    assert called(4) == (6.0, 0)
+
+
+def test_every_file_of_the_kernels_counts_for_the_cache(tmp_path):
+    folder = Path(kernel_cache.__file__).parent
+    stamps = {kernel_cache._source_stamp(folder / "scan.py")}
+    files = [file.name for file in folder.glob("*.py")]
+    for name in files:
+        shutil.copytree(folder, tmp_path / name)
+        with open(tmp_path / name / name, "a") as file:
+            file.write("# edited\n")
+        stamps.add(kernel_cache._source_stamp(tmp_path / name / "scan.py"))
+    assert len(stamps) == 1 + len(files)
+
+
 def problem():
     model = ContinuousRNN(1, 16, 1, seed=0, dtype=F64)
     t = torch.linspace(0, 2, 21, dtype=F64)
@@ -145,6 +185,7 @@ def same(one, other) -> bool:
     return all((a == b).all() for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 @pytest.mark.parametrize(("method", "threads"), [("fork", 1), ("fork", 2), ("spawn", 2)])
 def test_workers_solve_to_the_numbers_of_their_parent(method, threads):
@@ -183,6 +224,7 @@ class Answers(torch.utils.data.Dataset):
             return self.model(self.x[k : k + 1], self.t, solver=Fused())[0]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_the_workers_of_a_data_loader_solve(method):

@@ -1,7 +1,7 @@
 """Compiled kernels kept on disk, where there is a place for them; what comes back damaged is compiled again.
 
 Numba's own cache ends with a traceback where it finds no directory to write to, on a full disk and on a truncated file, and would
-run code of which a bit has flipped.
+run code of which a bit has flipped, or code that was inlined from a file that has changed since.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
@@ -28,7 +29,9 @@ def keep_on_disk(dispatcher: Any) -> Any:
 class _Cache(FunctionCache):
     def __init__(self, function: Any) -> None:
         super().__init__(function)
-        self._cache_file = _CheckedFiles(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
+        self._cache_file = _CheckedFiles(
+            self._cache_path, self._impl.filename_base, _source_stamp(Path(function.__code__.co_filename))
+        )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -42,6 +45,14 @@ class _Cache(FunctionCache):
             super().save_overload(sig, data)
         except Exception as error:
             _say_once(error)
+
+
+def _source_stamp(file: Path) -> str:
+    """A hash of all source files of a folder: kernels inline functions of other files, and numba watches their own alone."""
+    digest = hashlib.sha256()
+    for source in sorted(file.parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 class _CheckedFiles(IndexDataCacheFile):

@@ -49,10 +49,10 @@ def test_a_growing_state_comes_out_as_infinite():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="unknown backend 'jax'"):
+    with pytest.raises(ValueError, match="unknown backend 'jax', expected one of auto, numba, torch"):
         Exact(backend="jax")
     model = StateSpaceModel(1, 4, 1, dtype=torch.float16)
-    with pytest.raises(ValueError, match="float32 or float64 tensors on the CPU"):
+    with pytest.raises(ValueError, match=r"got torch\.float16"):
         model.solve(
             paths.linear(torch.arange(3).half(), torch.zeros(1, 3, 1).half()),
             torch.arange(3).half(),

@@ -19,11 +19,12 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 needs_gpu = pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="no GPU")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the inner process")
 def test_the_kernels_pass_these_tests_in_tritons_interpreter():
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore", __file__]
-    outcome = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300)
+    outcome = subprocess.run(command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=300)
     assert outcome.returncode == 0, outcome.stdout[-3000:]
     assert " passed" in outcome.stdout
 
@@ -65,9 +66,9 @@ def test_every_number_of_stages(method):
 
 @needs_gpu
 def test_a_long_path_goes_back_in_segments(monkeypatch):
-    from odernn.solvers import _triton_backend
+    from odernn.solvers.triton import launch
 
-    monkeypatch.setattr(_triton_backend, "_SEGMENT_BYTES", 4000)
+    monkeypatch.setattr(launch, "_SEGMENT_BYTES", 4000)
     compare(perturb_bias(ContinuousRNN(1, 5, 1, dtype=torch.float64)), times=9)
 
 

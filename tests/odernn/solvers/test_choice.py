@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from problems import F64, perturb_bias
@@ -41,7 +43,7 @@ def test_what_has_no_fused_form_falls_back_to_dopri5():
 
 def test_a_tolerance_that_cannot_be_kept_is_refused():
     model = ContinuousRNN(1, 4, 1, "tanh", dtype=torch.float32)
-    path = paths.Path(T.float(), PATH.start.float(), PATH.end.float(), True)
+    path = replace(PATH.mapped(torch.Tensor.float), times=T.float())
     with pytest.raises(ValueError, match="between 1e-8 and 1"):
         choose_solver(model.field(), path, T.float(), torch.zeros(3, 4), 0.0)
     with pytest.raises(DivergedSolve, match="float64"):

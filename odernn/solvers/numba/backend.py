@@ -1,4 +1,4 @@
-"""Compiled solves on the CPU: lays tensors out for the kernels of `_numba_kernels` and runs these."""
+"""Lays tensors out for the kernels of this folder and runs these."""
 
 from __future__ import annotations
 
@@ -7,32 +7,24 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import _numba_kernels as kernels
-from ._torch_backend import adjoint_entries
+from ..standard_form import Problem, Scan, Tableau
+from ..torch_reference import adjoint_entries
+from . import runge_kutta, scan
+from .activations import CODES
+from .compilation import Kernel
+from .plan import JUMPS, KINDS, ROWS, STRUCTURES, TILE_ENTRIES, Plan
+from .simd import VECTOR_BYTES
 
-if TYPE_CHECKING:
-    from .affine_scan import Scan
-    from .fused import Problem, Tableau
-
-_ACTIVATIONS = {
-    "linear": kernels.LINEAR,
-    "hardtanh": kernels.HARDTANH,
-    "tanh": kernels.TANH,
-    "relu": kernels.RELU,
-    "sigmoid": kernels.SIGMOID,
-}
-_STRUCTURES = {"dense": kernels.DENSE, "diagonal": kernels.DIAGONAL, "pairs": kernels.PAIRS}
-_SOURCES = {"samples": kernels.SAMPLES, "hold": kernels.HOLD, "jumps": kernels.JUMPS}
 # Shares of work per thread: more than one evens out cores that are slowed down, each costs a sum of weight gradients.
 _SHARES = 2
-# Some of numba's threading layers do not stand two calls at once.
+# Some of numba's threading layers are not thread-safe.
 _lock = threading.Lock()
 # In a forked child the threads of its parent are gone, and both OpenMP's and numba's wait for them, or end the process. One
 # thread then runs the same shares of work one after the other, to the same bits. (PyTorch's own operations on large tensors hang
@@ -50,46 +42,42 @@ if hasattr(os, "register_at_fork"):
 
 
 def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
-    """A backend of `odernn.solvers.fused`; shapes as for `Problem` there."""
-    plan = _plan(problem, W, left, h0, d_inputs=left.shape[-1] + 1)
+    """Shapes as for `Problem`."""
+    plan = _runge_kutta_plan(problem, W, left, h0)
     h = _with_initial(h0, plan.intervals)
     W, V = _padded(_for_rows(problem, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
-    _run(kernels.runge_kutta, plan, _tableau(problem.tableau), problem.steps, W, V, left, right, h)
+    _run(runge_kutta.runge_kutta, plan, _tableau(problem.tableau), problem.steps, W, V, left, right, h)
     return h
 
 
 def backward(
     problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h: Tensor, g: Tensor, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
-    plan = _plan(problem, W, left, h[:, :, 0], d_inputs=left.shape[-1] + 1)
+    plan = _runge_kutta_plan(problem, W, left, h[:, :, 0])
     sums = _Sums.of(plan, problem, W, V, left, wanted)
     plan = sums.plan
     forwards = _padded(_for_rows(problem, W), columns=plan.width)
-    backwards = _padded(_for_rows(problem, adjoint_entries(problem.structure, W)), columns=plan.width)
-    U = _padded(V[..., :-1], columns=plan.columns) if plan.columns else V.new_empty(0)
-    given = forwards, backwards, _padded(V.mT, plan.inputs, plan.width), U, left, right, h, g
-    _run(kernels.runge_kutta_adjoint, plan, _tableau(problem.tableau), problem.steps, *given, *sums.tensors)
+    given = forwards, _adjoint(problem, W, plan), _padded(V.mT, plan.inputs, plan.width), _to_inputs(V, plan), left, right, h, g
+    _run(runge_kutta.runge_kutta_adjoint, plan, _tableau(problem.tableau), problem.steps, *given, *sums.tensors)
     return sums.gradients(W, V, left, right)
 
 
-def scan_forward(scan: Scan, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
-    """A backend of `odernn.solvers.affine_scan`; shapes as for `Scan` there."""
-    plan = _plan(scan, W, left, h0, d_inputs=2 * left.shape[-1] + 1)
+def scan_forward(problem: Scan, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
+    """Shapes as for `Scan`."""
+    plan = _plan(problem, W, left, h0, d_inputs=2 * left.shape[-1] + 1)
     h = _with_initial(h0, plan.intervals)
-    W, V = _padded(_for_rows(scan, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
-    _run(kernels.scan, plan, W, V, left, right, h)
+    W, V = _padded(_for_rows(problem, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
+    _run(scan.scan, plan, W, V, left, right, h)
     return h
 
 
 def scan_backward(
-    scan: Scan, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h: Tensor, g: Tensor, wanted: Sequence[bool]
+    problem: Scan, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h: Tensor, g: Tensor, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
-    plan = _plan(scan, W, left, h[:, :, 0], d_inputs=2 * left.shape[-1] + 1)
-    sums = _Sums.of(plan, scan, W, V, left, wanted)
+    plan = _plan(problem, W, left, h[:, :, 0], d_inputs=2 * left.shape[-1] + 1)
+    sums = _Sums.of(plan, problem, W, V, left, wanted)
     plan = sums.plan
-    backwards = _padded(_for_rows(scan, adjoint_entries(scan.structure, W)), columns=plan.width)
-    U = _padded(V[..., :-1], columns=plan.columns) if plan.columns else V.new_empty(0)
-    _run(kernels.scan_adjoint, plan, backwards, U, left, right, h, g, *sums.tensors)
+    _run(scan.scan_adjoint, plan, _adjoint(problem, W, plan), _to_inputs(V, plan), left, right, h, g, *sums.tensors)
     return sums.gradients(W, V, left, right)
 
 
@@ -97,7 +85,7 @@ def scan_backward(
 class _Sums:
     """Where the adjoint kernels put gradients: those of the weights item by item, those of x for every member."""
 
-    plan: kernels.Plan
+    plan: Plan
     of_V: bool
     W: Tensor
     V: Tensor
@@ -106,14 +94,14 @@ class _Sums:
     h0: Tensor
 
     @staticmethod
-    def of(plan: kernels.Plan, problem: Problem | Scan, W: Tensor, V: Tensor, left: Tensor, wanted: Sequence[bool]) -> _Sums:
+    def of(plan: Plan, problem: Problem | Scan, W: Tensor, V: Tensor, left: Tensor, wanted: Sequence[bool]) -> _Sums:
         members, between = W.shape[0], W.shape[1:-2]  # `between`: the intervals of a scan that changes
         columns = _round_up(V.shape[-1] - 1, _lanes(V)) if wanted[2] or wanted[3] else 0
         rows = plan.width if problem.structure == "dense" else W.shape[-2]
         g_W = W.new_zeros(plan.items, *between, rows, plan.width) if wanted[0] else W.new_empty(0)
         g_V = V.new_zeros(plan.items, *between, plan.inputs, plan.width)
         g_left = left.new_empty(members, *left.shape[1:]) if columns else left.new_empty(0)
-        g_right = torch.empty_like(g_left) if problem.source == "jumps" else g_left
+        g_right = torch.empty_like(g_left) if problem.kind == "jumps" else g_left
         g_h0 = W.new_empty(members, plan.batch, plan.m)
         plan = plan._replace(columns=columns, of_W=rows * plan.width if wanted[0] else 0)
         return _Sums(plan, wanted[1], g_W, g_V, g_left, g_right, g_h0)
@@ -133,48 +121,63 @@ class _Sums:
             total(self.W, W) if plan.of_W else None,
             total(self.V, V.mT).mT if self.of_V else None,
             self.left.sum_to_size(left.shape) if of_x else None,
-            self.right.sum_to_size(right.shape) if of_x and plan.source == kernels.JUMPS else None,
+            self.right.sum_to_size(right.shape) if of_x and plan.kind == JUMPS else None,
             self.h0,
         )
 
 
-def _plan(problem: Problem | Scan, W: Tensor, x: Tensor, h0: Tensor, d_inputs: int) -> kernels.Plan:
+def _runge_kutta_plan(problem: Problem, W: Tensor, x: Tensor, h0: Tensor) -> Plan:
+    plan = _plan(problem, W, x, h0, d_inputs=x.shape[-1] + 1)
+    return plan._replace(activation=CODES[problem.activation], stages=problem.tableau.stages, substeps=problem.substeps)
+
+
+def _plan(problem: Problem | Scan, W: Tensor, x: Tensor, h0: Tensor, d_inputs: int) -> Plan:
     members, batch, m = h0.shape
-    width = _round_up(m, max(_lanes(W), kernels.ROWS))
+    width = _round_up(m, max(_lanes(W), ROWS))
     changes = W.ndim > 3
     threads = _threads()
     # Tiles as large as caches like, but no fewer of them than threads.
-    rows = max(1, kernels.TILE_ENTRIES // width // kernels.ROWS) * kernels.ROWS
+    rows = max(1, TILE_ENTRIES // width // ROWS) * ROWS
     fair = -(-batch // -(-threads // members))
-    rows = min(rows, _round_up(fair, kernels.ROWS))
+    rows = min(rows, _round_up(fair, ROWS))
     # Gradients of matrices that change with time are large: one sum of them per member.
     per_member = 1 if changes else min(-(-batch // rows), -(-_SHARES * threads // members))
-    return kernels.Plan(
+    return Plan(
         items=members * per_member,
         per_member=per_member,
         rows=rows,
         batch=batch,
-        intervals=x.shape[2] - (problem.source == "samples"),
+        intervals=x.shape[2] - (problem.kind == "linear"),
         m=m,
         d=x.shape[-1],
         width=width,
-        inputs=_round_up(d_inputs, kernels.ROWS),
+        inputs=_round_up(d_inputs, ROWS),
         columns=0,
         x_members=x.shape[0],
         weights=W.shape[-2] * width,
         of_W=0,
-        structure=_STRUCTURES[problem.structure],
-        source=_SOURCES[problem.source],
-        activation=_ACTIVATIONS[getattr(problem, "activation", "linear")],
-        stages=problem.tableau.stages if hasattr(problem, "tableau") else 0,
-        substeps=getattr(problem, "substeps", 1),
+        structure=STRUCTURES[problem.structure],
+        kind=KINDS[problem.kind],
+        activation=CODES["linear"],
+        stages=0,
+        substeps=1,
         changes=int(changes),
     )
 
 
 def _for_rows(problem: Problem | Scan, W: Tensor) -> Tensor:
-    """What multiplies row vectors from the right, where W multiplies column vectors from the left."""
+    """The matrix that multiplies row vectors from the right as W multiplies column vectors from the left."""
     return W.mT if problem.structure == "dense" else W
+
+
+def _adjoint(problem: Problem | Scan, W: Tensor, plan: Plan) -> Tensor:
+    """W^T, laid out for the kernels."""
+    return _padded(_for_rows(problem, adjoint_entries(problem.structure, W)), columns=plan.width)
+
+
+def _to_inputs(V: Tensor, plan: Plan) -> Tensor:
+    """The matrix that leads from the drive back to x; empty where no gradient of x is wanted."""
+    return _padded(V[..., :-1], columns=plan.columns) if plan.columns else V.new_empty(0)
 
 
 def _with_initial(h0: Tensor, intervals: int) -> Tensor:
@@ -185,7 +188,7 @@ def _with_initial(h0: Tensor, intervals: int) -> Tensor:
     return h
 
 
-def _run(kernel: kernels.Kernel, plan: kernels.Plan, *arguments: Any) -> None:
+def _run(kernel: Kernel, plan: Plan, *arguments: Any) -> None:
     arrays = [_flat(argument) if isinstance(argument, Tensor) else argument for argument in arguments]
     threads = _threads()
     if threads == 1 or _forked:
@@ -197,12 +200,12 @@ def _run(kernel: kernels.Kernel, plan: kernels.Plan, *arguments: Any) -> None:
 
 
 @cache
-def _tableau(tableau: Tableau) -> kernels.Tableau:
+def _tableau(tableau: Tableau) -> runge_kutta.Tableau:
     A, b, c = np.zeros((8, 4)), np.zeros(4), np.zeros(4)
     for i, row in enumerate(tableau.A):
         A[i, : len(row)] = row
     b[: tableau.stages], c[: tableau.stages] = tableau.b, tableau.c
-    return kernels.Tableau(A, b, c)
+    return runge_kutta.Tableau(A, b, c)
 
 
 def _threads() -> int:
@@ -210,7 +213,7 @@ def _threads() -> int:
 
 
 def _lanes(like: Tensor) -> int:
-    return kernels.VECTOR_BYTES // like.element_size()
+    return VECTOR_BYTES // like.element_size()
 
 
 def _round_up(n: int, multiple: int) -> int:

@@ -11,7 +11,7 @@ PROGRAM = """
 import ctypes, itertools, mmap, sys
 import numpy as np, torch
 from odernn import ContinuousRNN, Exact, Fused, StateSpaceModel, paths
-from odernn.solvers import _numba_backend as backend
+from odernn.solvers.numba import backend
 
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)
@@ -68,7 +68,7 @@ for dtype in (torch.float32, torch.float64):
             if interpolation == "hold":
                 path = paths.hold(t, x)
             elif interpolation == "jumps":
-                path = paths.Path(t, 2 * x[..., :-1, :], x[..., 1:, :] ** 2, continuous=False)
+                path = paths.Path(t, "jumps", 2 * x[..., :-1, :], x[..., 1:, :] ** 2)
             slow = Fused(backend="torch", check=False), Exact(backend="torch")
             for solver, plain_solver in zip((Fused(check=False), Exact()), slow):
                 found = []
@@ -81,6 +81,7 @@ print("in bounds")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect of Linux")
 @pytest.mark.parametrize("side", ["end", "start"])
 def test_no_kernel_touches_the_pages_around_its_arrays(side):

@@ -1,0 +1,89 @@
+"""Which code runs a solve: compiled for the CPU, compiled for the GPU, or plain tensor operations."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .first_order import first_order_only
+from .standard_form import Problem, Scan
+
+Backend = Literal["auto", "numba", "triton", "torch"]
+TRITON_MAX_SIZE = 128
+_NUMBA_DTYPES, _TRITON_DTYPES = (torch.float32, torch.float64), (torch.float32,)
+
+
+def backend_for(name: Backend, like: Tensor) -> ModuleType:
+    """The module of a backend, for states like this tensor; see `odernn.solvers.standard_form.Problem`.
+
+    Args:
+        name: 'auto' for the first of the others that takes such states.
+
+    Raises:
+        ValueError: a backend that is not installed or does not take such states.
+    """
+    if name == "auto":
+        name = next(one for one in ("numba", "triton", "torch") if obstacle(one, like) is None)
+    reason = obstacle(name, like)
+    if reason is not None:
+        raise ValueError(f"backend {name!r} {reason}: choose backend 'torch' or 'auto'")
+    if name == "numba":
+        from .numba import backend  # numba takes a second to import
+
+        return backend
+    if name == "triton":
+        from .triton import launch
+
+        return launch
+    from . import torch_reference
+
+    return torch_reference
+
+
+def obstacle(name: str, like: Tensor) -> str | None:
+    """Why a backend cannot take states like this one; None where it can."""
+    if name == "torch":
+        return None
+    device, dtypes = ("cpu", _NUMBA_DTYPES) if name == "numba" else ("cuda", _TRITON_DTYPES)
+    # Triton's interpreter, for tests, works on the CPU.
+    if like.device.type != device and not (name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return f"runs on {device}, got tensors on {like.device}"
+    if like.dtype not in dtypes:
+        return f"computes in {', '.join(map(str, dtypes))}, got {like.dtype}"
+    if name == "triton" and like.shape[-1] > TRITON_MAX_SIZE:
+        return f"holds W on chip for at most {TRITON_MAX_SIZE} hidden units, got {like.shape[-1]}"
+    return "needs the package triton (pip install triton)" if name == "triton" and not _triton_installed() else None
+
+
+class BackendSolve(torch.autograd.Function):
+    """A backend's solve as one operation: h, (E, batch, K + 1, m), of `forward`, and gradients in the tensors of `adjoint`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        problem: Problem | Scan,
+        forward: Callable[..., Tensor],
+        adjoint: Callable[..., tuple[Tensor | None, ...]],
+        *tensors: Tensor,
+    ) -> Tensor:
+        h = forward(problem, *tensors)
+        ctx.problem, ctx.adjoint = problem, adjoint
+        ctx.save_for_backward(*tensors[:-1], h)  # which begins with the last, h0
+        return h
+
+    @staticmethod
+    @first_order_only
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        return None, None, None, *ctx.adjoint(ctx.problem, *ctx.saved_tensors, g, ctx.needs_input_grad[3:])
+
+
+@cache
+def _triton_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None

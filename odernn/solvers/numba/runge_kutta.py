@@ -1,0 +1,250 @@
+# mypy: disallow-untyped-defs=False
+"""Explicit Runge-Kutta steps along a path, and their exact adjoint."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from .activations import activate, times_derivative
+from .compilation import inline, inner, kernel
+from .plan import JUMPS, LINEAR
+from .products import apply, product, sum_outer
+from .simd import MARGIN, aligned_pointer_to, lanes_of, load, pointer_to, store
+from .tiles import batch_share, clear, input_times, read, set_column, write
+
+
+class Tableau(NamedTuple):
+    """Butcher tableau of an explicit method of at most four stages, padded with zeros: A (8, 4), b (4,), c (4,). (The adjoint
+    looks for what comes after a stage, past the last one too.)"""
+
+    A: np.ndarray
+    b: np.ndarray
+    c: np.ndarray
+
+
+@inline
+def _weighted(s, base, scale, terms, n, q, c0, c1, c2, c3, count):
+    """scale base + sum_j c_j terms_j over j < count, one vector of each."""
+    value = scale * load(s, base + q)
+    if count > 0:
+        value = value + c0 * load(s, terms + q)
+    if count > 1:
+        value = value + c1 * load(s, terms + n + q)
+    if count > 2:
+        value = value + c2 * load(s, terms + 2 * n + q)
+    if count > 3:
+        value = value + c3 * load(s, terms + 3 * n + q)
+    return value
+
+
+@inner
+def _stages(plan, A, c, s, y, k, left, right, dt, step, W, w0):
+    """Stage states y_i = h + dt sum_j A_ij k_j, with h = y_0 given, and rates k_i = sigma(W y_i + v(t_i)) of one step, for
+    the drive v that runs linearly from `left` to `right` in an interval."""
+    n = plan.rows * plan.width
+    for i in range(plan.stages):
+        y_i, k_i = y + i * n, k + i * n
+        fraction = (step + c[i]) / plan.substeps
+        a0, a1, a2 = dt * A[4 * i], dt * A[4 * i + 1], dt * A[4 * i + 2]
+        for q in range(0, n, lanes_of(s)):
+            drive = (1.0 - fraction) * load(s, left + q) + fraction * load(s, right + q)
+            if i > 0:
+                store(s, y_i + q, _weighted(s, y, 1.0, k, n, q, a0, a1, a2, 0.0, i))
+            store(s, k_i + q, drive)
+        apply(plan, W, w0, s, y_i, k_i)
+        activate(s, k_i, n, plan.activation)
+
+
+@inner
+def _advance(plan, b, s, y, k, dt, following):
+    """following = h + dt sum_i b_i k_i, with h = y_0."""
+    n = plan.rows * plan.width
+    b0, b1, b2, b3 = dt * b[0], dt * b[1], dt * b[2], dt * b[3]
+    for q in range(0, n, lanes_of(s)):
+        store(s, following + q, _weighted(s, y, 1.0, k, n, q, b0, b1, b2, b3, plan.stages))
+
+
+@inner
+def _drive(plan, s, inputs, V, v0, x, x_member, first, k, out):
+    """out <- [x, 1] V for the rows of a tile at time k, V = [U b]^T of shape (inputs, width)."""
+    read(plan, x, x_member, first, input_times(plan), k, plan.d, s, inputs, plan.inputs, False)
+    clear(s, out, plan.rows * plan.width)
+    product(s, inputs, plan.inputs, 1, V, v0, plan.width, s, out, plan.width, plan.rows, plan.width, plan.d + 1)
+
+
+@inner
+def _forward_item(plan, A, b, c, item, steps, W, V, x_left, x_right, h_all, s):
+    stages, n, times = plan.stages, plan.rows * plan.width, plan.intervals + 1
+    member = item // plan.per_member
+    x_member, w0, v0 = member % plan.x_members, member * plan.weights, member * plan.inputs * plan.width
+    left, right, y, k = 0, n, 2 * n, (2 + stages) * n
+    inputs = k + stages * n
+    set_column(s, inputs + plan.d, plan.inputs, plan.rows)
+    begin, end = batch_share(plan, item)
+    for first in range(begin, end, plan.rows):
+        read(plan, h_all, member, first, times, 0, plan.m, s, y, plan.width, False)
+        if plan.kind == LINEAR:
+            _drive(plan, s, inputs, V, v0, x_left, x_member, first, 0, right)
+        for interval in range(plan.intervals):
+            if plan.kind == LINEAR:
+                left, right = right, left
+                _drive(plan, s, inputs, V, v0, x_left, x_member, first, interval + 1, right)
+            else:
+                _drive(plan, s, inputs, V, v0, x_left, x_member, first, interval, left)
+                _drive(plan, s, inputs, V, v0, x_right, x_member, first, interval, right)
+            dt = steps[interval] / plan.substeps
+            for step in range(plan.substeps):
+                _stages(plan, A, c, s, y, k, left, right, dt, step, W, w0)
+                _advance(plan, b, s, y, k, dt, y)
+            write(plan, s, y, plan.width, h_all, member, first, times, interval + 1, plan.m, False)
+
+
+@kernel
+def runge_kutta(plan, tableau, steps, W, V, x_left, x_right, h_all):
+    """Fills h_all (members, batch, intervals + 1, m) after its first time.
+
+    Args:
+        steps: lengths of the intervals.
+        W: (members, m, width), W^T, or as in `apply`.
+        V: (members, inputs, width), [U b]^T.
+        x_left, x_right: x at the ends of the intervals; LINEAR: both are x at all times; HOLD: both the same.
+    """
+    entries = plan.rows * (plan.width * (2 + 2 * plan.stages) + plan.inputs)
+    for item in prange(plan.items):
+        buffer = np.zeros(entries + MARGIN, h_all.dtype)
+        _forward_item(
+            plan, pointer_to(tableau.A), pointer_to(tableau.b), pointer_to(tableau.c), np.int64(item), pointer_to(steps),
+            pointer_to(W), pointer_to(V), pointer_to(x_left), pointer_to(x_right), pointer_to(h_all),
+            aligned_pointer_to(buffer),
+        )  # fmt: skip
+        buffer[0] = 0  # a last use: keeps it alive until here
+
+
+@inner
+def _input_gradient(plan, s, g, inputs, g_inputs, U, x, member, first, k, g_V, gv0, g_x):
+    """Adds what the adjoint g of the drive at time k gives to the gradient of V = [U b]^T and, where wanted, stores that
+    of x."""
+    times, width = input_times(plan), plan.width
+    read(plan, x, member % plan.x_members, first, times, k, plan.d, s, inputs, plan.inputs, False)
+    product(s, inputs, 1, plan.inputs, s, g, width, g_V, gv0, width, plan.inputs, width, plan.rows)
+    columns = plan.columns
+    if columns > 0:
+        clear(s, g_inputs, plan.rows * columns)
+        product(s, g, width, 1, U, member * plan.m * columns, columns, s, g_inputs, columns, plan.rows, columns, plan.m)
+        write(plan, s, g_inputs, columns, g_x, member, first, times, k, plan.d, False)
+
+
+@inner
+def _stage_adjoints(plan, A, b, c, s, g, k, g_y, g_z, left, right, dt, step, W, w0):
+    """The adjoints of one step: g <- that of its h, from that of its result; g_z_i of all stages; and what it adds to those of
+    the drive, `left` and `right`. That of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of z_i sigma' times it."""
+    stages, n = plan.stages, plan.rows * plan.width
+    lanes = lanes_of(s)
+    for i in range(stages - 1, -1, -1):
+        g_z_i, g_y_i, k_i = g_z + i * n, g_y + i * n, k + i * n
+        fraction = (step + c[i]) / plan.substeps
+        count, b_i = stages - 1 - i, dt * b[i]
+        a0, a1, a2 = dt * A[4 * i + 4 + i], dt * A[4 * i + 8 + i], dt * A[4 * i + 12 + i]
+        for q in range(0, n, lanes):
+            value = _weighted(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, 0.0, count)
+            value = times_derivative(value, load(s, k_i + q), plan.activation)
+            of_left = load(s, left + q) + (1.0 - fraction) * value
+            of_right = load(s, right + q) + fraction * value
+            store(s, g_z_i + q, value)
+            store(s, g_y_i + q, 0.0)
+            store(s, left + q, of_left)
+            store(s, right + q, of_right)
+        apply(plan, W, w0, s, g_z_i, g_y_i)
+    for q in range(0, n, lanes):
+        store(s, g + q, _weighted(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, stages))
+
+
+@inner
+def _backward_item(
+    plan, A, b, c, item, steps, W, W_adjoint, V, U, x_left, x_right, h_all, g_all, g_W, g_V, g_left, g_right, g_initial, s
+):
+    stages, n, times, width = plan.stages, plan.rows * plan.width, plan.intervals + 1, plan.width
+    member = item // plan.per_member
+    x_member, w0, v0 = member % plan.x_members, member * plan.weights, member * plan.inputs * width
+    gw0, gv0 = item * plan.of_W, item * plan.inputs * width
+    g, left, right, v_left, v_right, g_y = 0, n, 2 * n, 3 * n, 4 * n, 5 * n
+    g_z = g_y + stages * n
+    # All that the forward pass of one interval went through.
+    y_all = g_z + stages * n
+    k_all = y_all + plan.substeps * stages * n
+    inputs = k_all + plan.substeps * stages * n
+    g_inputs = inputs + plan.rows * plan.inputs
+    set_column(s, inputs + plan.d, plan.inputs, plan.rows)
+    begin, end = batch_share(plan, item)
+    for first in range(begin, end, plan.rows):
+        clear(s, g, n)
+        clear(s, left, n)
+        if plan.kind == LINEAR:
+            _drive(plan, s, inputs, V, v0, x_left, x_member, first, plan.intervals, v_left)
+        for interval in range(plan.intervals - 1, -1, -1):
+            read(plan, g_all, member, first, times, interval + 1, plan.m, s, g, width, True)
+            # The adjoints of the drive at both ends; at a sample two intervals meet and add.
+            right, left = left, right
+            clear(s, left, n)
+            if plan.kind == LINEAR:
+                v_right, v_left = v_left, v_right
+            else:
+                clear(s, right, n)
+                _drive(plan, s, inputs, V, v0, x_right, x_member, first, interval, v_right)
+            _drive(plan, s, inputs, V, v0, x_left, x_member, first, interval, v_left)
+            dt = steps[interval] / plan.substeps
+            read(plan, h_all, member, first, times, interval, plan.m, s, y_all, width, False)
+            for step in range(plan.substeps):
+                y, k = y_all + step * stages * n, k_all + step * stages * n
+                _stages(plan, A, c, s, y, k, v_left, v_right, dt, step, W, w0)
+                if step + 1 < plan.substeps:
+                    _advance(plan, b, s, y, k, dt, y + stages * n)
+            for step in range(plan.substeps - 1, -1, -1):
+                y, k = y_all + step * stages * n, k_all + step * stages * n
+                _stage_adjoints(plan, A, b, c, s, g, k, g_y, g_z, left, right, dt, step, W_adjoint, w0)
+                if plan.of_W > 0:
+                    sum_outer(plan, g_W, gw0, s, g_z, y, stages * plan.rows)
+            if plan.kind == LINEAR:
+                _input_gradient(plan, s, right, inputs, g_inputs, U, x_left, member, first, interval + 1, g_V, gv0, g_left)
+            elif plan.kind == JUMPS:
+                _input_gradient(plan, s, right, inputs, g_inputs, U, x_right, member, first, interval, g_V, gv0, g_right)
+                _input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, interval, g_V, gv0, g_left)
+            else:
+                for q in range(0, n, lanes_of(s)):
+                    store(s, left + q, load(s, left + q) + load(s, right + q))
+                _input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, interval, g_V, gv0, g_left)
+        if plan.kind == LINEAR:
+            _input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, 0, g_V, gv0, g_left)
+        read(plan, g_all, member, first, times, 0, plan.m, s, g, width, True)
+        write(plan, s, g, width, g_initial, member, first, 1, 0, plan.m, False)
+
+
+@kernel
+def runge_kutta_adjoint(
+    plan, tableau, steps, W, W_adjoint, V, U, x_left, x_right, h_all, g_all, g_W, g_V, g_left, g_right, g_initial
+):
+    """The exact adjoint of `runge_kutta`, from the gradient g_all of its result h_all.
+
+    Args:
+        W_adjoint: what W^T is to W: (members, m, width), W itself, or as in `apply`.
+        U: (members, m, columns), d in whole vectors; empty where no gradient of x is wanted.
+
+    Fills:
+        g_W: per item, zeros before; empty where no gradient of W is wanted.
+        g_V: (items, inputs, width), zeros before.
+        g_left, g_right: like x_left and x_right but with all members; empty where not wanted.
+        g_initial: (members, batch, m).
+    """
+    entries = plan.rows * (plan.width * (5 + 2 * plan.stages * (1 + plan.substeps)) + plan.inputs + plan.columns)
+    for item in prange(plan.items):
+        buffer = np.zeros(entries + MARGIN, h_all.dtype)
+        _backward_item(
+            plan, pointer_to(tableau.A), pointer_to(tableau.b), pointer_to(tableau.c), np.int64(item), pointer_to(steps),
+            pointer_to(W), pointer_to(W_adjoint), pointer_to(V), pointer_to(U), pointer_to(x_left), pointer_to(x_right),
+            pointer_to(h_all), pointer_to(g_all), pointer_to(g_W), pointer_to(g_V), pointer_to(g_left), pointer_to(g_right),
+            pointer_to(g_initial), aligned_pointer_to(buffer),
+        )  # fmt: skip
+        buffer[0] = 0  # a last use: keeps it alive until here
