@@ -1,4 +1,4 @@
-"""The one convention for what JSON has no word for: arrays become lists, inf and nan the strings "inf", "-inf" and "nan"."""
+"""Values as strict JSON, and back: arrays and tuples are lists there, inf and nan the strings "inf", "-inf" and "nan"."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-# As strings any reader of the files understands them; a value that holds one of these strings gets the number back.
+# Strings, so that any reader of the files understands them.
 _SPECIAL = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
 def encode(value: Any) -> Any:
-    """A value as strict JSON has it: numbers of numpy and torch as Python's, arrays and tuples as lists, inf and nan as the
-    strings "inf", "-inf" and "nan".
+    """A value as strict JSON has it: numbers of numpy and torch as Python's, arrays and tuples as lists, what has a `to_dict` as
+    that, and inf and nan as the strings "inf", "-inf" and "nan".
 
     Raises:
         TypeError: a value that JSON does not know, or a key that is not a string.
@@ -24,7 +24,9 @@ def encode(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
-        return encode(value.tolist())
+        plain = value.tolist()
+        if not isinstance(plain, np.generic):
+            return encode(plain)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
@@ -34,11 +36,14 @@ def encode(value: Any) -> Any:
         return {key: encode(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [encode(part) for part in value]
+    if hasattr(value, "to_dict"):
+        return encode(value.to_dict())
     raise TypeError(f"JSON has no {type(value).__name__} (got {value!r}): give numbers, strings, None, lists and dicts")
 
 
 def decode(value: Any) -> Any:
-    """What `encode` was given, with lists for arrays and tuples, and numbers for "inf", "-inf" and "nan"."""
+    """The inverse of `encode`, but for what JSON does not tell apart: arrays and tuples come back as lists, results as dicts, and
+    text that reads "inf", "-inf" or "nan" as that number (keys stay text)."""
     if isinstance(value, str):
         return _SPECIAL.get(value, value)
     if isinstance(value, dict):
@@ -57,8 +62,9 @@ def loads(text: str | bytes) -> Any:
     Raises:
         ValueError: the text is not JSON, or not UTF-8, or holds the words NaN and Infinity, which JSON does not have.
     """
-    return decode(json.loads(text, parse_constant=_refuse))
+    return decode(json.loads(text, parse_constant=refuse))
 
 
-def _refuse(word: str) -> Any:
+def refuse(word: str) -> Any:
+    """For `json.loads`, where it meets NaN or Infinity."""
     raise ValueError(f"{word} is no JSON value")

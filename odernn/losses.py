@@ -27,15 +27,12 @@ def mse(y: Tensor, target: Tensor) -> Tensor:
     return (y - target).square().mean((-3, -2, -1))
 
 
-def time_weights(count: int, power: float = TIME_WEIGHT_POWER, like: Tensor | None = None) -> Tensor:
-    """w_k = ((k + 1) / (T + 1))^p, k = 0 .. T, normalised to mean 1; (count,) with count = T + 1.
+def time_weights(count: int, like: Tensor | None = None) -> Tensor:
+    """w_k = ((k + 1) / (T + 1))^2, k = 0 .. T, normalised to mean 1; (count,) with count = T + 1.
 
     Source: [TWE].
     """
-    count, power = arguments.count("count", count), arguments.number("power", power)
-    weights = torch.arange(1, count + 1, dtype=torch.float64) ** power
-    if not torch.isfinite(weights).all():
-        raise ValueError(f"power is {power:g}, expected one for which {count}^power is a number; give for example 2")
+    weights = torch.arange(1, arguments.count("count", count) + 1, dtype=torch.float64) ** TIME_WEIGHT_POWER
     weights = weights / weights.mean()
     return weights if like is None else weights.to(like)
 
@@ -64,9 +61,7 @@ def stability_penalty(model: SequenceModel, margin: float) -> Tensor:
 
 def _check_shapes(y: Tensor, target: Tensor) -> None:
     for name, tensor in (("y", y), ("target", target)):
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
-            came = f"a {tensor.layout} tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
-            raise ValueError(f"{name} is {came}, expected a floating-point tensor (..., batch, time, output); convert it")
+        arguments.floating_tensor(name, tensor, shape="(..., batch, time, output)", finite=False)
     if y.ndim < 3 or target.shape not in (y.shape, y.shape[-3:]) or not target.numel():
         raise ValueError(
             f"y has shape {tuple(y.shape)}, target {tuple(target.shape)}, expected the same (batch, time, output), none 0, "

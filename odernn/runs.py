@@ -1,4 +1,4 @@
-"""Run directories: what a training leaves on disk, written so that nothing is lost half-way and nothing damaged is believed.
+"""Run directories: the files of a training, written atomically and verified when they are read.
 
 config.json      what was asked for; enough to rebuild the experiment
 metrics.csv      a row per epoch
@@ -14,8 +14,6 @@ Every file is replaced atomically, what is read back carries a seal (`odernn.sea
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import itertools
 import json
 import os
@@ -28,6 +26,7 @@ from typing import Any
 from . import json_values
 from .run_lock import LOCK, RunLock
 from .seals import Damaged, opened_json, opened_weights, sealed_json, sealed_weights
+from .tables import csv_text
 
 CONFIG, METRICS, CHECKPOINT, BEST, SUMMARY = "config.json", "metrics.csv", "checkpoint.pt", "best.pt", "summary.json"
 PICTURES = ("training.png", "memory.png")
@@ -36,8 +35,8 @@ _RESULTS = (*PICTURES, SUMMARY, METRICS, BEST, CHECKPOINT)
 _KIND = "odernn run"
 # 1 had no seals.
 _FORMAT, _UNSEALED_FORMAT = 2, 1
-# What a killed writer of these files leaves: '.best.pt.14142', '.training.14142.png'.
-_LEFTOVER = re.compile("|".join(rf"\.{re.escape(name)}\.\d+" for name in (CONFIG, *_RESULTS)) + r"|\.(training|memory)\.\d+\.png")
+# Files that a killed writer of these leaves: '.best.pt.14142'.
+_LEFTOVER = re.compile("|".join(rf"\.{re.escape(name)}\.\d+" for name in (CONFIG, *_RESULTS)))
 
 
 class RunDirectory:
@@ -51,7 +50,7 @@ class RunDirectory:
     def create(cls, path: Path, config: dict[str, Any], *, overwrite: bool = False, hold: bool = False) -> RunDirectory:
         """Makes a new run directory and writes its config.
 
-        What a killed process left there before its first checkpoint is no run yet, and is taken over.
+        A directory whose run was killed before its first checkpoint holds no run yet: it is taken over.
 
         Args:
             path: of the directory; its parents are made too.
@@ -206,11 +205,7 @@ class RunDirectory:
         """All rows so far, as CSV."""
         if not history:
             return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        self._write(METRICS, text.getvalue().encode())
+        self._write(METRICS, csv_text(history).encode())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._write(SUMMARY, (json_values.dumps(summary, indent=2) + "\n").encode())
@@ -277,7 +272,7 @@ class RunDirectory:
             return False
 
     def _strangers(self) -> list[str]:
-        """What stands in the directory beside the lock and leftovers of killed writers."""
+        """Names in the directory, but for the lock and leftovers of killed writers."""
         return sorted(file.name for file in self.path.iterdir() if file.name != LOCK and not _LEFTOVER.fullmatch(file.name))
 
     def _kind(self) -> int | None:
@@ -304,12 +299,12 @@ class RunDirectory:
 
 
 def replace_file(path: Path, content: bytes | str, check: Callable[[], None] | None = None) -> None:
-    """Writes a file in one move: a reader or a crash sees the old file or the new one. Text goes out as UTF-8.
+    """Writes a file atomically: a reader or a crash sees the old file or the new one. Text goes out as UTF-8.
 
     Args:
         path: of the file.
         content: all of it.
-        check: called before anything is written, and once more before the move; raises where that must not be.
+        check: called before anything is written, and once more before the old file is replaced; raises where that must not be.
 
     Raises:
         OSError: no such directory, or no room; the old file is then as it was.

@@ -1,4 +1,4 @@
-"""Seals: checksums kept inside the files they belong to, verified before anything of a file is believed.
+"""Seals: checksums kept inside the files they belong to, verified before a file is used.
 
 A weights file (.pt) carries its seal as the comment at the end of its zip archive, so that `torch.load` reads it as any other:
 
@@ -16,7 +16,7 @@ import json
 import re
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -35,9 +35,19 @@ class Damaged(ValueError):
     """A file that is not what was written: what is wrong with it, as the end of a sentence."""
 
 
+def checksum(value: Any) -> str:
+    """sha256 of a value as JSON has it: spaces and the order of keys do not count.
+
+    Raises:
+        TypeError: a value that JSON does not know.
+    """
+    text = json.dumps(json_values.encode(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def fingerprint(value: Any) -> str:
-    """16 digits that stand for JSON values."""
-    return hashlib.sha256(_canonical(value)).hexdigest()[:16]
+    """16 digits that stand for a value as JSON has it."""
+    return checksum(value)[:16]
 
 
 def sealed_weights(state: dict[str, Any], of: str | None = None) -> bytes:
@@ -55,7 +65,7 @@ def sealed_weights(state: dict[str, Any], of: str | None = None) -> bytes:
 
 
 def opened_weights(content: bytes) -> tuple[Any, str | None, bool]:
-    """What `sealed_weights` was given: the state, what it belongs to, and whether the file had a seal.
+    """The inverse of `sealed_weights`: the state, the fingerprint of what it belongs to, and whether the file had a seal.
 
     A file without one, as torch.save writes it, is judged by the checksums of its archive, which miss few damages, not all.
 
@@ -75,27 +85,25 @@ def opened_weights(content: bytes) -> tuple[Any, str | None, bool]:
     return _load(content), None if of == _NOBODY else of, True
 
 
-def sealed_json(values: dict[str, Any]) -> bytes:
+def sealed_json(values: Mapping[str, Any], indent: int | None = 2) -> bytes:
     """The bytes of a JSON file with its seal."""
-    values = json_values.encode(values)
-    sealed = {**values, _JSON_SEAL: hashlib.sha256(_canonical(values)).hexdigest()}
-    return (json_values.dumps(sealed, indent=2) + "\n").encode()
+    return (json_values.dumps({**values, _JSON_SEAL: checksum(values)}, indent=indent) + "\n").encode()
 
 
 def opened_json(content: bytes) -> tuple[dict[str, Any], bool]:
-    """What `sealed_json` was given, and whether the file had a seal.
+    """The inverse of `sealed_json`: the values, and whether the file had a seal.
 
     Raises:
         Damaged: no JSON object, or other values than were sealed.
     """
     try:
-        values = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        values = json.loads(content, parse_constant=json_values.refuse, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"is not valid JSON ({error})") from error
     if not isinstance(values, dict):
         raise Damaged(f"holds a {type(values).__name__}, expected a JSON object")
     seal = values.pop(_JSON_SEAL, None)
-    if seal is not None and seal != hashlib.sha256(_canonical(values)).hexdigest():
+    if seal is not None and seal != checksum(values):
         raise Damaged("was changed since it was written")
     return values, seal is not None
 
@@ -107,14 +115,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(_plain, value))
     return sys.intern(value) if isinstance(value, str) else value
-
-
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _load(content: bytes) -> Any:
 
 
 def _failure(read: Callable[[], Any]) -> Any:
-    """What a reader returns, or the kind of what it raised: parsers report a damaged file by whatever they stumble on."""
+    """The answer of a reader, or the name of the error it raised: parsers of a damaged file raise any of them."""
     try:
         return read()
     except Exception as error:

@@ -1,11 +1,13 @@
-"""Settings: dataclasses whose values are of the types they declare, whoever made them (code, a command line, a JSON file)."""
+"""Settings: dataclasses whose values are of the types they declare, whether code, a command line or a JSON file gave them."""
 
 from __future__ import annotations
 
 import numbers
 from dataclasses import fields
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from targets import arguments
 
 _EXPECTED = {int: "an integer", float: "a number", str: "text", bool: "true or false", NoneType: "nothing"}
 
@@ -14,12 +16,15 @@ def check_types(settings: Any) -> None:
     """Brings each field of a dataclass to its declared type (an integer may stand for a float), in place.
 
     Raises:
-        ValueError: another type; names the field, what came and what was expected.
+        ValueError: another type, or no value of a `Literal`; names the field, what came and what was expected.
     """
     hints = get_type_hints(type(settings))
     for item in fields(settings):
-        kinds = get_args(hints[item.name]) or (hints[item.name],)
-        object.__setattr__(settings, item.name, _as_one_of(kinds, item.name, getattr(settings, item.name)))
+        hint, value = hints[item.name], getattr(settings, item.name)
+        if get_origin(hint) is Literal:
+            arguments.choice(item.name, value, get_args(hint))
+        else:
+            object.__setattr__(settings, item.name, _as_one_of(get_args(hint) or (hint,), item.name, value))
 
 
 def _as_one_of(kinds: tuple[type, ...], name: str, value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .build import Experiment, LoadedRun, load_run, make_target, quadrature_error, read_config
+from .build import Experiment
 from .config import DEVICES, DTYPES, INTERPOLATIONS, SOLVERS, ExperimentConfig
+from .load import LoadedRun, load_run, read_config
 
 __all__ = [
     "DEVICES",
@@ -14,7 +15,5 @@ __all__ = [
     "ExperimentConfig",
     "LoadedRun",
     "load_run",
-    "make_target",
-    "quadrature_error",
     "read_config",
 ]

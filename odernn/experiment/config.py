@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from targets import inputs, kernels
-from targets.functionals import NONLINEARITIES
+from targets import arguments, inputs, kernels
+from targets.functionals import NONLINEARITIES, Interpolation
 
 from .. import activations, models, parameterizations, recurrences
 from ..settings import check_types
@@ -20,7 +19,7 @@ from ..training import MAX_SEED, TrainingConfig
 SOLVERS = ("auto", "exact", "fused", *METHODS)
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-INTERPOLATIONS = ("linear", "hold")
+INTERPOLATIONS = get_args(Interpolation)
 
 # Settings that do not tell one run from another: where it runs, how long, and how its equations are solved (which moves the
 # weights by the solver's tolerance).
@@ -41,7 +40,7 @@ _FREE_IN_TRAINING = ("epochs", "patience")
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """What to learn, with what, how.
+    """Settings of an experiment.
 
     Args:
         model: 'rnn', 'ssm', 'discrete_rnn' or 'discrete_ssm'.
@@ -84,7 +83,7 @@ class ExperimentConfig:
     points: int = 101
     train_size: int = 128
     validation_size: int = 128
-    interpolation: str = "linear"
+    interpolation: Interpolation = "linear"
     solver: str = "auto"
     solver_tolerance: float = 1e-5
     solver_chosen: bool = False
@@ -101,44 +100,34 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        object.__setattr__(self, "recurrence", recurrences.current_name(self.recurrence))
         for name, choices in (
-            ("model", tuple(models.MODELS)),
-            ("parameterization", tuple(parameterizations.PARAMETERIZATIONS)),
+            ("model", models.MODELS),
+            ("parameterization", parameterizations.PARAMETERIZATIONS),
             ("solver", SOLVERS),
             ("device", DEVICES),
-            ("dtype", tuple(DTYPES)),
-            ("inputs", tuple(inputs.INPUTS)),
-            ("interpolation", INTERPOLATIONS),
-            ("recurrence", tuple(recurrences.RECURRENCES)),
-            ("activation", tuple(activations.ACTIVATIONS)),
+            ("dtype", DTYPES),
+            ("inputs", inputs.INPUTS),
+            ("recurrence", recurrences.RECURRENCES),
+            ("activation", activations.ACTIVATIONS),
             ("nonlinearity", ("none", *NONLINEARITIES)),
         ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        for name, least in (
-            ("points", 2),
-            ("train_size", 1),
-            ("validation_size", 1),
-            ("num_layers", 1),
-            ("substeps", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.seed < MAX_SEED:
-            raise ValueError(f"seed must lie between 0 and {MAX_SEED - 1}, got {self.seed}")
+            arguments.choice(name, getattr(self, name), choices)
+        for name, least in (("points", 2), ("train_size", 1), ("validation_size", 1), ("num_layers", 1), ("substeps", 1)):
+            arguments.count(name, getattr(self, name), least)
+        arguments.count("seed", self.seed, least=0, most=MAX_SEED - 1)
         for name in ("horizon", "amplitude", "solver_tolerance", "rtol", "atol", "step_size"):
-            if getattr(self, name) is None:
-                continue
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+            if getattr(self, name) is not None:
+                arguments.number(name, getattr(self, name), above=0)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """JSON values only; `from_dict` is its inverse."""
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
         """The settings that make a run what it is: weights belong to every config that agrees in these."""
-        values = self.as_dict()
+        values = self.to_dict()
+        values["recurrence"] = recurrences.first_name(self.recurrence)  # that in the fingerprints of saved runs
         values["training"] = {key: value for key, value in values["training"].items() if key not in _FREE_IN_TRAINING}
         location, colon, attribute = self.kernel.rpartition(":")
         if kernels.names_code(self.kernel):  # the file may have moved; what it computes is compared by its values
@@ -147,7 +136,7 @@ class ExperimentConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, complete: bool = False) -> ExperimentConfig:
-        """The config of `as_dict`.
+        """The config of `to_dict`.
 
         Args:
             values: settings; those that are left out take their defaults.

@@ -7,7 +7,7 @@ import torch
 from problems import F64, combinations
 
 from odernn import ContinuousRNN, DiscreteSSM, DivergedSolve, StateSpaceModel, TorchDiffEq
-from odernn.training import Data, Trainer, TrainingConfig
+from odernn.training import Data, Trainer, TrainingConfig, train
 from targets import KERNELS, ConvolutionalFunctional, inputs, kernels
 
 T = torch.linspace(0, 4, 21, dtype=F64)
@@ -23,7 +23,7 @@ DATA = make_data()
 
 
 def make_trainer(data=DATA, **settings) -> Trainer:
-    model = ContinuousRNN(1, 4, 1, "tanh", "orthogonal", "softplus", seed=0, dtype=F64)
+    model = ContinuousRNN(1, 4, 1, "tanh", "symmetric", "softplus", seed=0, dtype=F64)
     return Trainer(model, data, TrainingConfig(**settings), solver=TorchDiffEq("rk4", adjoint=False, check=False))
 
 
@@ -35,6 +35,7 @@ OPTIMISERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", OPTIMISERS)
 def test_training_learns(settings):
     trainer = make_trainer(**settings)
@@ -44,6 +45,7 @@ def test_training_learns(settings):
     assert trainer.validation_error() < (0.05 if settings["optimizer"] == "lbfgs" else 0.4) * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [*OPTIMISERS, {"optimizer": "adam", "epochs": 6, "schedule": "plateau", "lr": 0.5}])
 def test_a_restored_trainer_ends_in_the_same_weights_bit_for_bit(settings):
     settings = settings | {"epochs": 6}
@@ -64,6 +66,25 @@ def test_a_restored_trainer_ends_in_the_same_weights_bit_for_bit(settings):
         [{k: v for k, v in row.items() if k != "seconds"} for row in trainer.history] for trainer in (straight, second)
     ]
     assert without_time[0] == without_time[1]
+
+
+def test_train_leaves_the_model_with_the_weights_of_its_best_epoch():
+    model = ContinuousRNN(1, 4, 1, "tanh", "dense", seed=0, dtype=F64)
+    trainer = train(model, DATA, TrainingConfig(optimizer="adam", epochs=6, lr=0.2), progress=False)
+    errors = [row["validation_relative_l2"] for row in trainer.history]
+    assert len(errors) == 6
+    assert trainer.best_error == trainer.validation_error() == min(errors) < errors[-1]
+    assert trainer.best_epoch == 1 + errors.index(min(errors))
+
+
+@pytest.mark.slow
+def test_train_keeps_initial_weights_that_no_epoch_betters():
+    model = ContinuousRNN(1, 4, 1, "tanh", "dense", seed=0, dtype=F64)
+    train(model, DATA, TrainingConfig(epochs=3), progress=False)
+    good = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer = train(model, DATA, TrainingConfig(optimizer="adam", epochs=2, lr=10.0), progress=False)
+    assert trainer.best_epoch == 0
+    assert all(torch.equal(value, good[name]) for name, value in model.state_dict().items())
 
 
 def test_the_plateau_schedule_lowers_the_learning_rate_and_early_stopping_stops():
@@ -92,6 +113,7 @@ def test_lbfgs_forgets_its_curvature_after_an_epoch_without_progress():
     assert not trainer.optimizer.state
 
 
+@pytest.mark.slow
 def test_the_margin_penalty_keeps_the_spectrum_away_from_zero():
     free, kept = (
         make_trainer(make_data(kernels.polynomial(1.1)), epochs=8, margin=0.08 * w, margin_weight=w) for w in (0.0, 10.0)
@@ -112,6 +134,7 @@ def test_weight_decay_shrinks_the_input_and_readout_weights():
     assert size[1] < 0.9 * size[0]
 
 
+@pytest.mark.slow
 def test_everything_that_constructs_trains_on_every_kernel_and_solver():
     """All structures, with kernels and solvers dealt out in turn; the loss falls or at least the weights move and stay finite."""
     solvers = [TorchDiffEq(method, 1e-4, 1e-6, adjoint, check=False) for method in ("rk4", "dopri5") for adjoint in (True, False)]
@@ -177,14 +200,14 @@ def test_lbfgs_survives_a_diverging_trial_point(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer": "sgd"}, "choose one of lbfgs, adam, adamw"),
-        ({"schedule": "step"}, "choose one of none, plateau, cosine"),
-        ({"loss": "huber"}, "choose one of mse"),
-        ({"epochs": -1}, "epochs must be at least 0, got -1"),
-        ({"optimizer": "adam", "batch_size": 0}, "batch_size must be at least 1"),
-        ({"lr": -1.0}, "lr must be positive"),
-        ({"lr": float("nan")}, "lr must be positive"),
-        ({"weight_decay": -1.0}, "weight_decay must be non-negative"),
+        ({"optimizer": "sgd"}, "unknown optimizer 'sgd', expected one of lbfgs, adam, adamw"),
+        ({"schedule": "step"}, "expected one of none, plateau, cosine"),
+        ({"loss": "huber"}, "expected one of mse"),
+        ({"epochs": -1}, "epochs is -1, expected an integer of at least 0"),
+        ({"optimizer": "adam", "batch_size": 0}, "batch_size is 0, expected an integer of at least 1"),
+        ({"lr": -1.0}, "lr is -1.0, expected a finite number > 0"),
+        ({"lr": float("nan")}, "lr is nan, expected a finite number > 0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0, expected a finite number >= 0"),
         ({"batch_size": 4}, "leave it out"),
         ({"gradient_clip": 1.0}, "leave it out"),
     ],

@@ -1,143 +1,34 @@
-"""Training of a model on samples of a target: the loop, its optimisers and its state."""
+"""The training loop, and its state between epochs."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
-from targets import arguments, grids
+from ..losses import LOSSES, relative_l2, stability_penalty
+from ..models import Response, SequenceModel
+from ..paths import Interpolation
+from ..solvers import DivergedSolve, Solver
+from .config import TrainingConfig
+from .data import Data
+from .optimizers import make_optimizer, make_schedule, require_same_settings, restore_rates
 
-from .losses import LOSSES, relative_l2, stability_penalty
-from .models import ContinuousModel, Response, SequenceModel
-from .paths import Interpolation
-from .settings import check_types
-from .solvers import DivergedSolve, Solver
-from .solvers.base import unchecked
-
-OPTIMIZERS = ("lbfgs", "adam", "adamw")
-SCHEDULES = ("none", "plateau", "cosine")
-
-# When none is given: L-BFGS scales its own step, its line search starts from 1; [IA] Fig 2 trains by Adam at 0.005.
-_DEFAULT_LR = {"lbfgs": 1.0, "adam": 5e-3, "adamw": 5e-3}
-# Generators take 64 bits; what is derived from a seed here stays far inside.
-MAX_SEED = 2**31
 _DEFAULT_BATCH_SIZE = 128  # [IA] Fig 2
-_LBFGS_HISTORY = 50
-# What the objective is multiplied by for L-BFGS: PyTorch's drops a curvature pair whose product is below 1e-10, which with mean
+# Factor of the objective for L-BFGS: PyTorch's drops a curvature pair whose product is below 1e-10, which with mean
 # square errors of 1e-6 is all of them.
 _LBFGS_SCALE = 1e8
 # An epoch of L-BFGS that lowers the loss by no more than this part has stalled.
 _STALLED = 1e-6
-# What a diverged trial point of the line search is told to cost, relative to the loss at the start of the search: finite, because
-# its cubic interpolation cannot take inf, and not so large that the interpolated step vanishes.
+# Loss reported for a diverged trial point of the line search, relative to that at its start: finite, because the search's cubic
+# interpolation cannot take inf, and not so large that the interpolated step vanishes.
 _DIVERGED_COST = 10.0
-
-
-@dataclass(frozen=True)
-class Data:
-    """Inputs x (batch, time, input) and targets y (batch, time, output) at times t (time,), for training and validation.
-
-    Raises:
-        ValueError: not two times or more, no sequences, or tensors that differ in shape, precision or device or are not finite.
-    """
-
-    t: Tensor
-    x: Tensor
-    y: Tensor
-    x_validation: Tensor
-    y_validation: Tensor
-
-    def __post_init__(self) -> None:
-        grids.times(self.t, least=2)
-        for end in ("", "_validation"):
-            x, y = getattr(self, f"x{end}"), getattr(self, f"y{end}")
-            for name, tensor, like in ((f"x{end}", x, self.x), (f"y{end}", y, self.y)):
-                if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                    came = f"a {tensor.dtype} tensor" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
-                    raise ValueError(f"{name} is {came}, expected a floating-point tensor (batch, time, channel); convert it")
-                arguments.real_tensor(name, tensor)
-                if tensor.ndim != 3 or not tensor.numel() or tensor.shape[-1] != like.shape[-1]:
-                    raise ValueError(
-                        f"{name} has shape {tuple(tensor.shape)}, expected (batch, time, channel), none 0, and for "
-                        "validation the channels of training; give as many"
-                    )
-                if (tensor.dtype, tensor.device) != (self.x.dtype, self.x.device):
-                    raise ValueError(
-                        f"{name} is {tensor.dtype} on {tensor.device}, x {self.x.dtype} on {self.x.device}, expected the same; "
-                        "convert one with .to(...)"
-                    )
-            if x.shape[:2] != y.shape[:2] or x.shape[1] != self.t.numel():
-                raise ValueError(
-                    f"x, y and t disagree: x{end} is {tuple(x.shape)}, y{end} {tuple(y.shape)}, t has {self.t.numel()} times; "
-                    "expected (batch, time, channel) with the same batch and time; match them"
-                )
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train.
-
-    Args:
-        optimizer: 'lbfgs' (full batch, strong Wolfe line search), 'adam' or 'adamw' (mini-batches).
-        epochs: passes over the data; for L-BFGS rounds of `iterations` steps.
-        iterations: L-BFGS steps per epoch.
-        batch_size: sequences per step of Adam; None for 128. L-BFGS takes all.
-        lr: learning rate; None for 1 (L-BFGS) or 0.005 (Adam).
-        schedule: of the learning rate: 'none', 'plateau' (halved when the validation error stalls) or 'cosine' (to 0).
-        gradient_clip: largest gradient norm of Adam; None for no limit.
-        patience: epochs without a better validation error after which training stops; 0 for never.
-        loss: one of `odernn.losses.LOSSES`.
-        weight_decay: adds weight_decay (|U|^2 + |c|^2) to the loss; for adamw its own decoupled decay of every weight.
-        margin, margin_weight: adds margin_weight max(0, margin - stability margin)^2 to the loss.
-        seed: of the order of the mini-batches.
-    """
-
-    optimizer: str = "lbfgs"
-    epochs: int = 40
-    iterations: int = 10
-    batch_size: int | None = None
-    lr: float | None = None
-    schedule: str = "none"
-    gradient_clip: float | None = None
-    patience: int = 0
-    loss: str = "mse"
-    weight_decay: float = 0.0
-    margin: float = 0.0
-    margin_weight: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", tuple(LOSSES))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        for name, least in (("epochs", 0), ("iterations", 1), ("batch_size", 1), ("patience", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        for name in ("lr", "gradient_clip"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {value}")
-        for name in ("weight_decay", "margin", "margin_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be non-negative and finite, got {getattr(self, name)}")
-        if not 0 <= self.seed < MAX_SEED:
-            raise ValueError(f"seed must lie between 0 and {MAX_SEED - 1}, got {self.seed}")
-        if self.margin and not self.margin_weight:
-            raise ValueError("margin has no effect without margin_weight: give both, or leave margin out")
-        if self.optimizer == "lbfgs":
-            for name in ("batch_size", "gradient_clip"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} is for adam, adamw (lbfgs needs all data and the true gradient): leave it out")
 
 
 class Trainer:
@@ -146,7 +37,7 @@ class Trainer:
     Args:
         model: its weights are trained in place.
         data: samples of the target, on the model's device and in its dtype.
-        config: how.
+        config: optimisation settings.
         solver: None for the automatic choice; discrete models take none.
         interpolation: of x between its samples.
     """
@@ -162,8 +53,8 @@ class Trainer:
     ) -> None:
         self.model, self.data, self.config = model, data, config
         self.solver, self.interpolation = solver, interpolation
-        self.optimizer = self._make_optimizer()
-        self.scheduler = self._make_scheduler()
+        self.optimizer = make_optimizer(config, model.parameters())
+        self.scheduler = make_schedule(config, self.optimizer)
         self.loss = LOSSES[config.loss]
         self.history: list[dict[str, float]] = []
         self.best_error = math.inf
@@ -172,7 +63,8 @@ class Trainer:
         self.evaluations = 0
         # Called between the steps of an epoch and its validation: the place to take a finer solver.
         self.before_validation: Callable[[], None] | None = None
-        self._penalized = [tensor for name, tensor in model.named_parameters() if name == "c" or name.endswith(".U")]
+        weights = model.raw_weights()
+        self._penalized = [tensor for name, tensor in model.named_parameters() if weights[name].decays]
 
     @property
     def epoch(self) -> int:
@@ -180,7 +72,7 @@ class Trainer:
         return len(self.history)
 
     @property
-    def step(self) -> float:
+    def mean_dt(self) -> float:
         """Mean time between samples."""
         t = self.data.t
         return float(t[-1] - t[0]) / (t.numel() - 1)
@@ -261,7 +153,7 @@ class Trainer:
             raise ValueError(f"{', '.join(missing)} missing")
         for name in ("model", "best"):
             _require_same_tensors(name, state[name], fresh[name])
-        _require_same_settings(state["optimizer"], fresh["optimizer"])
+        require_same_settings(state["optimizer"], fresh["optimizer"])
         if (state["scheduler"] is None) != (self.scheduler is None):
             raise ValueError(f"schedule is {self.config.schedule!r}, that of the saved state is another")
         _require_history(state)
@@ -269,9 +161,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        if isinstance(self.scheduler, LambdaLR):  # the restored rate is that of the old number of epochs
-            for group, base, factor in zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas):
-                group["lr"] = base * factor(self.scheduler.last_epoch)
+        restore_rates(self.optimizer, self.scheduler)
         self.history = [dict(row) for row in state["history"]]
         self.best_error, self.best_epoch = state["best_error"], state["best_epoch"]
         self.best_weights = {name: value.to(fresh["best"][name]) for name, value in state["best"].items()}
@@ -289,7 +179,7 @@ class Trainer:
         elif self.scheduler is not None:
             self.scheduler.step()
         with torch.no_grad():
-            margin, rate = float(self.model.stability_margin()), float(self.model.slowest_rate(self.step))
+            margin, rate = float(self.model.stability_margin()), float(self.model.slowest_rate(self.mean_dt))
         row = {
             "epoch": self.epoch + 1,
             "loss": loss,
@@ -366,10 +256,8 @@ class Trainer:
 
     def respond(self, x: Tensor, *, check: bool = False) -> Response:
         """The model's answer to inputs at the data's times; `check` has the solver say where its steps do not resolve it."""
-        if isinstance(self.model, ContinuousModel):
-            solver = self.solver if check or self.solver is None else unchecked(self.solver)
-            return self.model.respond(x, self.data.t, solver=solver, interpolation=self.interpolation)
-        return self.model.respond(x, self.data.t)  # type: ignore[operator]
+        solver = self.solver if check or self.solver is None else self.solver.unchecked()
+        return self.model.respond(x, self.data.t, solver=solver, interpolation=self.interpolation)
 
     def _backward(self, loss: Tensor) -> None:
         try:
@@ -383,31 +271,37 @@ class Trainer:
                 remedy = "lower the learning rate, use --no-adjoint or a stable parameterization"
                 raise DivergedSolve(f"the gradient of {name} is not finite: {remedy}")
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        config, parameters = self.config, list(self.model.parameters())
-        lr = _DEFAULT_LR[config.optimizer] if config.lr is None else config.lr
-        if config.optimizer == "lbfgs":
-            # Tolerances far below the losses met here (1e-6 and less): epochs and patience decide when to stop.
-            return torch.optim.LBFGS(
-                parameters,
-                lr=lr,
-                max_iter=config.iterations,
-                history_size=_LBFGS_HISTORY,
-                tolerance_grad=1e-14,
-                tolerance_change=1e-16,
-                line_search_fn="strong_wolfe",
-            )
-        if config.optimizer == "adam":
-            return torch.optim.Adam(parameters, lr=lr)
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=config.weight_decay)
 
-    def _make_scheduler(self) -> LRScheduler | ReduceLROnPlateau | None:
-        if self.config.schedule == "plateau":
-            return ReduceLROnPlateau(self.optimizer, factor=0.5)
-        if self.config.schedule == "cosine":
-            # A function of the epoch alone, so that a run resumed with more epochs follows the longer cosine.
-            return LambdaLR(self.optimizer, lambda epoch: (1 + math.cos(math.pi * epoch / max(self.config.epochs, 1))) / 2)
-        return None
+def train(
+    model: SequenceModel,
+    data: Data,
+    config: TrainingConfig | None = None,
+    *,
+    solver: Solver | None = None,
+    interpolation: Interpolation = "linear",
+    progress: bool = True,
+) -> Trainer:
+    """Trains a model in place and leaves it with the weights of its best validation error.
+
+        trainer = train(model, Data(t, x, H(x, t), x_validation, H(x_validation, t)))
+        trainer.best_error, trainer.history
+
+    Args:
+        model, data, solver, interpolation: of `Trainer`.
+        config: optimisation settings; None for the defaults of `TrainingConfig`.
+        progress: shows a progress bar on a terminal.
+
+    Returns:
+        The trainer: `best_error` (relative L2, of the validation set), `best_epoch`, and in `history` a row for each epoch.
+
+    Raises:
+        DivergedSolve: as `Trainer.run`.
+    """
+    trainer = Trainer(model, data, config or TrainingConfig(), solver=solver, interpolation=interpolation)
+    trainer.best_error = trainer.validation_error()
+    trainer.run(progress=progress)
+    model.load_state_dict(trainer.best_weights)
+    return trainer
 
 
 def _require_same_tensors(name: str, given: Any, own: dict[str, Tensor]) -> None:
@@ -418,17 +312,6 @@ def _require_same_tensors(name: str, given: Any, own: dict[str, Tensor]) -> None
         if not isinstance(value, Tensor) or value.shape != tensor.shape or value.dtype != tensor.dtype:
             found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{name} has {key} of {found}, expected {tensor.dtype} {tuple(tensor.shape)}")
-
-
-def _require_same_settings(given: Any, own: dict[str, Any]) -> None:
-    """The settings of an optimiser are the config's; only its learning rate moves, by the schedule."""
-    if not isinstance(given, dict) or given.keys() != own.keys() or len(given["param_groups"]) != len(own["param_groups"]):
-        raise ValueError("optimizer is not the state of one")
-    for group, expected in zip(given["param_groups"], own["param_groups"]):
-        # Versions of PyTorch add settings: those that both know must agree, and another optimiser shares none.
-        shared = (group.keys() & expected.keys()) - {"params", "lr", "initial_lr"}
-        if not shared or any(group[name] != expected[name] for name in shared):
-            raise ValueError("optimizer is another, or has other settings")
 
 
 def _require_history(state: dict[str, Any]) -> None:

@@ -1,0 +1,72 @@
+"""The settings of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from targets import arguments
+
+from ..losses import LOSSES
+from ..settings import check_types
+
+OPTIMIZERS = ("lbfgs", "adam", "adamw")
+SCHEDULES = ("none", "plateau", "cosine")
+# Generators take 64 bits; what is derived from a seed stays far inside.
+MAX_SEED = 2**31
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Optimisation settings.
+
+    Args:
+        optimizer: 'lbfgs' (full batch, strong Wolfe line search), 'adam' or 'adamw' (mini-batches).
+        epochs: passes over the data; for L-BFGS rounds of `iterations` steps.
+        iterations: L-BFGS steps per epoch.
+        batch_size: sequences per step of Adam; None for 128. L-BFGS takes all.
+        lr: learning rate; None for 1 (L-BFGS) or 0.005 (Adam).
+        schedule: of the learning rate: 'none', 'plateau' (halved when the validation error stalls) or 'cosine' (to 0).
+        gradient_clip: largest gradient norm of Adam; None for no limit.
+        patience: epochs without a better validation error after which training stops; 0 for never.
+        loss: one of `odernn.losses.LOSSES`.
+        weight_decay: adds weight_decay (|U|^2 + |c|^2) to the loss; for adamw its own decoupled decay of every weight.
+        margin, margin_weight: adds margin_weight max(0, margin - stability margin)^2 to the loss.
+        seed: of the order of the mini-batches.
+
+    Raises:
+        ValueError: a value of another type, out of range, or without effect beside the others.
+    """
+
+    optimizer: str = "lbfgs"
+    epochs: int = 40
+    iterations: int = 10
+    batch_size: int | None = None
+    lr: float | None = None
+    schedule: str = "none"
+    gradient_clip: float | None = None
+    patience: int = 0
+    loss: str = "mse"
+    weight_decay: float = 0.0
+    margin: float = 0.0
+    margin_weight: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", LOSSES)):
+            arguments.choice(name, getattr(self, name), choices)
+        for name, least in (("epochs", 0), ("iterations", 1), ("batch_size", 1), ("patience", 0)):
+            if getattr(self, name) is not None:
+                arguments.count(name, getattr(self, name), least)
+        for name in ("lr", "gradient_clip"):
+            if getattr(self, name) is not None:
+                arguments.number(name, getattr(self, name), above=0)
+        for name in ("weight_decay", "margin", "margin_weight"):
+            arguments.number(name, getattr(self, name), least=0)
+        arguments.count("seed", self.seed, least=0, most=MAX_SEED - 1)
+        if self.margin and not self.margin_weight:
+            raise ValueError("margin has no effect without margin_weight: give both, or leave margin out")
+        if self.optimizer == "lbfgs":
+            for name in ("batch_size", "gradient_clip"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for adam, adamw (lbfgs needs all data and the true gradient): leave it out")

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from odernn import activations, models, parameterizations, recurrences
+from odernn.experiment import DEVICES, DTYPES, INTERPOLATIONS, SOLVERS, ExperimentConfig
+from odernn.losses import LOSSES
+from odernn.training import MAX_SEED, OPTIMIZERS, SCHEDULES, TrainingConfig
+from targets import INPUTS, KERNELS, NONLINEARITIES
+
+_positive = st.floats(1e-300, 1e300)
+_natural = st.integers(1, 2**31 - 1)
+_seeds = st.integers(0, MAX_SEED - 1)
+
+
+@st.composite
+def training_configs(draw):
+    optimizer = draw(st.sampled_from(OPTIMIZERS))
+    margin_weight = draw(st.floats(0, 1e300))
+    values = {
+        "optimizer": optimizer,
+        "epochs": draw(st.integers(0, 2**31 - 1)),
+        "iterations": draw(_natural),
+        "lr": draw(st.none() | _positive),
+        "schedule": draw(st.sampled_from(SCHEDULES)),
+        "patience": draw(st.integers(0, 2**31 - 1)),
+        "loss": draw(st.sampled_from(sorted(LOSSES))),
+        "weight_decay": draw(st.floats(0, 1e300)),
+        "margin": draw(st.floats(0, 1e300)) if margin_weight else 0.0,
+        "margin_weight": margin_weight,
+        "seed": draw(_seeds),
+    }
+    if optimizer != "lbfgs":
+        values |= {"batch_size": draw(st.none() | _natural), "gradient_clip": draw(st.none() | _positive)}
+    return TrainingConfig(**values)
+
+
+_SETTINGS = {
+    "model": st.sampled_from(sorted(models.MODELS)),
+    "activation": st.sampled_from(sorted(activations.ACTIVATIONS)),
+    "recurrence": st.sampled_from(sorted(recurrences.RECURRENCES)),
+    "parameterization": st.sampled_from(sorted(parameterizations.PARAMETERIZATIONS)),
+    "hidden_size": _natural,
+    "num_layers": _natural,
+    "kernel": st.sampled_from(sorted(KERNELS)) | st.text(),
+    "nonlinearity": st.sampled_from(["none", *NONLINEARITIES]),
+    "inputs": st.sampled_from(sorted(INPUTS)),
+    "amplitude": _positive,
+    "horizon": _positive,
+    "points": st.integers(2, 2**31 - 1),
+    "train_size": _natural,
+    "validation_size": _natural,
+    "interpolation": st.sampled_from(INTERPOLATIONS),
+    "solver": st.sampled_from(SOLVERS),
+    "solver_tolerance": _positive,
+    "solver_chosen": st.booleans(),
+    "substeps": _natural,
+    "adjoint": st.booleans(),
+    "rtol": _positive,
+    "atol": _positive,
+    "step_size": st.none() | _positive,
+    "warm_start": st.none() | st.text(),
+    "seed": _seeds,
+    "device": st.sampled_from(DEVICES),
+    "dtype": st.sampled_from(sorted(DTYPES)),
+    "training": training_configs(),
+}
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.builds(ExperimentConfig, **_SETTINGS))
+def test_every_config_survives_json(config) -> None:
+    assert _SETTINGS.keys() == {field.name for field in fields(ExperimentConfig)}
+    text = json.dumps(config.to_dict(), allow_nan=False)
+    assert ExperimentConfig.from_dict(json.loads(text), complete=True) == config
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.builds(ExperimentConfig, **_SETTINGS), st.data())
+def test_a_config_without_one_of_its_settings_takes_the_default_or_is_refused(config, data) -> None:
+    values, name = config.to_dict(), data.draw(st.sampled_from(sorted(_SETTINGS)))
+    del values[name]
+    assert getattr(ExperimentConfig.from_dict(values), name) == getattr(ExperimentConfig(), name)
+    with pytest.raises(ValueError, match=name if name != "training" else "settings are missing"):
+        ExperimentConfig.from_dict(values, complete=True)
