@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+from . import shadowing  # noqa: F401  first: see there
+
+# isort: split
+from .activations import Activation
+from .ensembles import member, replicate, stack
+from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
+from .paths import Path, heaviside, hold, linear, pulse
 from .solvers import DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
+from .training import Data, Trainer, TrainingConfig, train
+from .version import __version__
+from .warm_start import widen
 
 __all__ = [
+    "Activation",
     "ContinuousRNN",
+    "Data",
     "DiscreteRNN",
     "DiscreteSSM",
     "DivergedSolve",
     "Exact",
+    "Experiment",
+    "ExperimentConfig",
     "Fused",
     "InaccurateSolve",
+    "LoadedRun",
+    "Path",
     "SequenceModel",
     "Solution",
     "Solver",
     "StateSpaceModel",
     "TorchDiffEq",
+    "Trainer",
+    "TrainingConfig",
+    "__version__",
+    "heaviside",
+    "hold",
+    "linear",
+    "load_run",
+    "member",
+    "pulse",
+    "replicate",
+    "stack",
+    "train",
+    "widen",
 ]

@@ -6,6 +6,7 @@ The equations broadcast over leading axes, so a stack of n models is the same mo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +39,8 @@ def stack(models: Sequence[SequenceModel]) -> SequenceModel:
         arguments.instance("each of models", model, SequenceModel, "give models of odernn")
     first = models[0]
     for model in models[1:]:
-        if model.config() != first.config():
-            differing = sorted(key for key, value in model.config().items() if first.config().get(key, ...) != value)
+        if _kind(model) != _kind(first):
+            differing = sorted(key for key, value in _kind(model).items() if _kind(first).get(key, ...) != value)
             raise ValueError(f"stacked models must be of one kind, got ones that differ in {', '.join(differing)}")
         if (model.c.dtype, model.c.device) != (first.c.dtype, first.c.device):
             raise ValueError(
@@ -66,9 +67,15 @@ def member(model: SequenceModel, index: int) -> SequenceModel:
     return _rebuild(model, model.ensemble[1:], lambda name, weight: weight[index])
 
 
+def _kind(model: SequenceModel) -> dict[str, Any]:
+    """All that tells models apart but for their weights; an activation may be the user's own, which a name does not give."""
+    return {**model.config(), "activation": model.activation}
+
+
 def _rebuild(model: SequenceModel, ensemble: tuple[int, ...], weights: Callable[[str, Tensor], Tensor]) -> SequenceModel:
     """The same kind of model with another ensemble, whose weights and buffers are `weights(name, old one)`."""
-    rebuilt = build({**model.config(), "ensemble": list(ensemble)}, seed=0, dtype=model.c.dtype, device=model.c.device)
+    config = {**_kind(model), "ensemble": list(ensemble)}
+    rebuilt = build(config, seed=0, dtype=model.c.dtype, device=model.c.device)
     state = {name: weights(name, weight.detach()) for name, weight in model.state_dict().items()}
     rebuilt.load_state_dict(state)
     originals = dict(model.named_parameters())

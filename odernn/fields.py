@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .activations import Activation
-from .recurrences import StateMatrix
+from .state_matrices import StateMatrix
 
 Form = Literal["rnn", "ssm"]
 
@@ -53,23 +54,23 @@ class VectorField:
 
     def __call__(self, h: Tensor, x: Tensor) -> Tensor:
         """F(h, x), (..., batch, L m), for h (..., batch, L m) and x (..., batch, input)."""
-        rates = []
+        derivatives = []
         for layer, state in self._layers(h):
-            rate = layer.W.apply(state) + layer.drive(x)
-            rates.append(self.activation(rate) if self.form == "rnn" else rate)
+            z = layer.W.apply(state) + layer.drive(x)
+            derivatives.append(self.activation(z) if self.form == "rnn" else z)
             x = self._emit(state)
-        return rates[0] if len(rates) == 1 else torch.cat(rates, -1)
+        return derivatives[0] if len(derivatives) == 1 else torch.cat(derivatives, -1)
 
     def readout(self, h: Tensor) -> Tensor:
         """y = c^T z_L, (..., n, output), for h of shape (..., n, L m)."""
         return self._emit(self._last(h)) @ self.c.mT
 
-    def readout_rate(self, h: Tensor, h_rate: Tensor) -> Tensor:
+    def readout_derivative(self, h: Tensor, dh_dt: Tensor) -> Tensor:
         """dy/dt, (..., n, output), given dh/dt: c^T dh/dt, or c^T (sigma'(h) * dh/dt) for the ssm."""
-        rate = self._last(h_rate)
+        derivative = self._last(dh_dt)
         if self.form == "ssm":
-            rate = self.activation.derivative(self._last(h)) * rate
-        return rate @ self.c.mT
+            derivative = self.activation.derivative(self._last(h)) * derivative
+        return derivative @ self.c.mT
 
     def rest_state(self, discrete: bool = False) -> Tensor:
         """The zero-input rest state h(-inf) leads to, (..., L m): W h + U z + b = 0, layer by layer.
@@ -78,18 +79,30 @@ class VectorField:
         (`Activation.rests_at_zero` false: relu, sigmoid) an rnn starts from 0. Where W is singular there is none, and NaN; but
         without a drive h = 0 rests all the same, and is then a constant without a gradient.
         """
+        return self._steady(None, discrete, unknown=0.0).squeeze(-2)
+
+    def steady_state(self, x: Tensor) -> Tensor:
+        """The state at which dh/dt = 0 under the constant input x, (..., batch, L m) for x (..., batch, input).
+
+        NaN where there is no unique one: W is singular, or an rnn with relu or sigmoid.
+        """
+        return self._steady(x, discrete=False, unknown=math.nan)
+
+    def _steady(self, x: Tensor | None, discrete: bool, unknown: float) -> Tensor:
         states: list[Tensor] = []
-        z: Tensor | None = None
         for layer in self.layers:
-            drive = layer.b if z is None else layer.drive(z.unsqueeze(-2)).squeeze(-2)
+            drive = layer.drive(x) if x is not None else None if layer.b is None else layer.b.unsqueeze(-2)
             ensemble = torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in (layer.U, self.c)))
-            if drive is None or (self.form == "rnn" and not self.activation.rests_at_zero):
-                h = layer.U.new_zeros(*ensemble, layer.U.shape[-2])
+            if drive is None:
+                h = layer.U.new_zeros(*ensemble, 1, layer.U.shape[-2])
+            elif self.form == "rnn" and not self.activation.rests_at_zero:
+                h = layer.U.new_full((*ensemble, drive.shape[-2], layer.U.shape[-2]), unknown)
             else:
+                solved = [layer.W.solve(v, shift=1.0 if discrete else 0.0) for v in drive.unbind(-2)]
                 # 0 - and not a bare minus, which would make -0 of a rest state of 0.
-                h = 0 - layer.W.solve(drive, shift=1.0 if discrete else 0.0)
+                h = 0 - torch.stack(solved, -2)
             states.append(h)
-            z = self._emit(h)
+            x = self._emit(h)
         return torch.cat(states, -1)
 
     def spectrum(self) -> Tensor:
@@ -99,7 +112,7 @@ class VectorField:
     @property
     def linear(self) -> bool:
         """Whether dh/dt is linear in (h, x), so that it integrates in closed form."""
-        return self.activation.name == "linear" or (self.form == "ssm" and len(self.layers) == 1)
+        return self.activation.linear or (self.form == "ssm" and len(self.layers) == 1)
 
     @property
     def size(self) -> int:
@@ -111,6 +124,14 @@ class VectorField:
         """The effective weights that F depends on."""
         weights = [(*layer.W.tensors, layer.U, layer.b) for layer in self.layers]
         return tuple(tensor for layer in weights for tensor in layer if tensor is not None)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> VectorField:
+        """The field with every tensor changed: cast, say."""
+        layers = tuple(
+            Layer(type(layer.W)(*map(change, layer.W.tensors)), change(layer.U), None if layer.b is None else change(layer.b))
+            for layer in self.layers
+        )
+        return replace(self, layers=layers, c=change(self.c))
 
     def _layers(self, h: Tensor) -> Iterator[tuple[Layer, Tensor]]:
         sizes = [layer.U.shape[-2] for layer in self.layers]

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from targets import arguments, grids
 
 from . import activations, parameterizations, recurrences
+from .activations import Activation
 from .fields import Form, Layer, VectorField
 from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
+from .raw_weights import BIAS, INPUT, READOUT, RawWeight
 from .readouts import readout_along
 from .solvers import DivergedSolve, Solution, Solver, automatic
 from .solvers.base import check_finite
@@ -24,16 +26,13 @@ from .solvers.base import check_finite
 
 @dataclass(frozen=True)
 class Response:
-    """What a model answers to an input: y (*ensemble, batch, time, output) and the states behind it."""
+    """The response of a model to an input: y (*ensemble, batch, time, output) and the states behind it."""
 
     y: Tensor
     solution: Solution
 
 
 InitialState = Tensor | Literal["rest", "zero"] | None
-
-# Part of a mean step to which times may be rounded: with more, answers to rough inputs are off by some 1e-3 and no longer notice.
-_TIME_ROUNDING = 1e-2
 
 
 class LayerWeights(nn.Module):
@@ -60,14 +59,23 @@ class LayerWeights(nn.Module):
 
 
 class SequenceModel(nn.Module, ABC):
-    """Base of all models: weights, readout, spectrum. Arrays are (..., batch, time, channel).
+    """Base of all models: weights, readout, spectrum, response. Arrays are (..., batch, time, channel).
+
+    A new kind of model is a class on top of `ContinuousModel` (dh/dt = F) or `DiscreteModel` (which adds `state_equation`) with
+
+        name  for configurations, where `MODELS` lists the class
+        form  of the vector field F, see `odernn.fields`
+        time  "continuous" where F = 0 at rest, "discrete" where F = h: W is parameterised accordingly
+
+    Attributes:
+        is_map: whether the state moves once a sample; otherwise a solver integrates it.
 
     Args:
         input_size: d, entries of x.
         hidden_size: m, entries of the state of one layer.
         output_size: entries of y.
-        activation: one of `odernn.activations.ACTIVATIONS`.
-        recurrence: one of `odernn.recurrences.RECURRENCES`.
+        activation: a name from `odernn.activations.ACTIVATIONS`, or an `Activation` of your own.
+        recurrence: one of `odernn.recurrences.RECURRENCES`; how to add your own stands there.
         parameterization: a name from `odernn.parameterizations.PARAMETERIZATIONS` or an object of these.
         num_layers: layers, each fed by the one below: its state (rnn), or sigma of it (ssm).
         bias: whether the layers have b (which starts at 0).
@@ -83,13 +91,14 @@ class SequenceModel(nn.Module, ABC):
     name: ClassVar[str]
     form: ClassVar[Form]
     time: ClassVar[Time]
+    is_map: ClassVar[bool]
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         output_size: int,
-        activation: str = "tanh",
+        activation: str | Activation = "tanh",
         recurrence: str = "dense",
         parameterization: str | Parameterization = "direct",
         *,
@@ -135,7 +144,7 @@ class SequenceModel(nn.Module, ABC):
         self.to(device=device, dtype=dtype)
 
     def config(self) -> dict[str, Any]:
-        """What `odernn.models.build` needs to make a model of the same kind: JSON values only."""
+        """The description from which `odernn.models.build` makes a model of the same kind: JSON values only."""
         layer = self.layer_weights[0]
         return {
             "model": type(self).name,
@@ -154,6 +163,15 @@ class SequenceModel(nn.Module, ABC):
     def layer_weights(self) -> tuple[LayerWeights, ...]:
         """The raw weights, layer by layer from the input."""
         return tuple(cast(LayerWeights, layer) for layer in self.layers)
+
+    def raw_weights(self) -> dict[str, RawWeight]:
+        """The description of every parameter and buffer, by its name in `state_dict`."""
+        weights = {"c": READOUT}
+        for index, layer in enumerate(self.layer_weights):
+            own = {"U": INPUT} if layer.b is None else {"U": INPUT, "b": BIAS}
+            own |= {f"recurrence.{name}": weight for name, weight in layer.recurrence.raw_weights().items()}
+            weights |= {f"layers.{index}.{name}": weight for name, weight in own.items()}
+        return weights
 
     def field(self) -> VectorField:
         """The vector field at the effective weights of this moment, differentiable in the raw ones."""
@@ -189,16 +207,74 @@ class SequenceModel(nn.Module, ABC):
     def rest_state(self) -> Tensor:
         """The state that h(-inf) = 0 has reached by t = 0 under zero input, (*ensemble, state): W h + b = 0; 0 where there
         is no unique one (RNN with relu or sigmoid)."""
-        return self.field().rest_state(discrete=self._is_map())
+        return self.field().rest_state(discrete=self.time == "discrete")
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        h0: InitialState = None,
+        *,
+        solver: Solver | None = None,
+        interpolation: Interpolation = "linear",
+    ) -> Tensor:
+        """y at times t for samples x of the input.
+
+        Args:
+            x: (..., batch, time, input).
+            t: (time,), increasing, even or not.
+            h0: state at t[0], broadcasting to (*ensemble, batch, state); None or 'rest' for the zero-input rest state (the
+                papers' h(-inf) = 0), 'zero' for 0.
+            solver: of a continuous model; None for `odernn.solvers.automatic`.
+            interpolation: of x between the samples, 'linear' or 'hold'; a map reads x at the samples alone.
+
+        Returns:
+            y, (*ensemble, batch, time, output).
+
+        Raises:
+            ValueError: shapes, times or values that do not fit, or a solver for a map.
+            DivergedSolve: the state did not stay finite.
+        """
+        return self.respond(x, t, h0, solver=solver, interpolation=interpolation).y
+
+    def respond(
+        self,
+        x: Tensor,
+        t: Tensor,
+        h0: InitialState = None,
+        *,
+        solver: Solver | None = None,
+        interpolation: Interpolation = "linear",
+        check: bool = True,
+    ) -> Response:
+        """As `forward`, with the states and the cost of the solve.
+
+        `check=False` returns a diverged state as it came (inf or nan) in place of raising.
+        """
+        path, field = self._input(x, t, interpolation), self.field()
+        solution = self._solve(field, path, path.times, h0, solver, check)
+        return Response(readout_along(field, solution.h), solution)
 
     @abstractmethod
-    def _is_map(self) -> bool:
-        """Whether h_{k+1} = F(h_k, x_k), so that rest means h = F(h, 0) and not F(h, 0) = 0."""
+    def state_equation(self, h: Tensor, value: Tensor, step: Tensor | float) -> Tensor:
+        """The right side of the state equation, from h, value = F(h, x) and the time Dt to the next sample: dh/dt, or h_{k+1}
+        of a map."""
 
-    def _initial_state(self, field: VectorField, h0: InitialState, batch: int, like: Tensor, check: bool) -> Tensor:
-        shape = (*self.ensemble, batch, field.size)
+    @abstractmethod
+    def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
+        """The states at times t along a path, from h(t[0]) = h0."""
+
+    def _solve(self, field: VectorField, path: Path, t: Tensor, h0: InitialState, solver: Solver | None, check: bool) -> Solution:
+        initial = self._initial_state(field, h0, path.samples, check)
+        solution = self._states(field, path, t, initial, solver)
+        if check:
+            check_finite(solution, field)
+        return solution
+
+    def _initial_state(self, field: VectorField, h0: InitialState, like: Tensor, check: bool) -> Tensor:
+        shape = (*self.ensemble, like.shape[-3], field.size)
         if h0 is None or (isinstance(h0, str) and h0 == "rest"):
-            rest = field.rest_state(discrete=self._is_map())
+            rest = field.rest_state(discrete=self.time == "discrete")
             if check and not torch.isfinite(rest).all():
                 raise DivergedSolve(
                     "there is no rest state to start from, because W is singular and b is not 0: give h0 ('zero', or a state), "
@@ -218,13 +294,13 @@ class SequenceModel(nn.Module, ABC):
                 "states as x has sequences in its batch, or one for all"
             ) from None
 
-    def _checked_times(self, x: Tensor, t: Tensor) -> Tensor:
-        """The times, with x and t checked against each other and the model."""
-        t = _checked_times(t)
-        arguments.instance("x", x, Tensor, "convert it (torch.as_tensor)")
-        if x.ndim < 3 or x.shape[-1] != self.input_size or x.shape[-2] != t.numel():
+    def _input(self, x: Tensor, t: Tensor, interpolation: Interpolation) -> Path:
+        """The path of samples x at times t, with both checked against each other and the model."""
+        path = interpolate(t, x, interpolation)
+        grids.check_resolution(path.times)
+        if x.shape[-1] != self.input_size:
             raise ValueError(
-                f"x must be (..., batch, time, channel) = (..., batch, {t.numel()}, {self.input_size}), got {tuple(x.shape)}"
+                f"x must be (..., batch, time, channel) with the model's {self.input_size} channels, got {tuple(x.shape)}"
             )
         if x.shape[:-3] != self.ensemble[len(self.ensemble) - (x.ndim - 3) :]:
             raise ValueError(
@@ -237,72 +313,14 @@ class SequenceModel(nn.Module, ABC):
                 "convert one (x.to(...), model.to(...))"
             )
         arguments.real_tensor("x", x)
-        return t
-
-
-def _checked_times(t: Tensor) -> Tensor:
-    """Times as they came, integers as float64: rounded to the precision of x their differences would be lost."""
-    arguments.instance("t", t, Tensor, "convert it (torch.as_tensor)")
-    grids.tensor(t, "t", least=2)
-    t = t if t.is_floating_point() else t.double()
-    first, last = float(t[0].detach()), float(t[-1].detach())
-    rounding, step = torch.finfo(t.dtype).eps * max(abs(first), abs(last)), (last - first) / (t.numel() - 1)
-    if rounding > _TIME_ROUNDING * step:
-        raise ValueError(
-            f"t in {t.dtype} is known to {rounding:.1g} around t = {last:.9g}, too coarse for steps of {step:.3g}: "
-            "give t in float64, or subtract t[0] before it is rounded"
-        )
-    return t
+        return path
 
 
 class ContinuousModel(SequenceModel):
     """A model dh/dt = F(h, x(t)) that a solver integrates."""
 
     time = "continuous"
-
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        h0: InitialState = None,
-        *,
-        solver: Solver | None = None,
-        interpolation: Interpolation = "linear",
-    ) -> Tensor:
-        """y at times t for samples x of the input.
-
-        Args:
-            x: (..., batch, time, input).
-            t: (time,), increasing, even or not.
-            h0: state at t[0], broadcasting to (*ensemble, batch, state); None or 'rest' for the zero-input rest state (the
-                papers' h(-inf) = 0), 'zero' for 0.
-            solver: None for `odernn.solvers.automatic`.
-            interpolation: of x between the samples, 'linear' or 'hold'.
-
-        Returns:
-            y, (*ensemble, batch, time, output).
-
-        Raises:
-            ValueError: shapes, times or values that do not fit.
-            DivergedSolve: the state did not stay finite.
-        """
-        return self.respond(x, t, h0, solver=solver, interpolation=interpolation).y
-
-    def respond(
-        self,
-        x: Tensor,
-        t: Tensor,
-        h0: InitialState = None,
-        *,
-        solver: Solver | None = None,
-        interpolation: Interpolation = "linear",
-    ) -> Response:
-        """As `forward`, with the states and the cost of the solve."""
-        t = self._checked_times(x, t)
-        field = self.field()
-        path = interpolate(t, x, interpolation)
-        solution = self._solve(field, path, path.times, h0, solver)
-        return Response(readout_along(field, solution.h), solution)
+    is_map = False
 
     def solve(
         self,
@@ -318,35 +336,20 @@ class ContinuousModel(SequenceModel):
         `check=False` returns a diverged state as it came (inf or nan) in place of raising.
         """
         arguments.instance("path", path, Path, "make one with odernn.paths.interpolate")
-        t = _checked_times(t)
+        t = grids.tensor(t, "t", least=2)
+        grids.check_resolution(t)
         if path.channels != self.input_size:
             raise ValueError(f"the path has {path.channels} channels, the model takes {self.input_size}")
-        if path.start.dtype != self.c.dtype or path.start.device != self.c.device:
-            raise ValueError(
-                f"the path is {path.start.dtype} on {path.start.device}, the model {self.c.dtype} on {self.c.device}: convert one"
-            )
         if t[0] < path.times[0] or t[-1] > path.times[-1]:
             domain, asked = (f"[{float(times[0]):.9g}, {float(times[-1]):.9g}]" for times in (path.times, t))
             raise ValueError(f"the path is defined on {domain}, got t over {asked}: ask for times inside")
         return self._solve(self.field(), path, t, h0, solver, check)
 
-    def _solve(
-        self,
-        field: VectorField,
-        path: Path,
-        t: Tensor,
-        h0: InitialState,
-        solver: Solver | None,
-        check: bool = True,
-    ) -> Solution:
-        initial = self._initial_state(field, h0, path.start.shape[-3], path.start, check)
-        solution = (solver or automatic(field)).solve(field, path, t, initial)
-        if check:
-            check_finite(solution, field)
-        return solution
+    def state_equation(self, h: Tensor, value: Tensor, step: Tensor | float) -> Tensor:
+        return value
 
-    def _is_map(self) -> bool:
-        return False
+    def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
+        return (solver or automatic(field)).solve(field, path, t, h0)
 
 
 class ContinuousRNN(ContinuousModel):
@@ -366,25 +369,15 @@ class StateSpaceModel(ContinuousModel):
 class DiscreteModel(SequenceModel):
     """A model whose state moves once a sample; x_k acts on h_{k+1}."""
 
-    def forward(self, x: Tensor, t: Tensor, h0: InitialState = None) -> Tensor:
-        """y at times t for samples x; arguments and result as in `ContinuousRNN.forward`."""
-        return self.respond(x, t, h0).y
+    is_map = True
 
-    def respond(self, x: Tensor, t: Tensor, h0: InitialState = None, *, check: bool = True) -> Response:
-        """As `forward`, with the states. `check=False` returns a diverged state as it came in place of raising."""
-        t = self._checked_times(x, t)
-        field = self.field()
-        states = [self._initial_state(field, h0, x.shape[-3], x, check)]
-        for x_k, step in zip(x[..., :-1, :].unbind(-2), t.double().diff().to(x.dtype)):
-            states.append(self._advance(states[-1], field(states[-1], x_k), step))
-        solution = Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
-        if check:
-            check_finite(solution, field)
-        return Response(readout_along(field, solution.h), solution)
-
-    @abstractmethod
-    def _advance(self, h: Tensor, value: Tensor, step: Tensor) -> Tensor:
-        """h_{k+1} from h_k, F(h_k, x_k) and Dt."""
+    def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
+        if solver is not None:
+            raise ValueError(f"{type(self).__name__} is a map, not an ODE: leave solver out")
+        states = [h0]
+        for x_k, step in zip(path.start.unbind(-2), t.double().diff().to(path.start.dtype)):
+            states.append(self.state_equation(states[-1], field(states[-1], x_k), step))
+        return Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
 
 
 class DiscreteRNN(DiscreteModel):
@@ -397,11 +390,8 @@ class DiscreteRNN(DiscreteModel):
     time = "continuous"
     name = "discrete_rnn"
 
-    def _advance(self, h: Tensor, value: Tensor, step: Tensor) -> Tensor:
+    def state_equation(self, h: Tensor, value: Tensor, step: Tensor | float) -> Tensor:
         return h + step * value
-
-    def _is_map(self) -> bool:
-        return False
 
 
 class DiscreteSSM(DiscreteModel):
@@ -411,11 +401,8 @@ class DiscreteSSM(DiscreteModel):
     time = "discrete"
     name = "discrete_ssm"
 
-    def _advance(self, h: Tensor, value: Tensor, step: Tensor) -> Tensor:
+    def state_equation(self, h: Tensor, value: Tensor, step: Tensor | float) -> Tensor:
         return value
-
-    def _is_map(self) -> bool:
-        return True
 
 
 MODELS: dict[str, type[SequenceModel]] = {cls.name: cls for cls in (ContinuousRNN, StateSpaceModel, DiscreteRNN, DiscreteSSM)}

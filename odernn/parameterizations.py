@@ -187,7 +187,8 @@ class Inverse(Parameterization):
 
     def _inverse(self, value: Tensor) -> Tensor:
         negative_rate = value if self.time == "continuous" else value - 1
-        return ((-1 / negative_rate - self.b) / self.a).sqrt()
+        # Beside the end of the range rounding may leave less than 0.
+        return ((-1 / negative_rate - self.b) / self.a).clamp_min(0).sqrt()
 
     @property
     def range(self) -> tuple[float, float]:

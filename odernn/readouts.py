@@ -55,9 +55,9 @@ class _SegmentedReadout(torch.autograd.Function):
         h, c = ctx.saved_tensors
         g_h, g_c = torch.empty_like(h), torch.zeros_like(c)
         for part in _segments(h):
-            z = ctx.activation(h[part])
+            z, slope = ctx.activation.value_and_derivative(h[part])
             g_c += (g[part].flatten(-3, -2).mT @ z.flatten(-3, -2)).sum_to_size(c.shape)
-            torch.mul(_along(g[part], c), ctx.activation.derivative_of_value(z), out=g_h[part])
+            torch.mul(_along(g[part], c), slope, out=g_h[part])
         return None, g_h, g_c
 
 

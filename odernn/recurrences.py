@@ -1,132 +1,79 @@
 """Recurrent structures: how the raw weights of a layer make its recurrent matrix W.
 
-A `Recurrence` owns the raw weights; `state_matrix()` gives the effective W of this moment in its cheapest
-form, which is what vector fields and solvers use. All of them take leading ensemble axes.
+A `Recurrence` owns the raw weights, and `state_matrix()` gives the effective W of this moment. All of them take leading ensemble
+axes. A recurrence of your own is one class, in any file. Once registered, its name is known wherever a name is taken:
+`ContinuousRNN(..., recurrence="rotation")`, `ExperimentConfig`, `odernn.models.build` (import the file before you load its runs).
+
+    import torch
+    from torch import nn
+
+    from odernn.norms import MAX
+    from odernn.raw_weights import RawWeight
+    from odernn.recurrences import Recurrence, register
+    from odernn.state_matrices import DiagonalMatrix
+
+    @register
+    class Rotation(Recurrence):
+        '''W of 2 x 2 blocks f(w) R(theta), R a rotation: eigenvalues f(w) e^{+-i theta}.'''
+
+        name = "rotation"
+
+        def _create(self, generator):
+            pairs = self.size // 2
+            self.w = nn.Parameter(self.parameterization.inverse(self._initial_eigenvalues(pairs, generator)))
+            self.theta = nn.Parameter(torch.rand(*self.ensemble, pairs, generator=generator, dtype=torch.float64))
+
+        def raw_weights(self):
+            # Re l = f(w) cos(theta): larger angles are slower.
+            return {"w": self._eigenvalue_weight(), "theta": RawWeight(MAX, lambda theta, norm: theta.sign())}
+
+        def state_matrix(self):
+            f = self.parameterization(self.w)
+            return DiagonalMatrix(f * self.theta.cos(), f * self.theta.sin())
+
+        def set_matrix(self, W):
+            W = self._checked_matrix(W)
+            columns = W[..., ::2].unflatten(-2, (-1, 2)).diagonal(dim1=-3, dim2=-1)  # (..., 2, pairs): f cos, f sin
+            f = -torch.linalg.vector_norm(columns, dim=-2)
+            self._copy("w", self.parameterization.inverse(f))
+            self._copy("theta", torch.atan2(columns[..., 1, :] / f, columns[..., 0, :] / f))
+
+        def scale_input(self, U):
+            scale = self.parameterization.input_scale(self.parameterization(self.w))
+            return U if scale is None else scale.repeat_interleave(2, -1).unsqueeze(-1) * U
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from targets import arguments
 
-from .parameterizations import Parameterization
+from .norms import MAX, SPECTRAL, Norm, Spectral
+from .parameterizations import Direct, Parameterization
+from .raw_weights import RawWeight, shrink, widen_basis, widen_block
+from .state_matrices import DenseMatrix, DiagonalMatrix, StateMatrix
 
-# Rates at initialisation, log-uniform: near 1/T they leave spurious slow modes in the fit.
+# Decay rates -Re l at initialisation, log-uniform: near 1/T they leave spurious slow modes in the fit.
 INITIAL_RATES = (0.3, 2.0)
 # Distance kept from the end of the range of f, where f' = 0 and a raw weight could not move.
-_RANGE_MARGIN = 0.975
-
-
-@dataclass(frozen=True)
-class DenseMatrix:
-    """W as it stands, (..., m, m)."""
-
-    W: Tensor
-
-    def apply(self, h: Tensor) -> Tensor:
-        """W h for h of shape (..., batch, m)."""
-        return h @ self.W.mT
-
-    def to_dense(self) -> Tensor:
-        return self.W
-
-    def eigenvalues(self) -> Tensor:
-        """Complex, (..., m)."""
-        return torch.linalg.eigvals(self.W)
-
-    def solve(self, v: Tensor, shift: float = 0.0) -> Tensor:
-        """(W - shift I)^-1 v for v of shape (..., m). Where that matrix is singular to working precision: NaN, or, for v = 0,
-        the constant 0."""
-        if self.W.dtype in (torch.float16, torch.bfloat16):  # LAPACK has no such kinds
-            return DenseMatrix(self.W.float()).solve(v.float(), shift).to(v.dtype)
-        m = self.W.shape[-1]
-        eye = torch.eye(m, dtype=self.W.dtype, device=self.W.device)
-        matrix = self.W - shift * eye
-        pivots = torch.linalg.lu_factor_ex(matrix.detach()).LU.diagonal(dim1=-2, dim2=-1).abs()
-        singular = pivots.amin(-1) <= m * torch.finfo(pivots.dtype).eps * pivots.amax(-1)
-        # A singular matrix is replaced before the solve: a gradient of NaN times 0 would still be NaN.
-        regular = torch.where(singular[..., None, None], eye, matrix)
-        result = torch.linalg.solve_ex(regular, v.unsqueeze(-1)).result.squeeze(-1)
-        unknown = torch.where((v == 0).all(-1, keepdim=True), 0.0, math.nan).to(result)
-        return torch.where(singular.unsqueeze(-1), unknown, result)
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return (self.W,)
-
-
-@dataclass(frozen=True)
-class DiagonalMatrix:
-    """W = diag(l), l = rate of shape (..., m), or l = rate + i omega of shape (..., m/2) for conjugate pairs.
-
-    A pair a + i w stands for the real block [[a, -w], [w, a]] on two neighbouring entries of h, that is for
-    multiplication of the complex number h[2j] + i h[2j+1] by it.
-    """
-
-    # Real tensors both: torchdiffeq's adjoint flattens the weights into one state, and one complex weight would make it complex.
-    rate: Tensor
-    omega: Tensor | None = None
-
-    @property
-    def eigenvalue(self) -> Tensor:
-        """l: (..., m) real, or (..., m/2) complex."""
-        return self.rate if self.omega is None else torch.complex(self.rate, self.omega)
-
-    def apply(self, h: Tensor) -> Tensor:
-        """W h for h of shape (..., batch, m)."""
-        return from_modes(self.eigenvalue.unsqueeze(-2) * self.to_modes(h))
-
-    def to_modes(self, h: Tensor) -> Tensor:
-        """The entries of h, (..., m), that l multiplies: h itself, or (..., m/2) complex."""
-        return h if self.omega is None else torch.complex(h[..., 0::2], h[..., 1::2])
-
-    def to_dense(self) -> Tensor:
-        if self.omega is None:
-            return torch.diag_embed(self.rate)
-        a, w = self.rate, self.omega
-        blocks = torch.stack([torch.stack([a, -w], -1), torch.stack([w, a], -1)], -2)  # (..., m/2, 2, 2)
-        pairs = blocks.shape[-3]
-        eye = torch.eye(pairs, dtype=a.dtype, device=a.device)
-        return torch.einsum("...jab,jk->...jakb", blocks, eye).reshape(*blocks.shape[:-3], 2 * pairs, 2 * pairs)
-
-    def eigenvalues(self) -> Tensor:
-        """Complex, (..., m)."""
-        if self.omega is None:
-            return torch.complex(self.rate, torch.zeros_like(self.rate))
-        return torch.stack([self.eigenvalue, self.eigenvalue.conj()], -1).flatten(-2)
-
-    def solve(self, v: Tensor, shift: float = 0.0) -> Tensor:
-        """(W - shift I)^-1 v for v of shape (..., m). In the modes whose l = shift: NaN, or, where v = 0, the constant 0."""
-        modes, divisor = self.to_modes(v), self.eigenvalue - shift
-        singular = divisor == 0
-        result = modes / torch.where(singular, torch.ones_like(divisor), divisor)
-        unknown = torch.where(modes == 0, 0.0, math.nan).to(result)
-        return from_modes(torch.where(singular, unknown, result))
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return (self.rate,) if self.omega is None else (self.rate, self.omega)
-
-
-def from_modes(z: Tensor) -> Tensor:
-    """The real state, (..., m), of modes z: the inverse of `DiagonalMatrix.to_modes`."""
-    return torch.view_as_real(z).flatten(-2) if z.is_complex() else z
-
-
-StateMatrix = DenseMatrix | DiagonalMatrix
+RANGE_MARGIN = 0.975
 
 
 class Recurrence(nn.Module, ABC):
-    """Raw weights of size m whose effective W is (*ensemble, m, m)."""
+    """Raw weights of size m whose effective W is (*ensemble, m, m).
+
+    `name`: by which it is chosen. `modal`: whether the f(w) are the real parts of the eigenvalues of W (their moduli in discrete
+    time), whatever the other weights are, so that f alone decides whether W is stable.
+    """
 
     name: ClassVar[str]
+    modal: ClassVar[bool] = False
 
     def __init__(
         self, size: int, parameterization: Parameterization, ensemble: tuple[int, ...], generator: torch.Generator | None
@@ -136,18 +83,24 @@ class Recurrence(nn.Module, ABC):
         self.parameterization = parameterization
         self.ensemble = ensemble
         self._create(generator)
+        described, held = set(self.raw_weights()), set(self.state_dict())
+        if described != held:
+            raise ValueError(
+                f"raw_weights of recurrence {self.name!r} describes {', '.join(sorted(described)) or 'nothing'}, but it holds "
+                f"{', '.join(sorted(held)) or 'nothing'}: describe each parameter and buffer"
+            )
 
     @abstractmethod
     def _create(self, generator: torch.Generator | None) -> None:
-        """Registers the raw weights at their initial values."""
+        """Registers the raw weights, (*ensemble, ...) in float64, at their initial values."""
+
+    @abstractmethod
+    def raw_weights(self) -> dict[str, RawWeight]:
+        """The description of each parameter and buffer, by its name."""
 
     @abstractmethod
     def state_matrix(self) -> StateMatrix:
         """The effective W, differentiable in the raw weights."""
-
-    @abstractmethod
-    def spectrum(self) -> Tensor:
-        """Eigenvalues of the effective W, complex, (*ensemble, m)."""
 
     @abstractmethod
     def set_matrix(self, W: Tensor) -> None:
@@ -157,9 +110,17 @@ class Recurrence(nn.Module, ABC):
             ValueError: a W that this recurrence and parameterisation cannot take.
         """
 
+    @abstractmethod
     def scale_input(self, U: Tensor) -> Tensor:
         """U as the state sees it: multiplied by the parameterisation's input scale, mode by mode."""
-        return U
+
+    def spectrum(self) -> Tensor:
+        """Eigenvalues of the effective W, complex, (*ensemble, m)."""
+        return self.state_matrix().eigenvalues()
+
+    def _eigenvalue_weight(self) -> RawWeight:
+        """The description of w where f(w) are real parts or moduli of eigenvalues: slower is where f' points."""
+        return RawWeight(MAX, lambda w, norm: self.parameterization.derivative(w).sign())
 
     def _initial_eigenvalues(self, count: int, generator: torch.Generator | None) -> Tensor:
         """(*ensemble, count): -r in continuous and e^-r in discrete time, r log-uniform in INITIAL_RATES."""
@@ -168,7 +129,7 @@ class Recurrence(nn.Module, ABC):
         # The fastest rate that f reaches.
         limit = -low if continuous else -math.log(low) if low > 0 else math.inf
         slowest, fastest = INITIAL_RATES
-        fastest = min(fastest, _RANGE_MARGIN * limit)
+        fastest = min(fastest, RANGE_MARGIN * limit)
         if fastest < 2 * slowest:
             slowest = fastest * INITIAL_RATES[0] / INITIAL_RATES[1]
         uniform = torch.rand(*self.ensemble, count, generator=generator, dtype=torch.float64)
@@ -189,39 +150,80 @@ class Recurrence(nn.Module, ABC):
             getattr(self, name).copy_(value)
 
 
+RECURRENCES: dict[str, type[Recurrence]] = {}
+# Names of earlier versions, which are taken wherever a name is, and which the fingerprints of saved runs hold.
+OLD_NAMES = {"orthogonal": "symmetric", "free_orthogonal": "free_basis"}
+_R = TypeVar("_R", bound=Recurrence)
+
+
+def current_name(name: str) -> str:
+    """The name of today for one of an earlier version, any other as it came."""
+    return OLD_NAMES.get(name, name) if isinstance(name, str) else name
+
+
+def first_name(name: str) -> str:
+    """The name under which runs were first saved: the inverse of `current_name`."""
+    return {new: old for old, new in OLD_NAMES.items()}.get(name, name)
+
+
+def register(cls: type[_R]) -> type[_R]:
+    """Makes a recurrence known by its name; a decorator.
+
+    Raises:
+        ValueError: another class has that name.
+    """
+    known = RECURRENCES.get(current_name(cls.name), cls)
+    # A class may be defined again, as when a cell of a notebook runs twice.
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"recurrence {cls.name!r} is the name of {known.__module__}.{known.__qualname__}: choose another")
+    RECURRENCES[cls.name] = cls
+    return cls
+
+
+@register
 class Dense(Recurrence):
     """Every entry of W is a weight. Starts symmetric, W = P^T diag(l) P with P random orthogonal."""
 
     name = "dense"
 
     def _create(self, generator: torch.Generator | None) -> None:
+        if not isinstance(self.parameterization, Direct):
+            raise ValueError(
+                f"recurrence 'dense' takes only the parameterization 'direct', got {self.parameterization.name!r} (which acts on "
+                "eigenvalues, and a dense W does not expose them): choose recurrence 'symmetric', 'diagonal' or 'complex'"
+            )
         P = _random_orthogonal(self.size, self.ensemble, generator)
         eigenvalues = self._initial_eigenvalues(self.size, generator)
         self.W = nn.Parameter(P.mT @ (eigenvalues.unsqueeze(-1) * P))
 
+    def raw_weights(self) -> dict[str, RawWeight]:
+        return {"W": RawWeight(SPECTRAL, _towards_growth, widen_block)}
+
     def state_matrix(self) -> StateMatrix:
         return DenseMatrix(self.W)
-
-    def spectrum(self) -> Tensor:
-        return self.state_matrix().eigenvalues()
 
     def set_matrix(self, W: Tensor) -> None:
         self._copy("W", self._checked_matrix(W))
 
+    def scale_input(self, U: Tensor) -> Tensor:
+        return U
 
+
+@register
 class Diagonal(Recurrence):
     """W = diag(f(w))."""
 
     name = "diagonal"
+    modal = True
 
     def _create(self, generator: torch.Generator | None) -> None:
         self.w = nn.Parameter(self.parameterization.inverse(self._initial_eigenvalues(self.size, generator)))
 
+    def raw_weights(self) -> dict[str, RawWeight]:
+        return {"w": self._eigenvalue_weight()}
+
     def state_matrix(self) -> StateMatrix:
         return DiagonalMatrix(self.parameterization(self.w))
-
-    def spectrum(self) -> Tensor:
-        return self.state_matrix().eigenvalues()
 
     def set_matrix(self, W: Tensor) -> None:
         W = self._checked_matrix(W)
@@ -234,10 +236,96 @@ class Diagonal(Recurrence):
         return U if scale is None else scale.unsqueeze(-1) * U
 
 
+class _InBasis(Recurrence):
+    """W = P^T diag(f(w)) P."""
+
+    def _create(self, generator: torch.Generator | None) -> None:
+        self.w = nn.Parameter(self.parameterization.inverse(self._initial_eigenvalues(self.size, generator)))
+        self._create_basis(_random_orthogonal(self.size, self.ensemble, generator))
+
+    @abstractmethod
+    def _create_basis(self, P: Tensor) -> None:
+        """Registers the raw weights of P, which starts orthogonal."""
+
+    @abstractmethod
+    def basis(self) -> Tensor:
+        """P, (*ensemble, m, m)."""
+
+    @abstractmethod
+    def _set_basis(self, P: Tensor) -> None:
+        """Sets the raw weights of P, orthogonal."""
+
+    def state_matrix(self) -> StateMatrix:
+        return DenseMatrix(_conjugate(self.basis(), self.parameterization(self.w)))
+
+    def set_matrix(self, W: Tensor) -> None:
+        W = self._checked_matrix(W)
+        _require(W, W.mT, f"recurrence {self.name!r} needs a symmetric W (W = P^T diag(l) P with P orthogonal)")
+        eigenvalues, Q = torch.linalg.eigh(W)
+        self._copy("w", self.parameterization.inverse(eigenvalues))
+        self._set_basis(Q.mT)
+
+    def scale_input(self, U: Tensor) -> Tensor:
+        scale = self.parameterization.input_scale(self.parameterization(self.w))
+        return U if scale is None else _conjugate(self.basis(), scale) @ U
+
+
+@register
+class Symmetric(_InBasis):
+    """W = P^T diag(f(w)) P with P = expm(A - A^T) P0, orthogonal whatever A is; P0 is a fixed buffer."""
+
+    name = "symmetric"
+    modal = True
+
+    def _create_basis(self, P: Tensor) -> None:
+        self.A = nn.Parameter(torch.zeros_like(P))
+        self.P0: Tensor
+        self.register_buffer("P0", P)
+
+    def raw_weights(self) -> dict[str, RawWeight]:
+        A, P0 = RawWeight(SPECTRAL, widen=widen_block), RawWeight(SPECTRAL, widen=widen_basis)
+        return {"w": self._eigenvalue_weight(), "A": A, "P0": P0}
+
+    def basis(self) -> Tensor:
+        return torch.linalg.matrix_exp(self.A - self.A.mT) @ self.P0
+
+    def spectrum(self) -> Tensor:
+        return DiagonalMatrix(self.parameterization(self.w)).eigenvalues()
+
+    def _set_basis(self, P: Tensor) -> None:
+        self._copy("A", torch.zeros_like(self.A))
+        self._copy("P0", P)
+
+
+@register
+class FreeBasis(_InBasis):
+    """W = P^T diag(f(w)) P with P a free matrix that only starts orthogonal, as in the original code of [IA].
+
+    Once P has left the orthogonal matrices f(w) are no longer the eigenvalues of W: a stable f does not
+    keep W stable.
+    """
+
+    name = "free_basis"
+
+    def _create_basis(self, P: Tensor) -> None:
+        self.P = nn.Parameter(P)
+
+    def raw_weights(self) -> dict[str, RawWeight]:
+        return {"w": self._eigenvalue_weight(), "P": RawWeight(SPECTRAL, shrink, widen_basis)}
+
+    def basis(self) -> Tensor:
+        return self.P
+
+    def _set_basis(self, P: Tensor) -> None:
+        self._copy("P", P)
+
+
+@register
 class ComplexDiagonal(Recurrence):
     """Conjugate pairs l = f(w) + i omega in continuous time, l = f(w) e^{i omega} in discrete time; m even."""
 
     name = "complex"
+    modal = True
 
     def _create(self, generator: torch.Generator | None) -> None:
         if self.size % 2:
@@ -247,14 +335,14 @@ class ComplexDiagonal(Recurrence):
         # Frequencies (radians per unit time) of the order of the rates: most memories met here do not oscillate.
         self.omega = nn.Parameter(torch.rand(*self.ensemble, pairs, generator=generator, dtype=torch.float64))
 
+    def raw_weights(self) -> dict[str, RawWeight]:
+        return {"w": self._eigenvalue_weight(), "omega": RawWeight(MAX)}
+
     def state_matrix(self) -> StateMatrix:
         value = self.parameterization(self.w)
         if self.parameterization.time == "discrete":
             return DiagonalMatrix(value * self.omega.cos(), value * self.omega.sin())
         return DiagonalMatrix(value, self.omega)
-
-    def spectrum(self) -> Tensor:
-        return self.state_matrix().eigenvalues()
 
     def set_matrix(self, W: Tensor) -> None:
         W = self._checked_matrix(W)
@@ -271,72 +359,6 @@ class ComplexDiagonal(Recurrence):
         return U if scale is None else scale.repeat_interleave(2, -1).unsqueeze(-1) * U
 
 
-class Orthogonal(Recurrence):
-    """W = P^T diag(f(w)) P with P = expm(A - A^T) P0, orthogonal whatever A is; P0 is a fixed buffer."""
-
-    name = "orthogonal"
-
-    def _create(self, generator: torch.Generator | None) -> None:
-        self.w = nn.Parameter(self.parameterization.inverse(self._initial_eigenvalues(self.size, generator)))
-        self.A = nn.Parameter(torch.zeros(*self.ensemble, self.size, self.size, dtype=torch.float64))
-        self.P0: Tensor
-        self.register_buffer("P0", _random_orthogonal(self.size, self.ensemble, generator))
-
-    def basis(self) -> Tensor:
-        """P, (*ensemble, m, m)."""
-        return torch.linalg.matrix_exp(self.A - self.A.mT) @ self.P0
-
-    def state_matrix(self) -> StateMatrix:
-        return DenseMatrix(_conjugate(self.basis(), self.parameterization(self.w)))
-
-    def spectrum(self) -> Tensor:
-        return DiagonalMatrix(self.parameterization(self.w)).eigenvalues()
-
-    def set_matrix(self, W: Tensor) -> None:
-        eigenvalues, P = _symmetric_eigen(self._checked_matrix(W), self.name)
-        self._copy("w", self.parameterization.inverse(eigenvalues))
-        self._copy("A", torch.zeros_like(self.A))
-        self._copy("P0", P)
-
-    def scale_input(self, U: Tensor) -> Tensor:
-        scale = self.parameterization.input_scale(self.parameterization(self.w))
-        return U if scale is None else _conjugate(self.basis(), scale) @ U
-
-
-class FreeOrthogonal(Recurrence):
-    """W = P^T diag(f(w)) P with P a free matrix that only starts orthogonal, as in the original code of [IA].
-
-    Once P has left the orthogonal matrices f(w) are no longer the eigenvalues of W: a stable f does not
-    keep W stable.
-    """
-
-    name = "free_orthogonal"
-
-    def _create(self, generator: torch.Generator | None) -> None:
-        self.w = nn.Parameter(self.parameterization.inverse(self._initial_eigenvalues(self.size, generator)))
-        self.P = nn.Parameter(_random_orthogonal(self.size, self.ensemble, generator))
-
-    def state_matrix(self) -> StateMatrix:
-        return DenseMatrix(_conjugate(self.P, self.parameterization(self.w)))
-
-    def spectrum(self) -> Tensor:
-        return self.state_matrix().eigenvalues()
-
-    def set_matrix(self, W: Tensor) -> None:
-        eigenvalues, P = _symmetric_eigen(self._checked_matrix(W), self.name)
-        self._copy("w", self.parameterization.inverse(eigenvalues))
-        self._copy("P", P)
-
-    def scale_input(self, U: Tensor) -> Tensor:
-        scale = self.parameterization.input_scale(self.parameterization(self.w))
-        return U if scale is None else _conjugate(self.P, scale) @ U
-
-
-RECURRENCES: dict[str, type[Recurrence]] = {
-    cls.name: cls for cls in (Dense, Diagonal, Orthogonal, FreeOrthogonal, ComplexDiagonal)
-}
-
-
 def create(
     name: str,
     size: int,
@@ -350,17 +372,20 @@ def create(
         ValueError: unknown name (lists the choices), a size or ensemble axis below 1, or a combination that has no
             meaning: 'dense' has no eigenvalues of its own for f to act on, so it takes only 'direct'.
     """
-    arguments.choice("recurrence", name, RECURRENCES)
+    name = arguments.choice("recurrence", current_name(name), RECURRENCES)
     arguments.instance("parameterization", parameterization, Parameterization, "make one with odernn.parameterizations.get")
     if generator is not None:
         arguments.instance("generator", generator, torch.Generator, "give torch.Generator(), or None for torch's own")
     size, ensemble = arguments.count("size", size), arguments.counts("ensemble", ensemble)
-    if name == Dense.name and parameterization.name != "direct":
-        raise ValueError(
-            f"recurrence 'dense' takes only the parameterization 'direct', got {parameterization.name!r} (which acts on "
-            "eigenvalues, and a dense W does not expose them): choose recurrence 'orthogonal', 'diagonal' or 'complex'"
-        )
     return RECURRENCES[name](size, parameterization, ensemble, generator)
+
+
+def _towards_growth(W: Tensor, norm: Norm) -> Tensor:
+    """I moves every eigenvalue alike; under the max-norm the signs of the slowest direction's projector reach further."""
+    if isinstance(norm, Spectral):
+        return torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
+    slowest = torch.linalg.eigh(W + W.mT).eigenvectors[:, -1]
+    return torch.outer(slowest, slowest).sign()
 
 
 def _random_orthogonal(size: int, ensemble: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
@@ -374,13 +399,6 @@ def _random_orthogonal(size: int, ensemble: tuple[int, ...], generator: torch.Ge
 def _conjugate(P: Tensor, values: Tensor) -> Tensor:
     """P^T diag(values) P."""
     return P.mT @ (values.unsqueeze(-1) * P)
-
-
-def _symmetric_eigen(W: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and P with W = P^T diag P, of a symmetric W."""
-    _require(W, W.mT, f"recurrence {name!r} needs a symmetric W (W = P^T diag(l) P with P orthogonal)")
-    eigenvalues, Q = torch.linalg.eigh(W)
-    return eigenvalues, Q.mT
 
 
 def _require(W: Tensor, form: Tensor, message: str) -> None:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from problems import F64, combinations, perturb_bias
 
-from odernn import ContinuousRNN, DiscreteRNN, StateSpaceModel
+from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, StateSpaceModel
 from odernn.ensembles import member, replicate, stack
 from odernn.solvers import TorchDiffEq
 
@@ -16,7 +18,7 @@ def inputs(batch=3, points=9):
     return torch.randn(batch, points, 1, dtype=F64), t
 
 
-def make(seed=0, cls=ContinuousRNN, recurrence="orthogonal", parameterization="softplus", **options):
+def make(seed=0, cls=ContinuousRNN, recurrence="symmetric", parameterization="softplus", **options):
     return perturb_bias(cls(1, 4, 1, "tanh", recurrence, parameterization, dtype=F64, seed=seed, **options))
 
 
@@ -53,6 +55,31 @@ def test_member_undoes_stack_and_replicate_down_to_the_buffers():
         assert single.config() == original.config()
         for name, value in original.state_dict().items():
             assert torch.equal(single.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(("recurrence", "parameterization"), sorted({(r, f) for _, r, f, _ in combinations()}))
+@settings(max_examples=8, deadline=None)
+@given(
+    cls=st.sampled_from([ContinuousRNN, StateSpaceModel, DiscreteSSM]),
+    seeds=st.lists(st.integers(0, 1000), min_size=1, max_size=4),
+    half=st.integers(1, 3),
+    num_layers=st.integers(1, 2),
+    ensemble=st.sampled_from([(), (2,)]),
+)
+def test_a_stack_has_the_matrices_of_its_members(recurrence, parameterization, cls, seeds, half, num_layers, ensemble):
+    options = {"num_layers": num_layers, "ensemble": ensemble, "dtype": F64}
+    models = [cls(1, 2 * half, 1, "tanh", recurrence, parameterization, seed=seed, **options) for seed in seeds]
+    together = stack(models)
+    layers = together.field().layers
+    for index, model in enumerate(models):
+        single = member(together, index)
+        assert all(torch.equal(value, single.state_dict()[name]) for name, value in model.state_dict().items())
+        for layer, own in zip(layers, model.field().layers):
+            torch.testing.assert_close(layer.W.to_dense()[index], own.W.to_dense(), rtol=1e-13, atol=1e-14)
+            torch.testing.assert_close(layer.U[index], own.U, rtol=1e-13, atol=1e-14)
+    torch.testing.assert_close(
+        together.stability_margin(), torch.stack([model.stability_margin() for model in models]), rtol=1e-9, atol=1e-11
+    )
 
 
 def test_ensembles_nest():

@@ -11,9 +11,9 @@ from problems import F64, central_difference, combinations, perturb_bias
 from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, DivergedSolve, Exact, Fused, StateSpaceModel, TorchDiffEq
 from odernn.activations import ACTIVATIONS
 from odernn.ensembles import member, replicate
-from odernn.models import MODELS, ContinuousModel, build
+from odernn.models import MODELS, build
 from odernn.parameterizations import Inverse
-from odernn.warm_start import embed
+from odernn.recurrences import RECURRENCES
 from targets import ConvolutionalFunctional, kernels
 
 T = torch.tensor([0.0, 0.1, 0.3, 0.35, 0.6, 1.0], dtype=F64)  # uneven
@@ -30,6 +30,7 @@ def test_every_combination_answers_with_the_documented_shape():
             assert model.spectrum().shape == (*ensemble, 4 * num_layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("cls", [*CONTINUOUS, DiscreteRNN, DiscreteSSM])
 def test_a_model_at_rest_answers_zero_input_with_a_constant(cls, num_layers):
@@ -68,7 +69,7 @@ def test_a_linear_model_is_the_convolution_with_its_kernel(cls):
 def test_discrete_models_follow_their_recursions():
     h0 = torch.randn(4, 3, dtype=F64)
     for cls in (DiscreteRNN, DiscreteSSM):
-        model = perturb_bias(cls(2, 3, 1, "tanh", "orthogonal", "exp", dtype=F64))
+        model = perturb_bias(cls(2, 3, 1, "tanh", "symmetric", "exp", dtype=F64))
         (layer,) = model.field().layers
         W, states = layer.W.to_dense(), [h0]
         for k in range(T.numel() - 1):
@@ -103,7 +104,7 @@ def test_a_stack_feeds_each_layer_with_the_one_below(cls):
 @pytest.mark.parametrize("solver", [TorchDiffEq("rk4", check=False), TorchDiffEq("dopri5", 1e-9, 1e-11), Exact()])
 def test_an_ensemble_is_its_members_side_by_side(solver):
     cls = StateSpaceModel if isinstance(solver, Exact) else ContinuousRNN
-    for recurrence, parameterization in (("dense", "direct"), ("complex", "exp"), ("orthogonal", "softplus")):
+    for recurrence, parameterization in (("dense", "direct"), ("complex", "exp"), ("symmetric", "softplus")):
         together = cls(2, 4, 1, "tanh", recurrence, parameterization, ensemble=(2, 3), dtype=F64)
         perturb_bias(together)
         y = together(X, T, solver=solver)
@@ -136,24 +137,14 @@ def test_the_same_seed_means_the_same_model_in_every_precision():
     assert not torch.equal(double.c, ContinuousRNN(2, 8, 1, seed=6, dtype=F64).c)
 
 
-@pytest.mark.parametrize("num_layers", [1, 2])
-def test_a_warm_start_keeps_the_function_of_the_narrow_model(num_layers):
-    for cls, recurrence, parameterization, activation in combinations(CONTINUOUS):
-        if activation == "tanh":
-            arguments = ("tanh", recurrence, parameterization)
-            narrow = perturb_bias(cls(2, 4, 1, *arguments, num_layers=num_layers, dtype=F64))
-            wide = cls(2, 8, 1, *arguments, num_layers=num_layers, seed=9, dtype=F64)
-            embed(narrow, wide)
-            # The two take other steps: neither is nearer to the solution than its tolerance.
-            solver = TorchDiffEq("dopri5", rtol=1e-9, atol=1e-11, adjoint=False)
-            assert torch.allclose(wide(X, T, solver=solver), narrow(X, T, solver=solver), atol=1e-8), arguments
-
-
-def test_a_warm_start_needs_a_narrower_model_of_the_same_kind():
-    with pytest.raises(ValueError, match="narrower"):
-        embed(ContinuousRNN(1, 8, 1), ContinuousRNN(1, 4, 1))
-    with pytest.raises(ValueError, match="activation"):
-        embed(ContinuousRNN(1, 4, 1, "tanh"), ContinuousRNN(1, 8, 1, "relu"))
+@pytest.mark.parametrize("recurrence", RECURRENCES)
+def test_every_parameter_and_buffer_is_described(recurrence):
+    for bias in (True, False):
+        model = ContinuousRNN(2, 4, 1, "tanh", recurrence, "direct", num_layers=2, bias=bias)
+        known = model.raw_weights()
+        assert set(known) == set(model.state_dict())
+        assert {name for name, weight in known.items() if weight.decays} == {"c", "layers.0.U", "layers.1.U"}
+        assert {name for name, weight in known.items() if weight.recurrent} == {name for name in known if ".recurrence." in name}
 
 
 MODEL = ContinuousRNN(2, 4, 1, dtype=F64)
@@ -177,7 +168,7 @@ MODEL = ContinuousRNN(2, 4, 1, dtype=F64)
         (lambda: MODEL(X, T, solver=Exact()), "solver 'exact' needs"),
         (lambda: MODEL(X.expand(2, 4, 6, 2), T), "ensemble"),
         (lambda: build({"model": "cnn"}), "expected one of rnn"),
-        (lambda: TorchDiffEq("rk5"), "choose one of"),
+        (lambda: TorchDiffEq("rk5"), "expected one of"),
         (lambda: TorchDiffEq("dopri5", step_size=0.1), "fixed-step"),
         (lambda: TorchDiffEq("rk4", step_size=0.0), "step_size is 0.0, expected a finite number > 0"),
         (lambda: TorchDiffEq("dopri5", rtol=-1.0), "rtol is -1.0, expected a finite number > 0"),
@@ -236,15 +227,16 @@ SOLVERS_FROM_REST = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameterization", ["direct", "softplus"])
-@pytest.mark.parametrize("recurrence", ["dense", "diagonal", "orthogonal", "complex"])
+@pytest.mark.parametrize("recurrence", ["dense", "diagonal", "symmetric", "complex"])
 @pytest.mark.parametrize("cls", list(MODELS.values()))
 def test_the_gradient_of_b_at_b_0_where_every_model_starts(cls, recurrence, parameterization):
     if recurrence == "dense" and parameterization != "direct":
         return
     model = cls(2, 4, 1, "tanh", recurrence, parameterization, seed=0, dtype=F64)
     b = model.layer_weights[0].b
-    solvers = [{"solver": solver} for solver in SOLVERS_FROM_REST] if issubclass(cls, ContinuousModel) else [{}]
+    solvers = [{"solver": solver} for solver in SOLVERS_FROM_REST] if not cls.is_map else [{}]
     if cls is StateSpaceModel:
         solvers += [{"solver": Exact()}, {"solver": Exact(backend="torch")}]
     for arguments in solvers:
@@ -302,7 +294,7 @@ def test_single_precision_models_keep_the_times_of_double_precision(cls):
     model = cls(2, 4, 1, "tanh", "diagonal", seed=0, dtype=torch.float32)
     x = torch.randn(3, 1001, 2, generator=torch.Generator().manual_seed(0))
     t = torch.linspace(0, 10, 1001, dtype=F64)
-    arguments = {"solver": Fused("rk4", check=False)} if issubclass(cls, ContinuousModel) else {}
+    arguments = {"solver": Fused("rk4", check=False)} if not cls.is_map else {}
     for offset in (1e3, 1e5, 1.7e9):
         # In double precision a step of 0.01 is known to 5e-5 of its length there.
         assert torch.allclose(model(x, t + offset, **arguments), model(x, t, **arguments), atol=1e-4), offset
@@ -320,10 +312,46 @@ def test_times_too_coarse_for_their_steps_are_refused():
         model(x[:, :11], half + 1000)
 
 
-def test_times_may_be_integers():
+def test_times_may_be_integers_or_a_list():
     model = ContinuousRNN(1, 2, 1, seed=0, dtype=F64)
     x = torch.ones(1, 5, 1, dtype=F64)
-    assert torch.equal(model(x, torch.arange(5)), model(x, torch.arange(5, dtype=F64)))
+    for t in (torch.arange(5), [0, 1, 2, 3, 4]):
+        assert torch.equal(model(x, t), model(x, torch.arange(5, dtype=F64)))
+
+
+@pytest.mark.parametrize("cls", list(MODELS.values()))
+def test_every_model_takes_one_signature(cls):
+    model, h0 = cls(2, 4, 1, "tanh", "diagonal", seed=0, dtype=F64), torch.ones(4, 4, dtype=F64)
+    for interpolation in ("linear", "hold"):
+        response = model.respond(X, T, h0, solver=None, interpolation=interpolation, check=False)
+        assert torch.equal(response.y, model(X, T, h0, solver=None, interpolation=interpolation))
+        assert response.solution.h.shape == (4, 6, 4)
+    assert torch.equal(response.y, model(X, T, h0)) == model.is_map  # a map reads x at the samples alone
+    if model.is_map:
+        with pytest.raises(ValueError, match="is a map, not an ODE: leave solver out"):
+            model(X, T, h0, solver=Fused("rk4"))
+
+
+@pytest.mark.parametrize("cls", list(MODELS.values()))
+def test_the_state_equation_is_what_the_response_follows(cls):
+    model = perturb_bias(cls(2, 4, 1, "tanh", "diagonal", seed=0, dtype=F64))
+    h = model.rest_state()
+    field = model.field()
+    rest = model.state_equation(h, field(h.unsqueeze(0), torch.zeros(1, 2, dtype=F64))[0], 0.1)
+    assert torch.allclose(rest, h if model.is_map else torch.zeros_like(h), atol=1e-12)
+    t = torch.tensor([0.0, 1e-6], dtype=F64)
+    states = model.respond(X[:, :2], t, h, interpolation="hold").solution.h
+    value = model.state_equation(states[:, 0], field(states[:, 0], X[:, 0]), t[1])
+    expected = value if model.is_map else states[:, 0] + t[1] * value
+    assert torch.allclose(states[:, 1], expected, rtol=0, atol=1e-11)
+
+
+def test_a_diverged_response_comes_as_it_is_where_that_is_asked_for():
+    model = DiscreteSSM(2, 2, 1, "linear", "diagonal", seed=0, dtype=F64)
+    model.set_matrix(torch.diag(torch.tensor([1e200, 0.5], dtype=F64)))
+    with pytest.raises(DivergedSolve):
+        model.respond(X, T, "zero")
+    assert not torch.isfinite(model.respond(X, T, "zero", check=False).y).all()
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from problems import F64
 
 from odernn import parameterizations
@@ -21,6 +24,54 @@ def test_the_inverse_undoes_f(name, time):
     f = parameterizations.get(name, time)
     w = W.abs() + 0.1 if name == "inverse" else W  # its inverse takes the branch w > 0
     assert torch.allclose(f.inverse(f(w)), w, rtol=1e-9, atol=1e-9)
+
+
+def parameters(name):
+    """a and b of 'inverse', which decide its range; nothing for the others."""
+    if name != "inverse":
+        return st.just({})
+    return st.fixed_dictionaries({"a": st.floats(1e-3, 1e3), "b": st.floats(0.5, 1e3)})
+
+
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_every_value_in_the_range_has_a_raw_weight(name, time, data):
+    f = parameterizations.get(name, time, **data.draw(parameters(name)))
+    low, high = f.range
+    # Up to the last number before each end, and to 1e300 in the other direction.
+    ends = (max(np.nextafter(low, math.inf), -1e300), min(np.nextafter(high, -math.inf), 1e300))
+    values = st.floats(*ends).filter(lambda value: value == 0 or abs(value) > 1e-300)
+    value = torch.tensor([data.draw(values), *(end for end in ends if abs(end) > 1e-300)], dtype=F64)
+    w = f.inverse(value)
+    assert torch.isfinite(w).all()
+    # f' tends to 0 towards the ends, where w keeps half of the digits: what counts is the eigenvalue.
+    torch.testing.assert_close(f(w), value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+def test_the_ends_of_the_range_and_what_lies_outside_are_refused(name, time):
+    f = parameterizations.get(name, time)
+    for end, outwards in zip(f.range, (-1.0, 1.0)):
+        if math.isfinite(end):
+            for value in (end, end + 1e-9 * outwards, end + outwards):
+                with pytest.raises(ValueError, match="reaches eigenvalues in"):
+                    f.inverse(torch.tensor([value], dtype=F64))
+
+
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), w=st.lists(st.floats(-30, 30), min_size=2, max_size=8))
+def test_every_raw_weight_gives_a_value_of_the_range_and_a_monotone_one(name, time, data, w):
+    f = parameterizations.get(name, time, **data.draw(parameters(name)))
+    w = torch.tensor(w, dtype=F64).abs() if name == "inverse" else torch.tensor(w, dtype=F64)
+    value, (low, high) = f(w.sort().values), f.range
+    assert ((value >= low) & (value <= high)).all()  # the ends by rounding
+    rises = f.derivative(torch.tensor(0.3, dtype=F64)) > 0
+    assert ((value.diff() >= 0) if rises else (value.diff() <= 0)).all()
 
 
 @pytest.mark.parametrize("time", TIMES)

@@ -41,7 +41,7 @@ def names(path):
 def test_what_a_killed_writer_left_is_taken_over_and_removed(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
-    leftovers = [".config.json.14142", ".best.pt.1", ".checkpoint.pt.99", ".training.7.png", ".lock"]
+    leftovers = [".config.json.14142", ".best.pt.1", ".checkpoint.pt.99", ".training.png.7", ".lock"]
     for name in leftovers:
         (path / name).write_bytes(b"half")
     with pytest.raises(ValueError, match=r"nothing is written there yet.*give the command of its run again"):

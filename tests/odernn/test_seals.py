@@ -5,6 +5,8 @@ import json
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from odernn.seals import Damaged, opened_json, opened_weights, sealed_json, sealed_weights
 
@@ -44,6 +46,40 @@ def test_every_flipped_bit_of_sealed_weights_is_found():
                 continue
             believed.append((place, bit))
     assert believed == []
+
+
+_numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+_values = st.none() | st.booleans() | _numbers | st.text(max_size=8)
+_nested = st.recursive(_values, lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=8), part, max_size=3))
+_objects = st.dictionaries(st.text(max_size=8).filter(lambda key: key != "sha256"), _nested, max_size=4)
+
+
+def flipped(content: bytes, data: st.DataObject) -> bytes:
+    place = data.draw(st.integers(0, len(content) - 1), label="place")
+    damaged = bytearray(content)
+    damaged[place] ^= data.draw(st.integers(1, 255), label="flipped bits")
+    return bytes(damaged)
+
+
+@settings(deadline=None, max_examples=50)
+@given(values=_objects, data=st.data())
+def test_any_state_is_read_as_it_was_written_and_any_flipped_byte_is_refused(values, data) -> None:
+    content = sealed_weights(values, OF)
+    assert opened_weights(content) == (values, OF, True)
+    with pytest.raises(Damaged):
+        opened_weights(flipped(content, data))
+
+
+@settings(deadline=None, max_examples=50)
+@given(values=_objects, data=st.data())
+def test_any_json_values_are_read_as_they_were_written_and_never_changed_under_their_seal(values, data) -> None:
+    content = sealed_json(values)
+    assert opened_json(content) == (values, True)
+    try:
+        found, sealed = opened_json(flipped(content, data))
+    except Damaged:
+        return
+    assert not sealed or found == values
 
 
 def test_every_truncation_and_what_follows_sealed_weights_is_found():

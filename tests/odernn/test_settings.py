@@ -60,27 +60,27 @@ def test_numbers_of_numpy_and_integers_for_floats_become_plain_ones():
 def test_every_setting_of_a_training_is_checked(config):
     for name in config.__dataclass_fields__:
         for value in ([], {}, b"1", 1 + 2j):
-            with pytest.raises(ValueError, match=rf"^{name} must be"):
+            with pytest.raises(ValueError, match=rf"^({name} must be|unknown {name} )"):
                 config(**{name: value})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 0.0])
 @pytest.mark.parametrize("name", ["horizon", "amplitude", "solver_tolerance", "rtol", "atol", "step_size"])
 def test_lengths_and_tolerances_are_positive_and_finite(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be positive and finite"):
+    with pytest.raises(ValueError, match=rf"{name} is .*, expected a finite number > 0"):
         ExperimentConfig(**{name: value})
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seed": -1}, "seed must lie between"),
-        ({"seed": 2**70}, "seed must lie between"),
-        ({"interpolation": "cubic"}, "choose one of linear, hold"),
-        ({"recurrence": "sparse"}, "choose one of"),
-        ({"nonlinearity": "quartz"}, "choose one of none"),
-        ({"num_layers": 0}, "num_layers must be at least 1"),
-        ({"substeps": 0}, "substeps must be at least 1"),
+        ({"seed": -1}, "seed is -1, expected an integer of at least 0"),
+        ({"seed": 2**70}, "seed is 1180591620717411303424, expected an integer from 0"),
+        ({"interpolation": "cubic"}, "unknown interpolation 'cubic', expected one of linear, hold"),
+        ({"recurrence": "sparse"}, "unknown recurrence"),
+        ({"nonlinearity": "quartz"}, "expected one of none"),
+        ({"num_layers": 0}, "num_layers is 0, expected an integer of at least 1"),
+        ({"substeps": 0}, "substeps is 0, expected an integer of at least 1"),
     ],
 )
 def test_values_out_of_range_are_refused_before_anything_is_built(settings, message):
