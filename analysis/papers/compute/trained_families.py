@@ -1,0 +1,98 @@
+"""Families of nonlinear models trained by gradients on one target, and their perturbation errors under two protocols."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from odernn.models import ContinuousRNN
+from targets import Functional, TeacherFunctional, make_target
+
+from ...families import Family, family_curves, train_family
+from ..engine.figure import job
+
+# The published protocol of trained models: gaussian noise on every weight, its largest entry beta; the time-weighted error.
+_PUBLISHED: dict[str, Any] = {"search": "sample", "norm": "max", "error": "time_weighted", "blocks": ["all"]}
+
+
+@job("trained-curves")
+def trained_curves(
+    target: dict[str, Any],
+    family: dict[str, Any],
+    widths: list[int],
+    ascent: dict[str, Any],
+    sampled: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """E_m(beta) of a trained family: {"curves": by ascent, of the recurrent block and of all; "sampled": by the published
+    protocol}.
+
+    Args:
+        target: of `load_target`.
+        family: of `Family`.
+        widths: those of the family that are measured; the others are stages on the way to them.
+        ascent: "betas", and whatever else `perturbation_error` takes.
+        sampled: likewise, in place of the protocol of most figures where it says otherwise; None for no sampling.
+
+    Raises:
+        ValueError: widths that the family has not.
+    """
+    if missing := set(widths) - set(family["widths"]):
+        raise ValueError(f"the family has no width {min(missing)}: choose among {', '.join(map(str, family['widths']))}")
+    functional = load_target(**target)
+    plan = Family(**{**family, "widths": tuple(family["widths"])})
+    trained = [model for model in train_family(plan, functional) if model.hidden_size in widths]
+    curves = family_curves(plan, trained, functional, **ascent)
+    draws = [] if sampled is None else family_curves(plan, trained, functional, **{**_PUBLISHED, **sampled})
+    return {"curves": [curve.to_dict() for curve in curves], "sampled": [curve.to_dict() for curve in draws]}
+
+
+def load_target(kernel: str | None = None, nonlinearity: str = "none", teacher: str | None = None, seed: int = 0) -> Functional:
+    """A functional from JSON values.
+
+    Args:
+        kernel, nonlinearity: of `targets.make_target`.
+        teacher: in place of a kernel, 'rnn' or 'transformer': a model with random weights.
+        seed: of these.
+
+    Raises:
+        ValueError: neither kernel nor teacher, or an unknown one.
+    """
+    if teacher is not None:
+        if teacher not in _TEACHERS:
+            raise ValueError(f"unknown teacher {teacher!r}: choose from {', '.join(_TEACHERS)}")
+        return _TEACHERS[teacher](seed)
+    if kernel is None:
+        raise ValueError("a target needs a kernel or a teacher")
+    return make_target(kernel, nonlinearity)
+
+
+def _rnn_teacher(seed: int) -> Functional:
+    """A dense tanh RNN of 256 units with random weights ([IA] Fig 3)."""
+    model = ContinuousRNN(1, 256, 1, "tanh", "dense", "direct", bias=False, seed=seed, dtype=torch.float64)
+    return TeacherFunctional(model, input_size=1, pass_times=True)
+
+
+class _Decoder(nn.Module):
+    """A causal transformer layer of one head, width 16, feed-forward 32, between a linear read-in and read-out ([IA] Fig 12)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_in = nn.Linear(1, 16)
+        self.layer = nn.TransformerEncoderLayer(16, 1, 32, dropout=0.0, batch_first=True)
+        self.read_out = nn.Linear(16, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype)
+        return self.read_out(self.layer(self.read_in(x), src_mask=mask, is_causal=True))
+
+
+def _transformer_teacher(seed: int) -> Functional:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = _Decoder().double().eval()
+    return TeacherFunctional(module, input_size=1, subtract_zero_input=True)
+
+
+_TEACHERS = {"rnn": _rnn_teacher, "transformer": _transformer_teacher}

@@ -1,0 +1,2 @@
+"""[SSM]: the figures of 'State-space models with layer-wise nonlinearity are universal approximators with exponential decaying
+memory'."""

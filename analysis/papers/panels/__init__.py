@@ -1,0 +1,1 @@
+"""Families, claims and drawing that several figures share."""
