@@ -1,18 +1,23 @@
-"""What is learnt of sequence models: their memory functions and decay laws, perturbation errors and stability, and the measures
-researchers compare them with."""
+"""Measurements of sequence models: memory functions and decay laws, perturbation errors, stability, and what others compare."""
 
 from __future__ import annotations
 
+import odernn  # noqa: F401  first: it looks for packages that hide ours
+
+# isort: split
 from .capacity import MemoryCapacity, memory_capacity
 from .curve_sets import crossing
 from .decay import DecayFit, fit_decay
 from .families import Family, family_curves, judge_family, train_family
 from .fixed_points import FixedPoints, fixed_points
-from .linear_fits import ExponentialSum, MinimaxFit, fit_amplitudes, fit_kernel, fit_minimax, laplace_sum
+from .linear.curves import linear_curves
+from .linear.fits import ExponentialSum, fit_amplitudes, fit_kernel, laplace_sum
+from .linear.minimax import MinimaxFit, fit_minimax
+from .linear.theory import KernelDistance, kernel_distance
 from .lyapunov import LyapunovExponents, lyapunov_exponents
 from .memory import MemoryFunction, memory_function
 from .perturbation import PerturbationCurve, perturbation_error
-from .perturbation_picture import plot_perturbation
+from .perturbation.picture import plot_perturbation
 from .plotting import plot_memory, plot_training
 from .stability import (
     StabilityReport,
@@ -32,6 +37,7 @@ __all__ = [
     "ExponentialSum",
     "Family",
     "FixedPoints",
+    "KernelDistance",
     "LyapunovExponents",
     "MemoryCapacity",
     "MemoryFunction",
@@ -51,7 +57,9 @@ __all__ = [
     "gradient_over_weight",
     "judge_family",
     "judge_stable_approximation",
+    "kernel_distance",
     "laplace_sum",
+    "linear_curves",
     "lyapunov_exponents",
     "memory_capacity",
     "memory_function",

@@ -34,8 +34,8 @@ def spanning(betas: Sequence[float] | Array, horizon: float) -> Array:
 
 
 def enclose_radius(curve_on: Callable[[Array], PerturbationCurve], betas: Sequence[float] | Array) -> PerturbationCurve:
-    """The curve on these betas, or on further, smaller ones where its radius lies below the first beta > 0: between 0 and there
-    nothing is known of E, and a number from in between would be made up.
+    """The curve on these betas, and on smaller ones where its radius lies below the first beta > 0, because E is not known
+    between 0 and there.
 
     Args:
         curve_on: betas -> curve.

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odernn import SequenceModel
-from odernn.models import ContinuousModel, DiscreteModel
-from odernn.paths import hold
-from targets import TeacherFunctional, arguments, grids
+from targets import arguments, grids
 
-from .systems import MOST_SAMPLES, sample_index, sequence_map
+from .probes import states
+from .probes.sequence_maps import MOST_SAMPLES, sample_index
+from .results import Result
 
 # Independent sequences that share the samples: they run side by side.
 _SEQUENCES = 16
@@ -24,14 +23,14 @@ _RANK = {torch.float64: 1e-12, torch.float32: 1e-5}
 _SAMPLES, _SAMPLES_EACH = 4000, 10
 
 
-@dataclass(frozen=True)
-class MemoryCapacity:
-    """MC_k for each delay.
+@dataclass(frozen=True, eq=False, repr=False)
+class MemoryCapacity(Result):
+    """The linear memory capacity MC_k at each delay.
 
     Args:
         delays: (time,).
-        values: MC_k, in [0, 1] for each input channel and summed over them, (time,); corrected for chance, so a nonlinear
-            system's scatter round 0 where nothing is left.
+        values: MC_k, in [0, 1] for each input channel and summed over them, (time,); corrected for chance, so
+            values for a nonlinear system scatter around 0 where nothing is left.
         total: the sum over every delay up to the largest: at most the rank, and equal to it for a linear system once the delays
             reach far.
         rank: linearly independent directions of the state that vary.
@@ -62,8 +61,8 @@ def memory_capacity(
         MC_k = max_w corr^2(u(n - k), w^T h(n)) = s^2 g_k^T C^-1 g_k,    MC = sum_k MC_k
 
     under independent inputs u, uniform in [-amplitude, amplitude] (variance s^2) and held for dt each. Delay 0 is the last input
-    that h(n) has felt. Here h(n) = sum_k g_k u(n - k) + rest by least squares, and C = s^2 sum_k g_k g_k^T + cov(rest): the known
-    covariance of the inputs takes the place of its estimate, so a linear system scores its rank with no sampling error.
+    that h(n) has consumed. Here h(n) = sum_k g_k u(n - k) + rest by least squares, and C = s^2 sum_k g_k g_k^T + cov(rest). The
+    known covariance of the inputs takes the place of its estimate, so a linear system scores its rank with no sampling error.
 
     Args:
         system: a model of `odernn` (its state is regressed on), or what else `memory_function` takes (its outputs are: give a
@@ -87,14 +86,11 @@ def memory_capacity(
     amplitude = arguments.number("amplitude", amplitude, above=0)
     warmup = None if warmup is None else arguments.number("warmup", warmup, least=0)
     samples = None if samples is None else arguments.count("samples", samples)
-    input_size = None if input_size is None else arguments.count("input_size", input_size)
     generator = arguments.generator(seed)
     dt, delays = sample_index(times, dt)
-    if isinstance(system, TeacherFunctional) and isinstance(system.module, SequenceModel):
-        system = system.module
-    run = _States(system, dt) if isinstance(system, SequenceModel) else sequence_map(system, times, dt, input_size)
+    observed = states(system, dt, times, input_size)
     reach = int(delays[-1]) + 1
-    coefficients = 1 + reach * run.input_size
+    coefficients = 1 + reach * observed.input_size
     wanted = max(_SAMPLES, _SAMPLES_EACH * coefficients) if samples is None else samples
     if wanted < 2 * coefficients:
         raise ValueError(f"samples = {wanted} are too few for {coefficients} coefficients: give at least {2 * coefficients}")
@@ -102,9 +98,9 @@ def memory_capacity(
         raise ValueError(f"samples or warmup ask for more than {MOST_SAMPLES} inputs of dt = {dt:g}: give less, or a larger dt")
     left_out = max(reach - 1, 0 if warmup is None else round(warmup / dt))
     length = left_out + -(-wanted // _SEQUENCES)
-    u = 2 * torch.rand(_SEQUENCES, length, run.input_size, generator=generator, dtype=torch.float64) - 1
-    u = u.to(run.device, run.dtype)
-    h = run(amplitude * u)[:, left_out:].flatten(0, 1)
+    u = 2 * torch.rand(_SEQUENCES, length, observed.input_size, generator=generator, dtype=torch.float64) - 1
+    u = u.to(observed.device, observed.dtype)
+    h = observed.run(amplitude * u)[:, left_out:].flatten(0, 1).to(u)
     if not torch.isfinite(h).all():
         raise ValueError("the system's states are not finite under these inputs: use a stable system or a smaller amplitude")
     past = [u[:, left_out - k : length - k].flatten(0, 1) for k in range(reach)]
@@ -120,25 +116,5 @@ def memory_capacity(
     leverage = left[:, :rank].square().sum(-1)
     # what a coefficient that is zero scores by chance
     chance = leverage[G.shape[0] - 1 :].sum() / h.shape[0]
-    every = (leverage[: G.shape[0] - 1] - chance).unflatten(0, (reach, run.input_size)).sum(-1)
+    every = (leverage[: G.shape[0] - 1] - chance).unflatten(0, (reach, observed.input_size)).sum(-1)
     return MemoryCapacity(times, every[delays.to(every.device)], float(every.sum()), rank, h.shape[0])
-
-
-class _States:
-    """h(n) of a model, (sequence, time, size): the state once it has felt u(n)."""
-
-    def __init__(self, model: SequenceModel, dt: float) -> None:
-        if model.ensemble:
-            raise ValueError(f"the model is an ensemble of shape {model.ensemble}: give one member at a time")
-        self._model, self._dt = model, dt
-        self.input_size, self.dtype, self.device = model.input_size, model.c.dtype, model.c.device
-
-    def __call__(self, u: Tensor) -> Tensor:
-        model = self._model
-        t = self._dt * torch.arange(u.shape[1] + 1, dtype=torch.float64, device=u.device)
-        # the sample after the last is never felt
-        u = torch.cat([u, torch.zeros_like(u[:, :1])], 1)
-        if isinstance(model, ContinuousModel):
-            return model.solve(hold(t, u), t).h[:, 1:]
-        assert isinstance(model, DiscreteModel)  # there is no third kind
-        return model.respond(u, t).solution.h[:, 1:]

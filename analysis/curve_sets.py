@@ -40,7 +40,7 @@ def group(curves: Sequence[PerturbationCurve]) -> Groups:
 
 
 def only_choice(groups: Groups, horizon: float) -> str:
-    """The only choice of blocks at a horizon, where it is neither 'recurrent' nor 'all'."""
+    """The only choice of blocks at a horizon, where it is neither 'recurrent' nor 'all'; several are refused."""
     names = sorted(block for T, block in groups if horizon == T)
     if len(names) > 1:
         raise ValueError(f"curves of blocks {', '.join(names)} came: judge one choice at a time, or 'recurrent' and 'all'")
@@ -80,11 +80,12 @@ def crossing(narrow: PerturbationCurve, wide: PerturbationCurve) -> float | None
 
 
 def crossings(curves: Sequence[PerturbationCurve]) -> tuple[float | None, ...]:
+    """`crossing` of every curve with the next wider one."""
     return tuple(crossing(*on_common_betas(narrow, wide)) for narrow, wide in zip(curves, curves[1:]))
 
 
 def on_common_betas(*curves: PerturbationCurve) -> list[PerturbationCurve]:
-    """Some may have more betas, where their radius asked for them."""
+    """The curves on the betas that all of them have: some were given more to enclose their radius."""
     common = reduce(np.intersect1d, [curve.betas for curve in curves])
     kept = [np.isin(curve.betas, common) for curve in curves]
     return [

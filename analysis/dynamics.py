@@ -1,18 +1,16 @@
-"""The state equation of a recurrent system, as a function with its Jacobian: what fixed points and Lyapunov exponents are of."""
+"""The state equation of a recurrent system as a function with its Jacobian, for fixed points and Lyapunov exponents."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from odernn import SequenceModel
-from odernn.models import DiscreteModel, DiscreteRNN
-from targets import TeacherFunctional, arguments
 
 # rows of a batched Jacobian evaluated at once: bounds the memory, m rows for each state of size m
 _ROWS_AT_ONCE = 2**16
@@ -59,57 +57,26 @@ class Dynamics(ABC):
         return gradient.unflatten(0, (h.shape[0], rows))
 
 
-def dynamics(system: Any, *, size: int | None = None, dt: float = 1.0) -> Dynamics:
-    """The dynamics of a system.
+class ModelDynamics(Dynamics):
+    """The state equation of a model of odernn."""
 
-    Args:
-        system: a model of `odernn` without ensemble axes; torch.nn.RNN, GRU or LSTM (not bidirectional; the state of an LSTM is
-            (h, c), layer after layer); a `TeacherFunctional` of these; or a vector field F(h) on (n, size), a flow without input.
-        size: of the state of a vector field.
-        dt: time of one step of a map.
-
-    Raises:
-        ValueError: none of these, or not fit for it.
-    """
-    dt = arguments.number("dt", dt, above=0)
-    if isinstance(system, TeacherFunctional):
-        system = system.module
-    if isinstance(system, SequenceModel):
-        if system.ensemble:
-            raise ValueError(f"the model is an ensemble of shape {system.ensemble}: give one member at a time")
-        return _ModelDynamics(system, dt)
-    if isinstance(system, nn.RNNBase):
-        if system.bidirectional:
-            raise ValueError(f"a bidirectional {type(system).__name__} has no state that runs forward in time: give another")
-        return _TorchDynamics(system, dt)
-    if callable(system) and not isinstance(system, type) and size is not None:
-        return _FieldDynamics(system, arguments.count("size", size))
-    raise ValueError(
-        f"system: a {type(system).__name__} shows no state equation: give a model of odernn, torch.nn.RNN / GRU / LSTM, or a "
-        "vector field F(h) with size="
-    )
-
-
-class _ModelDynamics(Dynamics):
     def __init__(self, model: SequenceModel, dt: float) -> None:
-        model = copy.deepcopy(model).requires_grad_(False)
-        self._field = model.field()
+        self._model = copy.deepcopy(model).requires_grad_(False)
+        self._field = self._model.field()
         self.size, self.input_size = self._field.size, model.input_size
         self.dtype, self.device = model.c.dtype, model.c.device
-        self._rest = model.rest_state().nan_to_num()
-        self._euler = isinstance(model, DiscreteRNN)
-        self.kind = "map" if isinstance(model, DiscreteModel) else "flow"
-        self.dt = dt if self.kind == "map" else 1.0
+        self._rest = self._model.rest_state().nan_to_num()
+        self.kind = "map" if model.is_map else "flow"
+        self.dt = dt if model.is_map else 1.0
 
     def __call__(self, h: Tensor, x: Tensor) -> Tensor:
-        value = self._field(h, x)
-        return h + self.dt * value if self._euler else value
+        return self._model.state_equation(h, self._field(h, x), self.dt)
 
     def rest(self) -> Tensor:
         return self._rest
 
 
-class _TorchDynamics(Dynamics):
+class ModuleDynamics(Dynamics):
     """One step of a torch module; outputs are the h of the last layer, so the state carries everything there is."""
 
     kind = "map"
@@ -132,7 +99,9 @@ class _TorchDynamics(Dynamics):
         return torch.cat([part.transpose(0, 1).flatten(1) for part in after], -1)
 
 
-class _FieldDynamics(Dynamics):
+class FieldDynamics(Dynamics):
+    """A vector field F(h) of the user's own, without input."""
+
     kind = "flow"
     input_size = 1
 

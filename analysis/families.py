@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from odernn import models
+from odernn import activations, models
 from odernn.models import SequenceModel
 from odernn.solvers import DivergedSolve, Fused, Solver
-from odernn.solvers.base import unchecked
 from odernn.training import MAX_SEED, Data, Trainer, TrainingConfig
-from odernn.warm_start import embed
+from odernn.warm_start import widen
 from targets import Functional, arguments, inputs
 
 from .beta_grids import enclose_radius, spanning
@@ -38,7 +37,7 @@ _ROUND = 10
 
 @dataclass(frozen=True)
 class Family:
-    """Which models, trained how, on which inputs.
+    """Settings of models that differ in width only, of their training and of their inputs.
 
     Args:
         model: 'rnn' or 'ssm'.
@@ -46,13 +45,13 @@ class Family:
         bias: whether the models have b. Linear functionals are odd, and so are linear, hardtanh and tanh models without b; with
             it training on finitely many inputs leaves a rest state that any perturbation of W moves.
         widths: m, increasing; each model starts from the one before.
-        horizon: T. It decides what can be seen: take it far beyond the target's time scale (about 1000).
+        horizon: T. Longer memory stays unseen: take it far beyond the target's time scale (about 1000).
         points: samples on [0, T].
-        scales: time scales of the inputs: half of them have one between the first two numbers, the others between the last two.
-            The shortest is a few samples long, so that there is nothing to learn beyond the samples' resolution.
+        scales: time scales of the inputs: those of one half lie between the first two numbers, those of the other between the
+            last two. The shortest is a few samples long, so that there is nothing to learn beyond the samples' resolution.
         amplitude: standard deviation of the inputs, and the value of the constant one.
         sequences: training inputs, at least two, and as many to measure the error on.
-        starts: random starts of the narrowest width; of the others, how many may be tried until one does not diverge.
+        starts: restarts at the smallest width; maximum attempts at others, which take the first that does not diverge.
         steps: L-BFGS steps for each width.
         weight_decay: of U and c.
         seed: of weights and inputs, >= 0.
@@ -94,16 +93,16 @@ class Family:
         checked["seed"] = arguments.count("seed", self.seed, least=0, most=MAX_SEED - 1)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        self.make_model(widths[0], 0)  # refuses names that are none, or that do not go together
+        self.make_model(widths[0], 0)  # refuses unknown names, and those that do not go together
 
-    def longer(self, factor: int = round(LONGER)) -> Family:
-        """The same on a horizon so many times as long, as densely sampled, with slow inputs that are slower as much."""
+    def longer(self) -> Family:
+        """The same on [0, 4T], with the same sampling step and the longest time scale of the inputs times 4."""
         shortest, middle, longest = self.scales
         return replace(
             self,
-            horizon=factor * self.horizon,
-            points=factor * (self.points - 1) + 1,
-            scales=(shortest, middle, factor * longest),
+            horizon=LONGER * self.horizon,
+            points=LONGER * (self.points - 1) + 1,
+            scales=(shortest, middle, LONGER * longest),
         )
 
     @property
@@ -146,15 +145,13 @@ class Family:
 def train_family(
     family: Family,
     target: Functional,
-    on_width: Callable[[int, float], None] | None = None,
     start: SequenceModel | None = None,
 ) -> list[SequenceModel]:
     """Trains every width by L-BFGS: the narrowest from several random starts, of which the best counts, each other from the one
-    before (`odernn.warm_start.embed`), so that E_m(0) does not rise with m. A start that diverges is replaced by the next.
+    before (`odernn.warm_start.widen`), so that E_m(0) does not rise with m. A start that diverges is replaced by the next.
 
     Args:
         target: H, of one input and one output channel.
-        on_width: called after each width with m and the relative L2 error on the test inputs.
         start: a trained model, no wider than the narrowest width, which then starts from it in place of random weights.
 
     Raises:
@@ -178,9 +175,9 @@ def train_family(
         for attempt in range(family.starts):
             model = family.make_model(m, family.seed + attempt * _START_SEED)
             if narrower is not None:
-                embed(narrower, model)
-            # Of the starts only the best is asked, below, whether the solver's steps resolve it.
-            trainer = Trainer(model, data, config, solver=None if solver is None else unchecked(solver))
+                widen(narrower, model)
+            # Whether the solver's steps resolve it is checked below, for the best start alone.
+            trainer = Trainer(model, data, config, solver=None if solver is None else solver.unchecked())
             try:
                 trainer.run(progress=False)
             except DivergedSolve as error:
@@ -194,16 +191,16 @@ def train_family(
         best = min(runs, key=lambda trainer: trainer.history[-1]["loss"])
         trained.append(best.model)
         best.solver = solver
-        reached = best.validation_error(check=True)
-        if on_width is not None:
-            on_width(m, reached)
+        best.validation_error(check=True)
     return trained
 
 
 def _solver(family: Family) -> Solver | None:
-    """Two rk4 steps a sample for what is not linear in its state: stable up to five times the sampling rate, and samples cannot
-    teach faster rates."""
-    return None if family.model == "ssm" or family.activation == "linear" else Fused("rk4", substeps=2)
+    """Two rk4 steps a sample for models that are not linear in their state: stable up to five times the sampling rate, and faster
+    rates cannot be learnt from the samples."""
+    activation = activations.get(family.activation)
+    exact = family.model == "ssm" or activation.linear
+    return None if exact or activation.kernel is None else Fused("rk4", substeps=2)
 
 
 def family_curves(
@@ -258,7 +255,7 @@ def judge_family(family: Family, target: Functional, **search: Any) -> Verdict:
     trained = train_family(family, target)
     longer = replace(family.longer(), widths=family.widths[-1:])
     curves = family_curves(family, trained, target, **search)
-    # Of the recurrent block, which is what counts there.
+    # At the longer horizon the rule looks at the recurrent block alone.
     search = {**search, "blocks": ("recurrent",)}
     curves += family_curves(longer, train_family(longer, target, start=trained[-1]), target, **search)
     return judge_stable_approximation(curves)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from targets import arguments
 
-from .dynamics import Dynamics, dynamics
+from .dynamics import Dynamics
+from .probes import dynamics
+from .results import Result
 
 # Newton's method: quadratic near a regular point; a degenerate one (a zero eigenvalue) halves its error each time.
 _NEWTON_STEPS = 80
@@ -26,8 +28,8 @@ _SAME = 1e-4
 _MARGIN = 1e-4
 
 
-@dataclass(frozen=True)
-class FixedPoints:
+@dataclass(frozen=True, eq=False, repr=False)
+class FixedPoints(Result):
     """Fixed points in the order of their distance from the rest state.
 
     Args:

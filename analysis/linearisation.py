@@ -1,15 +1,14 @@
-"""The slowest observable mode of a model's linearisation at rest: the rate at which the memory of a small input must end."""
+"""The slowest observable mode of a model's linearisation at rest, at whose rate the memory of a small input ends."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
 
 from odernn import SequenceModel
 
-from .dynamics import dynamics
+from .probes import dynamics
 
 # A mode counts as observed if input and readout meet it by more than this part of the most observed one.
 _OBSERVED = 1e-10
@@ -44,7 +43,8 @@ def spectrum_rate(model: SequenceModel, dt: float = 1.0) -> float | None:
     x = torch.zeros(1, system.input_size, dtype=h.dtype, device=h.device)
     J = system.jacobian(h, x)[0].double()
     B = torch.autograd.functional.jacobian(lambda u: system(h, u)[0], x)[:, 0].double()
-    C = torch.autograd.functional.jacobian(lambda s: _output(model, s), h[0]).double()
+    field = model.field()
+    C = torch.autograd.functional.jacobian(lambda s: field.readout(s.unsqueeze(0))[0], h[0]).double()
     if not torch.isfinite(J).all():
         return None
     modes, vectors = torch.linalg.eig(J)
@@ -57,10 +57,3 @@ def spectrum_rate(model: SequenceModel, dt: float = 1.0) -> float | None:
         return None
     rate = -float(modes.real.max()) if system.kind == "flow" else -math.log(max(float(modes.abs().max()), 1e-300)) / dt
     return rate if math.isfinite(rate) else None
-
-
-def _output(model: SequenceModel, h: Tensor) -> Tensor:
-    """y of a state h, (output,)."""
-    field = model.field()
-    last = h[-model.hidden_size :]
-    return field.c.detach() @ (model.activation(last) if field.form == "ssm" else last)

@@ -13,7 +13,9 @@ from torch import Tensor
 from odernn.paths import Interpolation, interpolate
 from targets import arguments, grids
 
-from .dynamics import Dynamics, dynamics
+from .dynamics import Dynamics
+from .probes import dynamics
+from .results import Result
 
 # Tolerances of the joint integration of the state and its tangent vectors.
 _RTOL, _ATOL = 1e-6, 1e-9
@@ -21,8 +23,8 @@ _RTOL, _ATOL = 1e-6, 1e-9
 _BLOCKS = 8
 
 
-@dataclass(frozen=True)
-class LyapunovExponents:
+@dataclass(frozen=True, eq=False, repr=False)
+class LyapunovExponents(Result):
     """Growth rates of infinitesimal perturbations, 1/time, the largest first.
 
     Args:

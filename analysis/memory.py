@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from odernn import SequenceModel, Solver
 from targets import arguments, grids
 
 from .linearisation import spectrum_rate
-from .systems import PROBES, Answer, Probe, ProbedSystem, probed
+from .probes import PROBES, Probe, ProbedSystem, ProbeResponse, probed
+from .results import Result
 
 # The unit of the models' inputs, and one small enough for the linear regime of the usual activations: the supremum over x != 0
 # contains both.
@@ -38,9 +40,9 @@ _TRUSTED = 10.0
 _CLOCK = 1e4
 
 
-@dataclass(frozen=True)
-class MemoryFunction:
-    """M(t) with what it rests on.
+@dataclass(frozen=True, eq=False, repr=False)
+class MemoryFunction(Result):
+    """A sampled memory function with its maximisers and its noise floor.
 
     Args:
         times: (time,).
@@ -106,7 +108,7 @@ def memory_function(
         reversed   M(t) = sup_{x != 0} |d/dt H_t(r^x)| / |x|_inf,   r^x_t = x for t < 0
 
     with |.| of an output vector its Euclidean norm and H_t(x) the response less the zero-input response. All three are |rho(t)|_1
-    for a linear functional; what they mean for each kind of nonlinear system is written in `analysis.systems`.
+    for a linear functional; what they mean for each kind of nonlinear system is written in `analysis.probes`.
 
     The supremum is exact for linear systems of one output (sum of |rho_j|, attained at a sign vector). For others it runs over
     `amplitudes` and over directions: +-1 for d = 1; for d > 1 all sign vectors (d <= 6) or random ones, points of the faces, and
@@ -147,24 +149,21 @@ def memory_function(
     if solver is not None:
         arguments.instance("solver", solver, Solver, "leave it out, or give for example TorchDiffEq('dopri5')")
 
-    def ask(at: Tensor) -> ProbedSystem:
-        return probed(system, at, warmup=warmup, hold=hold, solver=solver, dt=spacing, input_size=input_size)
-
-    spacing = dt
-    adapter = ask(times)
-    spacing = adapter.dt
+    settings: dict[str, Any] = {"warmup": warmup, "hold": hold, "solver": solver, "input_size": input_size}
+    whole = probed(system, times, dt=dt, **settings)
     if directions is not None:
-        directions = _checked_directions(directions, adapter)
-    if adapter.linear and directions is None:
-        found = _linear_supremum(adapter, probe)
+        directions = _checked_directions(directions, whole)
+    if whole.linear and directions is None:
+        found = _linear_supremum(whole, probe)
     else:
-        found = _supremum(adapter, ask, times, probe, levels, directions, ascent_steps, generator)
-    rate = spectrum_rate(system, spacing or 1.0) if isinstance(system, SequenceModel) else None
-    return MemoryFunction(times, found.values, found.maximizer, found.floor, probe, adapter.name, found.sequences, rate)
+        probe_at = partial(probed, system, dt=whole.dt, **settings)
+        found = _supremum(whole, probe_at, times, probe, levels, directions, ascent_steps, generator)
+    rate = spectrum_rate(system, whole.dt or 1.0) if isinstance(system, SequenceModel) else None
+    return MemoryFunction(times, found.values, found.maximizer, found.floor, probe, whole.name, found.sequences, rate)
 
 
 def _checked_times(times: Any) -> Tensor:
-    times = grids.tensor(times)
+    times = grids.tensor(times).detach()
     if not times[-1] >= 0:
         raise ValueError(f"all times lie before 0, where the probe sets in (the last is {float(times[-1]):g}): give times >= 0")
     first, span = float(times[0]), float(times[-1] - times[0])
@@ -204,7 +203,7 @@ def _linear_supremum(system: ProbedSystem, probe: Probe) -> _Supremum:
     d = system.input_size
     basis = torch.eye(d, dtype=system.dtype, device=system.device).expand(*system.ensemble, d, d)
     response = system.respond(basis, probe)
-    R = response.rates.movedim(-3, -1)  # (*ensemble, time, output, d)
+    R = response.values.movedim(-3, -1)  # (*ensemble, time, output, d)
     if R.shape[-2] == 1:
         x = _signs(R.squeeze(-2))
     elif d <= _ALL_SIGNS_LINEAR:
@@ -244,7 +243,7 @@ def _corner_iteration(R: Tensor) -> Tensor:
 
 def _supremum(
     system: ProbedSystem,
-    ask: Callable[[Tensor], ProbedSystem],
+    probe_at: Callable[[Tensor], ProbedSystem],
     times: Tensor,
     probe: Probe,
     amplitudes: list[float],
@@ -260,7 +259,7 @@ def _supremum(
     candidates, values, error = x, _ratio(response, x), response.error / _size(x)
     sequences = response.sequences
     if directions is None and system.input_size > 1 and ascent_steps > 0:
-        climbed, cost = _ascend(ask, times, probe, candidates, values, error, ascent_steps, generator)
+        climbed, cost = _ascend(probe_at, times, probe, candidates, values, error, ascent_steps, generator)
         with torch.no_grad():
             response = system.respond(climbed, probe)
         candidates = torch.cat([candidates, climbed], -2)
@@ -280,9 +279,9 @@ def _size(x: Tensor) -> Tensor:
     return x.abs().amax(-1)
 
 
-def _ratio(response: Answer, x: Tensor) -> Tensor:
-    """|answer| / |x|_inf, (*ensemble, batch, time); what overflowed counts as infinite."""
-    norm = torch.linalg.vector_norm(response.rates, dim=-1)
+def _ratio(response: ProbeResponse, x: Tensor) -> Tensor:
+    """|response| / |x|_inf, (*ensemble, batch, time); what overflowed counts as infinite."""
+    norm = torch.linalg.vector_norm(response.values, dim=-1)
     return (norm / _size(x).unsqueeze(-1)).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
@@ -301,7 +300,7 @@ def _starts(system: ProbedSystem, generator: torch.Generator) -> Tensor:
 
 
 def _ascend(
-    ask: Callable[[Tensor], ProbedSystem],
+    probe_at: Callable[[Tensor], ProbedSystem],
     times: Tensor,
     probe: Probe,
     x: Tensor,
@@ -310,7 +309,7 @@ def _ascend(
     steps: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, int]:
-    """Projected gradient ascent of |answer at t| / |x| on the sphere |x|_inf = amplitude, from the best starts at a few times t.
+    """Projected gradient ascent of |response at t| / |x| on the sphere |x|_inf = amplitude, from the best starts at a few t.
 
     Every row climbs towards one time and moves only where it gains. A system without gradients (numpy inside) is climbed by
     random steps instead.
@@ -330,7 +329,7 @@ def _ascend(
     amplitude = _size(x).unsqueeze(-1)
     sequences = 0
     # only these times are looked at on the way
-    system = ask(times[goals.to(times.device)])
+    system = probe_at(times[goals.to(times.device)])
     goal = torch.arange(goals.numel(), device=goals.device).repeat(best.shape[-2])
 
     def evaluate(point: Tensor) -> tuple[Tensor, Tensor, bool]:

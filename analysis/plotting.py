@@ -10,22 +10,23 @@ A picture of one's own:
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 from cycler import cycler
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from odernn.runs import replace_file
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .decay import DecayFit
     from .memory import MemoryFunction
 
@@ -80,6 +81,8 @@ _BAND = 1.96
 @contextmanager
 def house_style() -> Iterator[None]:
     """Everything drawn and saved inside is in the project's style."""
+    import matplotlib as mpl  # slow to import, as all of it: only when something is drawn
+
     with mpl.rc_context(STYLE):  # type: ignore[arg-type, unused-ignore]
         yield
 
@@ -98,6 +101,9 @@ def picture(
     Returns:
         The figure and its axes, row by row.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     with house_style():
         figure = Figure(figsize=(width or PANEL_WIDTH * columns, height or PANEL_HEIGHT * rows))
         FigureCanvasAgg(figure)
@@ -106,21 +112,14 @@ def picture(
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure in one move: a reader sees the old file or the new one, never a part."""
-    if not isinstance(path, str | os.PathLike) or Path(path).suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
+    """Writes a figure atomically, in the format that the ending of the file names."""
+    ending = Path(path).suffix[1:].lower() if isinstance(path, str | os.PathLike) else ""
+    if ending not in figure.canvas.get_supported_filetypes():
         raise ValueError(f"path is {path!r}, expected a file whose ending is a format of pictures; give for example 'a.png'")
-    target = Path(path)
-    # the process id keeps two writers apart, and the ending tells matplotlib the format
-    part = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        with house_style():
-            figure.savefig(part)
-        part.replace(target)
-    except OSError as error:
-        # A full disk names no file by itself.
-        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
-    finally:
-        part.unlink(missing_ok=True)
+    content = io.BytesIO()
+    with house_style():
+        figure.savefig(content, format=ending)
+    replace_file(Path(path), content.getvalue())
 
 
 def label(axes: Axes, *, x: str, y: str, title: str | None = None) -> None:
@@ -133,6 +132,8 @@ def label(axes: Axes, *, x: str, y: str, title: str | None = None) -> None:
 
 def shades(count: int) -> list[tuple[float, float, float, float]]:
     """`count` colours of an ordered family (widths, amplitudes), from dark to light."""
+    import matplotlib as mpl
+
     return [tuple(map(float, mpl.colormaps["viridis"](s))) for s in np.linspace(*_SHADES, max(count, 1))]  # type: ignore[misc]
 
 
@@ -176,6 +177,8 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[
             f"no entry of the history ends in 'loss' or begins with 'validation' (found: {found}): give rows like "
             "{'epoch': 1, 'loss': 0.5}"
         )
+    from matplotlib.ticker import MaxNLocator
+
     epochs = np.array([float(row.get("epoch", k + 1)) for k, row in enumerate(history)])
     curves: dict[str, Array] = {}
     for name in names:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import scipy.linalg
@@ -16,12 +17,15 @@ from torch import Tensor
 
 from odernn.models import SequenceModel
 from odernn.parameterizations import Time
+from odernn.recurrences import RECURRENCES
 from targets import arguments
+
+from .results import Result
 
 ComplexArray = NDArray[np.complex128]
 
 # Relative accuracy of the complex stability radius.
-RADIUS_TOLERANCE = 1e-9
+_RADIUS_ACCURACY = 1e-9
 # Levels of the radius search: it converges quadratically and takes about five.
 _MAX_LEVELS = 60
 # An eigenvalue of the Hamiltonian counts as imaginary within this part of the matrix's norm: near the radius two of them meet on
@@ -43,13 +47,13 @@ def stability_margin(model: SequenceModel) -> Tensor:
     return model.stability_margin()
 
 
-def complex_stability_radius(W: Tensor, time: Time = "continuous", tolerance: float = RADIUS_TOLERANCE) -> float:
+def complex_stability_radius(W: Tensor, time: Time = "continuous") -> float:
     """The spectral norm of the smallest complex D for which W + D is unstable:
 
         r = min over z on the stability boundary of sigma_min(z I - W) = 1 / max_w |(i w I - W)^-1|,
 
-    0 for a W that is unstable already. The boundary is the imaginary axis in continuous time and the unit circle in discrete
-    time.
+    to 1e-9 of it; 0 for a W that is unstable already. The boundary is the imaginary axis in continuous time and the unit circle
+    in discrete time.
 
     sigma is a singular value of i w I - W for some w if and only if i w is an eigenvalue of the Hamiltonian [[W, -s I], [s I,
     -W^T]] at s = sigma. A level s below the upper bound either has no imaginary eigenvalues, which proves r > s, or those cut
@@ -57,15 +61,14 @@ def complex_stability_radius(W: Tensor, time: Time = "continuous", tolerance: fl
 
     Args:
         W: (m, m), real.
-        tolerance: relative accuracy.
+        time: 'continuous' or 'discrete'.
 
     Raises:
         ValueError: W is not a finite square matrix.
 
     Source: Byers, SIAM J. Sci. Stat. Comput. 9 (1988); Boyd and Balakrishnan, Syst. Control Lett. 15 (1990).
     """
-    arguments.choice("time", time, ("continuous", "discrete"))
-    tolerance = arguments.number("tolerance", tolerance, above=0, below=1)
+    arguments.choice("time", time, get_args(Time))
     A = _matrix(arguments.real_tensor("W", W)).detach().cpu().double().numpy()
     if A.ndim != 2:
         raise ValueError(f"W must be one matrix (m, m), got {A.shape}: take the members of an ensemble one by one")
@@ -78,7 +81,7 @@ def complex_stability_radius(W: Tensor, time: Time = "continuous", tolerance: fl
     angles = np.concatenate([angles, [0.0], np.linspace(-spread, spread, _FIRST_FREQUENCIES)])
     upper = _smallest_singular_value(A, angles, time)
     for _ in range(_MAX_LEVELS):
-        level = upper * (1 - tolerance)
+        level = upper * (1 - _RADIUS_ACCURACY)
         crossings = _crossings(A, level, time)
         if crossings.size == 0:
             break
@@ -96,14 +99,19 @@ def structured_radius(model: SequenceModel) -> float:
     """The smallest perturbation of the eigenvalues l, each on its own, that makes a model unstable: exactly the margin,
     min |Re l| (continuous) or 1 - max |l| (discrete).
 
-    For diagonal W it is the radius among diagonal perturbations; for orthogonal W = P^T diag(l) P with P orthogonal, the one
+    For diagonal W it is the radius among diagonal perturbations; for symmetric W = P^T diag(l) P with P orthogonal, the one
     among perturbations that share P, and, W being normal, also the complex stability radius. 0 where unstable already.
 
     Raises:
-        ValueError: a recurrence whose W has no eigenvalues of its own to move ('dense', 'free_orthogonal'), or an ensemble.
+        ValueError: a recurrence that is not modal (`odernn.recurrences.Recurrence`), such as 'dense', or an ensemble.
     """
     _require_single(model)
-    _require_modes(model)
+    if not _modal(model):
+        modal = ", ".join(name for name, recurrence in RECURRENCES.items() if recurrence.modal)
+        raise ValueError(
+            f"a structured radius needs a recurrence in {modal}, got {model.config()['recurrence']!r}: "
+            "use complex_stability_radius(W)"
+        )
     return max(0.0, float(model.stability_margin().detach()))
 
 
@@ -129,9 +137,9 @@ def gradient_over_weight(model: SequenceModel) -> dict[str, Tensor]:
     Source: [StableSSM] 3.4.
     """
     _require_model(model)
-    ratios = {}
+    ratios, known = {}, model.raw_weights()
     for name, weight in model.named_parameters():
-        if ".recurrence." not in name:
+        if not known[name].recurrent:
             continue
         if weight.grad is None:
             raise ValueError(f"{name} has no gradient: call loss.backward() first")
@@ -142,9 +150,9 @@ def gradient_over_weight(model: SequenceModel) -> dict[str, Tensor]:
     return ratios
 
 
-@dataclass(frozen=True)
-class StabilityReport:
-    """What is known of the stability of one model, the worst of its layers.
+@dataclass(frozen=True, eq=False, repr=False)
+class StabilityReport(Result):
+    """The stability of one model, that of its worst layer.
 
     Args:
         margin: of the spectrum; negative: unstable.
@@ -170,26 +178,17 @@ def stability_report(model: SequenceModel) -> StabilityReport:
     _require_single(model)
     with torch.no_grad():
         matrices = [layer.W.to_dense() for layer in model.field().layers]
-        has_modes = model.config()["recurrence"] in _MODAL
         return StabilityReport(
             margin=float(model.stability_margin()),
             abscissa=max(float(spectral_abscissa(W)) for W in matrices),
             complex_radius=min(complex_stability_radius(W, model.time) for W in matrices),
-            structured=structured_radius(model) if has_modes else None,
-            raw=raw_radius(model) if has_modes else None,
+            structured=structured_radius(model) if _modal(model) else None,
+            raw=raw_radius(model) if _modal(model) else None,
         )
 
 
-# Recurrences whose raw weights are the eigenvalues of W, whatever the other weights are.
-_MODAL = ("diagonal", "complex", "orthogonal")
-
-
-def _require_modes(model: SequenceModel) -> None:
-    recurrence = model.config()["recurrence"]
-    if recurrence not in _MODAL:
-        raise ValueError(
-            f"a structured radius needs a recurrence in {', '.join(_MODAL)}, got {recurrence!r}: use complex_stability_radius(W)"
-        )
+def _modal(model: SequenceModel) -> bool:
+    return all(layer.recurrence.modal for layer in model.layer_weights)
 
 
 def _require_model(model: SequenceModel) -> None:

@@ -1,4 +1,4 @@
-"""What of a target's memory a horizon and an accuracy show: its law, its slowest rate, and the time it takes to see them."""
+"""The memory of a target beyond the horizon: its law, its slowest rate, and the time it takes to see them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from targets import ConvolutionalFunctional, Functional, Kernel, TeacherFunctional
-from targets.functionals import DifferentiableFunctional
+from targets import ConvolutionalFunctional, Functional, Kernel, TeacherFunctional, arguments
+from targets.functionals import StepResponseFunctional
 
 from .memory import memory_function
+from .results import Result
 
 Array = NDArray[np.float64]
 Law = Literal["exponential", "between", "slower"]
@@ -27,17 +28,16 @@ _EVEN, _PER_OCTAVE, _OCTAVES_BELOW = 4000, 32, 20
 # With log(M(t/2) / M(t)) ~ t^g: g = 1 for exponential memory, beta for e^{-t^beta}, 0 for powers. A formula is followed over
 # hundreds of decades, where (1+t)^-3 e^-lt has g = 0.99, and e^{-t^0.9} is told from it; over twelve decades less is.
 _EXPONENTIAL_FORMULA, _EXPONENTIAL_FLOOR, _POWER = 0.95, 0.93, 0.25
-# Time constants that a horizon must hold: with fewer, the horizon and not the memory limits the modes (measured on linear and
-# tanh models: e^-lt needs l T of some 30). And multiples of the time that holds all but a thousandth of the memory, which counts
-# for memories that end later than they fall (a pulse).
+# Time constants that a horizon must hold: with fewer, the horizon and not the memory limits the modes. And multiples of the time
+# that holds all but a thousandth of the memory, which counts for memories that end later than they fall (a pulse).
 TIME_CONSTANTS, _SPANS, _SPAN_ERROR = 30.0, 4.0, 1e-3
 # A memory whose logarithm falls by less over the last octave has no law yet; one that loses more of its decades between two
 # samples ends there. Where it does not end, its law is read up to this part of the times.
 _LEAST_FALL, _AT_ONCE, _INSIDE = 0.01, 0.1, 0.8
 
 
-@dataclass(frozen=True)
-class TargetMemory:
+@dataclass(frozen=True, eq=False, repr=False)
+class TargetMemory(Result):
     """M(t) of a target, followed beyond the horizon.
 
     Args:
@@ -108,17 +108,17 @@ def target_memory(target: Any, horizon: float, step: float | None = None) -> Tar
         step: between samples of a target that must be run; T / 800 by default.
 
     Raises:
-        ValueError: a horizon that is not positive and finite, or a target that has no memory function.
+        ValueError: a horizon or step that is not positive and finite, or a target that has no memory function.
     """
-    if not 0 < horizon < math.inf:
-        raise ValueError(f"the horizon must be positive and finite, got {horizon}")
+    horizon = arguments.number("horizon", horizon, above=0)
+    step = None if step is None else arguments.number("step", step, above=0)
     if isinstance(target, ConvolutionalFunctional):
         target = target.kernel
     if isinstance(target, Kernel):
         return _of_formula(target, horizon)
     if not callable(target):
         raise ValueError(f"the target is a {type(target).__name__}, expected a kernel, a functional or a function (x, t) -> y")
-    if isinstance(target, DifferentiableFunctional):
+    if isinstance(target, StepResponseFunctional):
         times = torch.from_numpy(_grid(horizon, _FAR_RESPONSE))
     else:
         points = round(_FAR_RUN * horizon / step) if step else round(_FAR_RUN * 800)

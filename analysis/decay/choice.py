@@ -15,7 +15,7 @@ from .window import FEWEST_POINTS, NO_DECLINE, ROUNDING, Window
 
 Array = NDArray[np.float64]
 
-# --- what the choice of a law rests on ---
+# --- evidence for a law ---
 # Another law must beat the exponential, one of more parameters one of fewer, and an exponential a constant, by this much in AIC
 # (likelihood ratio e^5) ...
 _DECISIVE = 10.0
@@ -74,7 +74,7 @@ class Choice:
 
 
 def choose(t: Array, y: Array, noise: float, reaches_end: bool, miss: float = 0.0) -> Choice:
-    """The law of log M = y, with noise, and an error `miss` that hangs together from sample to sample.
+    """The law of log M = y, with noise, and an error `miss` that does not average out.
 
     Where a law is exact on the whole window, to within noise or rounding, the laws compete there. Else the window is the longest,
     reaching to the end, on which an exponential comes near with a steady rate, or another law is exact.
@@ -114,7 +114,7 @@ def choose(t: Array, y: Array, noise: float, reaches_end: bool, miss: float = 0.
         if choice.law != "undecided":
             return choice
         first = first or choice
-    # what stands before an exponential may be as steady where the exponential alone is not
+    # a law of two parts may have a steady rate where the exponential alone has not
     compound = next((found for window in windows if (found := _near_compound(window)) is not None), None)
     return compound or first or _undecided(whole, whole.scores(), f"no law describes it on {_span(whole)}", poor=True)
 
@@ -240,7 +240,7 @@ def _may_be_power(window: Window, scores: dict[str, float]) -> bool:
 
 
 def _named(window: Window, scores: dict[str, float], law: str, from_start: bool) -> Choice:
-    """The law with a standard error that covers what its rivals of the same kind, and the later part, say of its number."""
+    """The law, with a standard error that covers the numbers of its rivals of the same kind and of the later part."""
     fit = window.fits[law]
     number = fit.headline
     assert number is not None

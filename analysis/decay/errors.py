@@ -1,4 +1,4 @@
-"""What the number of a law may be off by: by the fit, by what turns or differs within the window, by what lies after it."""
+"""Errors of the number of a law: of the fit, of a rate that still turns, of parts of the window that differ, of later times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ALONE = 0.1
 
 
 def sum_error(window: Window, fit: LawFit) -> float:
-    """What a tempered law's rate may be off by if it stands for a sum of exponentials."""
+    """Error of a tempered law's rate if it stands for a sum of exponentials."""
     two = window.fits.get("two exponentials")
     if fit.law != "tempered" or window.is_rounding(fit) or (two is not None and two.residual > _MUCH_CLOSER * fit.residual):
         return 0.0
@@ -86,7 +86,7 @@ def own_decline(window: Window, fit: LawFit) -> float:
 
 
 def drift(window: Window, fit: LawFit) -> tuple[float, float]:
-    """What the residual of the later part adds to the law's number, and the standard error of that."""
+    """Shift of the law's number by the residual of the later part, and its standard error."""
     later = window.later()
     residual, column = later.y - fit.log_values(later.t), fit.jacobian(later.t)[:, 1]
     column = column - column.mean()

@@ -10,12 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from odernn.json_values import encode
-
 from ..memory import MemoryFunction
+from ..results import Result
 from . import samples
 from .choice import Choice, choose
-from .laws import LawFit
+from .laws import EXPONENTIAL_END, LawFit
 from .window import FEWEST_POINTS, NO_DECLINE
 
 Array = NDArray[np.float64]
@@ -25,8 +24,8 @@ Law = Literal["exponential", "gamma", "tempered", "two exponentials", "power", "
 _FLOORS = 3.0
 
 
-@dataclass(frozen=True)
-class DecayFit:
+@dataclass(frozen=True, eq=False, repr=False)
+class DecayFit(Result):
     """The law of decay of a memory function, on the window it was read from.
 
         exponential        a e^{-r t}
@@ -80,7 +79,7 @@ class DecayFit:
     @property
     def ends_exponentially(self) -> bool:
         """Whether the law falls as e^{-rate t} in the end, whatever stands before it."""
-        return self.law in ("exponential", "gamma", "tempered", "two exponentials")
+        return self.law in EXPONENTIAL_END
 
     def predict(self, t: ArrayLike) -> Array:
         """The law at times t; NaN where none was decided on."""
@@ -106,31 +105,23 @@ class DecayFit:
         closest = " or ".join(rival.describe() for rival in self.rivals)
         return f"undecided: {self.reason}" + (f" (closest: {closest})" if closest else "")
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values, as `odernn.json_values.encode` makes them."""
-        names = ("law", "amplitude", "rate", "exponent", "scale", "stderr", "points", "envelope", "residual", "reason")
-        values = {name: getattr(self, name) for name in (*names, "order", "second_rate", "spectrum_rate")}
-        values |= {"evidence": dict(self.evidence), "window": list(self.window)}
-        values["rivals"] = [rival.numbers() for rival in self.rivals]
-        return dict(encode(values))
-
 
 def fit_decay(M: MemoryFunction | tuple[ArrayLike, ArrayLike], *, floor: float | None = None) -> DecayFit:
     """The law by which M decays, if the samples can tell.
 
     log M above the floor is fitted by least squares with each law, on the envelope (the maxima) where M oscillates. The window
     ends where M reaches its floor, and starts as early as some law describes all that follows to within the noise. There the law
-    of fewest parameters is named that no other beats by 10 in AIC (the points discounted for residuals that hang together), and
+    of fewest parameters is named that no other beats by 10 in AIC (corrected for autocorrelated residuals), and
     "undecided" where one that ends in another way is within 4.
 
     Where no law describes M to within the noise (many modes, say), an exponential is named on the longest window that it
     describes to within 1 % of the decline, if its rate differs by less than 15 % from that of the later part and of the rival
     laws; a power law or stretched exponential where it comes twice as close as any other and its exponent is as steady.
 
-    The standard error carries the misfit: what rivals that do as well, and later windows, say of the same number; where no law
-    is exact, how far a rate that still turns as r - k/t has to go, and how much the parts of the window differ; what a parabola
-    through three samples of a crest misses; and with few points three of it hold as often as three of many. A stretched
-    exponent in [0.85, 1.3] or a power above 5 is not told from an exponential unless it is decisively better.
+    The standard error carries the misfit: the difference from rivals that do as well and from later windows; where no law is
+    exact, the way that a rate which still turns as r - k/t has to go, and the scatter between parts of the window; the error of a
+    parabola through three samples of a crest. With few points it is widened, so that three of it hold as often as three of many.
+    A stretched exponent in [0.85, 1.3] or a power above 5 is not told from an exponential unless it is decisively better.
 
     Args:
         M: a memory function (of one system), or (times, values).
@@ -179,30 +170,19 @@ def fit_decay(M: MemoryFunction | tuple[ArrayLike, ArrayLike], *, floor: float |
 
 def _result(choice: Choice, window: tuple[float, float], points: int, envelope: bool, spectrum_rate: float | None) -> DecayFit:
     fit = choice.fits.get(choice.law)
-    if fit is not None:
-        amplitude, residual = fit.amplitude, fit.residual
-        numbers = (fit.rate, fit.exponent, fit.scale, fit.order, fit.second_rate)
-    else:
-        amplitude, residual = math.nan, min((f.residual for f in choice.fits.values()), default=math.nan)
-        numbers = (None,) * 5
-    rate, exponent, scale, order, second_rate = numbers
     law: Any = choice.law
     return DecayFit(
-        law,
-        amplitude,
-        rate,
-        exponent,
-        scale,
-        choice.stderr,
-        choice.evidence,
-        window,
-        points,
-        envelope,
-        residual,
-        choice.reason,
-        choice.fits,
-        order,
-        second_rate,
-        choice.rivals,
-        spectrum_rate,
+        law=law,
+        amplitude=fit.amplitude if fit else math.nan,
+        stderr=choice.stderr,
+        evidence=choice.evidence,
+        window=window,
+        points=points,
+        envelope=envelope,
+        residual=fit.residual if fit else min((other.residual for other in choice.fits.values()), default=math.nan),
+        reason=choice.reason,
+        fits=choice.fits,
+        rivals=choice.rivals,
+        spectrum_rate=spectrum_rate,
+        **{name: getattr(fit, name, None) for name in ("rate", "exponent", "scale", "order", "second_rate")},
     )

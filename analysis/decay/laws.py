@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from odernn.json_values import encode
+
+from ..results import Result
 from .starts import LARGEST_ORDER, LARGEST_POWER, LARGEST_STRETCH, SMALLEST_STRETCH, STARTS, at_the_bound, lines
 
 Array = NDArray[np.float64]
@@ -23,8 +27,8 @@ _STEPS, _CONVERGED = 30, 1e-5
 _ROUNDINGS = 4.0 * np.finfo(np.float64).eps
 
 
-@dataclass(frozen=True)
-class LawFit:
+@dataclass(frozen=True, eq=False, repr=False)
+class LawFit(Result):
     """One law fitted to log M by least squares.
 
         none              log M = log a                                  parameters (log a,)
@@ -40,7 +44,7 @@ class LawFit:
 
     Args:
         parameters: as above.
-        covariance: of these, for residuals that hang together as they do (lag-1 autocorrelation).
+        covariance: of these, corrected for autocorrelated residuals.
         residual: root mean square of the residual of log M.
         worst: largest |residual|.
         rss: residual sum of squares.
@@ -58,6 +62,7 @@ class LawFit:
     independent: float
 
     def log_values(self, t: ArrayLike) -> Array:
+        """log M by the law, (time,)."""
         return _LAWS[self.law](np.asarray(t, dtype=np.float64), self.parameters)[0]
 
     def jacobian(self, t: ArrayLike) -> Array:
@@ -66,6 +71,7 @@ class LawFit:
 
     @property
     def amplitude(self) -> float:
+        """a."""
         return _exp(self.parameters[0])
 
     @property
@@ -109,10 +115,11 @@ class LawFit:
         """Standard error of the headline; NaN of a law without one."""
         return math.sqrt(max(self.covariance[1, 1], 0.0)) if self.law != "none" else math.nan
 
-    def numbers(self) -> dict[str, float | str | None]:
-        """The law with its numbers, by name."""
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, and the numbers that the law has: amplitude, rate, exponent, scale, stderr, order, second rate."""
         names = ("amplitude", "rate", "exponent", "scale", "stderr", "order", "second_rate")
-        return {"law": self.law} | {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        numbers = {name: getattr(self, name) for name in names}
+        return super().to_dict() | {name: encode(value) for name, value in numbers.items() if value is not None}
 
     def describe(self, stderr: float | None = None) -> str:
         """The law with its numbers; `stderr` in place of that of the fit alone."""

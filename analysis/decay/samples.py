@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.signal import find_peaks
 
-from targets import arguments
+from targets import arguments, grids
 
 from ..memory import MemoryFunction
 from .laws import LawFit
@@ -41,13 +41,15 @@ def checked(M: MemoryFunction | tuple[ArrayLike, ArrayLike], floor: float | None
         times, raw = M
     else:
         raise ValueError(f"M is a {type(M).__name__}, expected a memory function or (times, values)")
-    t, values = _array(times, "times"), _array(raw, "values")
+    t, values = (
+        arguments.real_tensor(name, part, finite=False).detach().double().cpu().numpy()
+        for name, part in (("times", times), ("values", raw))
+    )
     if values.ndim == 2 and isinstance(M, MemoryFunction):
         raise ValueError(f"M is that of an ensemble of {values.shape[0]}: fit one member at a time, M[0]")
     if t.ndim != 1 or t.shape != values.shape or t.size == 0:
         raise ValueError(f"times and values must be (time,) alike, got shapes {t.shape} and {values.shape}")
-    if not (np.isfinite(t).all() and (np.diff(t) > 0).all()):
-        raise ValueError("times must be finite and increase: sort them and drop doubles")
+    grids.times(torch.from_numpy(t), "times")
     if (values < 0).any() or np.isnan(values).any():
         raise ValueError("values hold NaN or negative numbers, expected a memory function M >= 0: take the modulus")
     # an integrable singularity at 0 is no part of the decay
@@ -61,16 +63,6 @@ def checked(M: MemoryFunction | tuple[ArrayLike, ArrayLike], floor: float | None
     if floor is None:
         floor = float(M.floor) if isinstance(M, MemoryFunction) else _plateau(values, eps)
     return t, values, arguments.number("floor", floor, least=0), eps
-
-
-def _array(values: Any, name: str) -> Array:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = values.double() if values.is_floating_point() else values
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must be real numbers, got {array.dtype}")
-    return array.astype(np.float64)
 
 
 def _eps(values: Any) -> float:
@@ -147,7 +139,7 @@ def crests_of(t: Array, log_m: Array, closest: LawFit, noise: float) -> NDArray[
 
 
 def noise_of(t: Array, log_m: Array) -> float:
-    """Standard deviation of what is not smooth in log M: from each point's distance to the line between its neighbours."""
+    """Standard deviation of the noise of log M: from each point's distance to the line between its neighbours."""
     if len(t) < 5:
         return 0.0
     weight = (t[1:-1] - t[:-2]) / (t[2:] - t[:-2])

@@ -37,8 +37,8 @@ _ROUNDING_VARIANCE = 1e-20
 class Window:
     """Samples with the laws that were fitted to them so far.
 
-    noise: standard deviation of log M about what is smooth, `miss` included.
-    miss: error of log M that hangs together from sample to sample, as of crests that the samples passed by.
+    noise: standard deviation of log M about a smooth curve, `miss` included.
+    miss: error of log M that does not average out, as of crests that lie between the samples.
     """
 
     def __init__(self, t: Array, y: Array, noise: float, miss: float = 0.0) -> None:
@@ -101,11 +101,12 @@ class Window:
         return _NOISE_FACTOR * (1 + _FEW / math.sqrt(len(self.t))) * self.noise
 
     def _misfit(self, fit: LawFit, allowed: float) -> float:
+        """residual / allowed; accepted if <= 1."""
         size = max(fit.residual, fit.worst / _WORST_RESIDUAL)
         return size / allowed if allowed > 0 else math.inf if size > 0 else 0.0
 
     def aic(self, fit: LawFit) -> float:
-        """AIC, corrected for few points, with the points discounted for residuals that hang together."""
+        """AIC, corrected for few points, with the points corrected for autocorrelated residuals."""
         n, k = len(self.t), len(fit.parameters)
         least = _ROUNDING_VARIANCE * max(self.decline, 1.0) ** 2 + self.miss**2
         return self.closest.independent * math.log(fit.rss / n + least) + 2 * k * (1 + (k + 1) / max(n - k - 1, 1))

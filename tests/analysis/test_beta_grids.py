@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.beta_grids import enclose_radius, spanning
-from analysis.linear_fits import ExponentialSum
+from analysis.linear.fits import ExponentialSum
 from analysis.perturbation import PUBLISHED_BETAS, perturbation_error
 from targets import kernels
 

@@ -86,6 +86,41 @@ def test_the_held_input_of_a_continuous_model_is_what_the_reservoir_sees():
     torch.testing.assert_close(capacity.values, _closed_form(A, h[1].unsqueeze(-1), 20), rtol=0, atol=0.02)
 
 
+def test_the_warmup_is_left_out():
+    def late(u):  # shows its input after 100 samples
+        return u * (torch.arange(u.shape[1]) >= 100).unsqueeze(-1)
+
+    steps = torch.arange(3, dtype=DOUBLE)
+    assert float(memory_capacity(late, steps, warmup=100).values[0]) == pytest.approx(1.0)
+    assert float(memory_capacity(late, steps).values[0]) < 0.9
+
+
+def test_the_capacity_of_every_channel_is_summed():
+    values = memory_capacity(lambda u: u, torch.arange(3), input_size=3).values
+    torch.testing.assert_close(values, torch.tensor([3.0, 0.0, 0.0], dtype=DOUBLE), rtol=0, atol=1e-9)
+
+
+def test_delays_may_be_any_multiples_of_the_time_of_one_input():
+    model = ContinuousRNN(1, 3, 1, seed=1, dtype=DOUBLE)
+    every = memory_capacity(model, 0.5 * torch.arange(9, dtype=DOUBLE))
+    some = memory_capacity(model, torch.tensor([0.0, 1.5, 4.0], dtype=DOUBLE), dt=0.5)
+    torch.testing.assert_close(some.values, every.values[[0, 3, 8]])
+    assert some.total == pytest.approx(every.total)
+
+
+def test_the_seed_decides_the_inputs_and_little_else():
+    model = _reservoir(3)[0]
+    first, again, other = (memory_capacity(model, torch.arange(5), seed=seed).values for seed in (0, 0, 1))
+    torch.testing.assert_close(first, again)
+    assert not torch.allclose(first, other, rtol=0, atol=1e-9)
+    torch.testing.assert_close(first, other, rtol=0, atol=0.03)
+
+
+def test_outputs_in_half_precision_are_regressed_on_in_that_of_the_inputs():
+    capacity = memory_capacity(lambda u: u.half(), torch.arange(3, dtype=DOUBLE))
+    assert float(capacity.values[0]) == pytest.approx(1.0, abs=1e-3)
+
+
 def test_bad_input_is_refused_with_the_reason():
     model = _reservoir(2)[0]
     with pytest.raises(ValueError, match="too few"):

@@ -194,7 +194,7 @@ def test_undecided_names_the_two_closest_laws_with_their_numbers():
     assert fit.law == "undecided"
     assert [rival.law for rival in fit.rivals] == ["exponential", "power"]
     assert fit.rivals[0].rate == pytest.approx(0.002, rel=0.3)
-    values = json.loads(json.dumps(fit.as_dict(), allow_nan=False))
+    values = json.loads(json.dumps(fit.to_dict(), allow_nan=False))
     assert [rival["law"] for rival in values["rivals"]] == ["exponential", "power"]
     assert "closest: exponential, rate" in fit.describe()
 
@@ -329,7 +329,7 @@ def test_kernels_of_the_papers_get_their_declared_law():
 
 def test_the_answer_is_data():
     fit = fit_decay((T, (1 + T) ** -1.5))
-    values = json.loads(json.dumps(fit.as_dict()))
+    values = json.loads(json.dumps(fit.to_dict()))
     assert values["law"] == "power"
     assert values["evidence"]["power"] == 0
     assert min(values["evidence"][law] for law in ("exponential", "stretched", "none")) > 10
@@ -341,7 +341,7 @@ def test_the_answer_is_data():
     ("t", "values", "message"),
     [
         ([0.0, 1.0], [1.0], "alike"),
-        ([0.0, 0.0], [1.0, 1.0], "increase"),
+        ([0.0, 0.0], [1.0, 1.0], "increasing"),
         ([0.0, 1.0], [1.0, -1.0], "negative"),
         ([0.0, 1.0], [1.0, math.nan], "NaN"),
         ([], [], "alike"),

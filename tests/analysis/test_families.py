@@ -15,12 +15,9 @@ FAST = {"betas": [0.0, 0.003, 0.01, 0.03, 0.1], "draws": 4, "restarts": 1, "step
 
 
 def test_wider_models_start_from_narrower_ones_and_end_no_worse():
-    seen = []
-    family = Family(recurrence="orthogonal", parameterization="softplus", **SMALL)
-    trained = train_family(family, POLYNOMIAL, lambda m, error: seen.append((m, error)))
+    family = Family(recurrence="symmetric", parameterization="softplus", **SMALL)
+    trained = train_family(family, POLYNOMIAL)
     assert [model.hidden_size for model in trained] == [2, 4]
-    assert [m for m, _ in seen] == [2, 4]
-    assert seen[1][1] < seen[0][1] < 0.3
     curves = family_curves(family, trained, POLYNOMIAL, **FAST)
     assert [(curve.hidden_size, curve.block_choice) for curve in curves] == [
         (2, "recurrent"),
@@ -28,7 +25,7 @@ def test_wider_models_start_from_narrower_ones_and_end_no_worse():
         (4, "recurrent"),
         (4, "all"),
     ]
-    assert curves[0].relative_initial == pytest.approx(seen[0][1], rel=1e-3)  # other steps of the solver
+    assert curves[2].relative_initial < curves[0].relative_initial < 0.3
     assert judge_stable_approximation(curves).widths == (2, 4)
 
 
@@ -49,10 +46,11 @@ def test_inputs_show_fast_slow_and_constant_sequences():
     assert (x[-1] == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [({}, "unstable"), ({"recurrence": "orthogonal", "parameterization": "softplus"}, "stable")],
-    ids=["dense direct", "orthogonal softplus"],
+    [({}, "unstable"), ({"recurrence": "symmetric", "parameterization": "softplus"}, "stable")],
+    ids=["dense direct", "symmetric softplus"],
 )
 def test_a_tanh_family_on_a_power_law_is_judged_as_the_theory_says(options, expected):
     # [IA] Thm 3.9: no stable approximation, unless the parameterisation keeps every perturbed spectrum stable.
@@ -71,10 +69,11 @@ def test_a_longer_family_has_the_same_samples_and_slower_inputs():
     assert longer.scales[2] == 4 * family.scales[2]
 
 
+@pytest.mark.slow
 def test_a_family_is_judged_by_two_horizons_and_the_memory_of_its_target():
     # 0.4 time constants a unit: [0, 60] holds 24, too few, [0, 240] enough.
     exponential = ConvolutionalFunctional(kernels.exponential(rate=0.4))
-    family = Family(recurrence="orthogonal", parameterization="softplus", **SMALL)
+    family = Family(recurrence="symmetric", parameterization="softplus", **SMALL)
     short = judge_stable_approximation(family_curves(family, train_family(family, exponential), exponential, **FAST))
     assert short.judgement == "undecided"
     assert short.reasons[-1] == "horizon too short, take T >= 75"

@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from analysis.fixed_points import fixed_points
-from odernn import ContinuousRNN, DiscreteSSM, StateSpaceModel
+from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, StateSpaceModel
 
 DOUBLE = torch.float64
 W = torch.tensor([[1.0, 1.0], [-4.0, -3.0]], dtype=DOUBLE)
@@ -65,6 +65,29 @@ def test_a_torch_module_rests_where_a_long_silence_leads(kind):
     torch.testing.assert_close(found.points[0], state, rtol=0, atol=1e-10)
     assert found.stability[0] == "stable"
     assert float(found.spectra[0].abs().max()) < 1
+
+
+def test_random_starts_fill_a_cube_round_the_rest_state_that_the_seed_draws():
+    """sin h = 0 at every multiple of pi."""
+    near, far, again, other = (
+        fixed_points(torch.sin, size=1, scale=scale, seed=seed, starts=16) for scale, seed in ((1, 0), (20, 0), (20, 0), (20, 1))
+    )
+    assert near.points.tolist() == [[0.0]]
+    assert near.basins.tolist() == [17]
+    assert len(far.points) > 5
+    assert far == again
+    assert far != other
+
+
+def test_the_step_of_a_discrete_rnn_moves_its_spectrum_and_not_its_fixed_points():
+    model = DiscreteRNN(1, 2, 1, "tanh", "diagonal", seed=0, dtype=DOUBLE)
+    model.set_matrix(torch.diag(torch.tensor([-1.0, -3.0], dtype=DOUBLE)))
+    for dt, stability in ((0.1, "stable"), (1.0, "unstable")):
+        found = fixed_points(model, dt=dt, starts=3)
+        torch.testing.assert_close(found.points, torch.zeros(1, 2, dtype=DOUBLE))
+        expected = 1 - dt * torch.tensor([1.0, 3.0], dtype=DOUBLE)
+        torch.testing.assert_close(found.spectra[0].real.sort(descending=True).values, expected)
+        assert found.stability == (stability,)
 
 
 def _velocity(v):

@@ -76,6 +76,24 @@ def test_the_jacobian_of_a_torch_module_is_that_of_its_step(kind, batch_first):
     assert float(found.exponents[0]) == pytest.approx(growth, rel=0.15)
 
 
+def test_a_held_input_is_that_of_a_staircase():
+    model = ContinuousRNN(1, 3, 1, seed=3, dtype=DOUBLE)
+    t, fine = (torch.linspace(0, 20, n, dtype=DOUBLE) for n in (21, 201))
+    x = 3 * torch.sin(2 * t).unsqueeze(-1)
+    options = {"count": 1, "transient": 0.2}
+    held, linear_ = (lyapunov_exponents(model, t, x=x, interpolation=kind, **options).exponents for kind in ("hold", "linear"))
+    staircase = lyapunov_exponents(model, fine, x=x[torch.arange(201) // 10], interpolation="hold", **options).exponents
+    torch.testing.assert_close(held, staircase, rtol=0, atol=1e-5)
+    assert float((held - linear_).abs()) > 1e-3
+
+
+def test_the_seed_decides_the_first_tangent_vectors_which_are_forgotten():
+    model = DiscreteSSM(1, 3, 1, activation="linear", recurrence="diagonal", seed=2, dtype=DOUBLE)
+    first, again, other = (lyapunov_exponents(model, torch.arange(600), transient=0.5, seed=seed).exponents for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    torch.testing.assert_close(first, other, rtol=0, atol=1e-3)
+
+
 def test_a_vector_field_of_ones_own_is_a_flow():
     A = torch.tensor([[-1.0, 5.0], [0.0, -2.0]], dtype=DOUBLE)
     found = lyapunov_exponents(lambda h: h @ A.T, torch.arange(0, 40, dtype=DOUBLE), size=2, transient=0.5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from problems import F64
 
 from analysis.stability import (
+    StabilityReport,
     complex_stability_radius,
     gradient_over_weight,
     raw_radius,
@@ -19,6 +21,7 @@ from analysis.stability import (
 )
 from odernn import ContinuousRNN, DiscreteSSM
 from odernn.ensembles import replicate
+from odernn.recurrences import RECURRENCES
 from odernn.solvers import TorchDiffEq
 
 
@@ -102,7 +105,7 @@ def test_an_unstable_matrix_has_radius_zero():
     assert complex_stability_radius(2 * torch.eye(2, dtype=F64), "discrete") == 0
 
 
-@pytest.mark.parametrize("recurrence", ["diagonal", "orthogonal", "complex"])
+@pytest.mark.parametrize("recurrence", [name for name, cls in RECURRENCES.items() if cls.modal])
 def test_structured_and_raw_radii_are_exact(recurrence):
     model = ContinuousRNN(1, 4, 1, "tanh", recurrence, "direct", dtype=F64)
     radius = structured_radius(model)
@@ -116,7 +119,7 @@ def test_structured_and_raw_radii_are_exact(recurrence):
 
 @pytest.mark.parametrize("parameterization", ["exp", "softplus", "inverse", "lru"])
 def test_stable_parameterisations_have_an_infinite_raw_radius(parameterization):
-    model = ContinuousRNN(1, 4, 1, "tanh", "orthogonal", parameterization, dtype=F64)
+    model = ContinuousRNN(1, 4, 1, "tanh", "symmetric", parameterization, dtype=F64)
     assert raw_radius(model) == math.inf
     assert structured_radius(model) == pytest.approx(model.stability_margin().item())
 
@@ -133,6 +136,13 @@ def test_the_report_of_a_stack_is_that_of_its_worst_layer():
     assert report.raw is None
 
 
+@settings(max_examples=30, deadline=None)
+@given(numbers=st.lists(st.floats(allow_nan=False), min_size=5, max_size=5), modal=st.booleans())
+def test_every_report_comes_back_from_json(numbers, modal):
+    report = StabilityReport(*numbers[:3], *(numbers[3:] if modal else (None, None)))
+    assert StabilityReport.from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False))) == report
+
+
 def test_the_report_judges_discrete_models_by_the_unit_circle():
     model = DiscreteSSM(1, 4, 1, "tanh", "diagonal", "direct", dtype=F64)
     model.set_matrix(torch.diag(torch.tensor([0.9, 0.5, -0.95, 0.1], dtype=F64)))
@@ -143,7 +153,7 @@ def test_the_report_judges_discrete_models_by_the_unit_circle():
 
 
 def test_the_gradient_over_weight_ratio_is_the_largest_of_each_raw_weight():
-    model = ContinuousRNN(1, 4, 1, "tanh", "orthogonal", "exp", dtype=F64)
+    model = ContinuousRNN(1, 4, 1, "tanh", "symmetric", "exp", dtype=F64)
     t = torch.linspace(0, 2, 11, dtype=F64)
     model(torch.randn(2, 11, 1, dtype=F64), t, solver=TorchDiffEq("rk4", adjoint=False, check=False)).square().mean().backward()
     ratios = gradient_over_weight(model)

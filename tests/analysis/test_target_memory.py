@@ -87,8 +87,8 @@ def test_samples_are_followed_to_their_floor():
 
 def test_bad_input_is_refused_in_one_line():
     for target, horizon, message in (
-        (kernels.exponential(), 0.0, "horizon must be positive"),
-        (kernels.exponential(), math.inf, "horizon must be positive"),
+        (kernels.exponential(), 0.0, "horizon is 0.0, expected a finite number > 0"),
+        (kernels.exponential(), math.inf, "horizon is inf"),
         (3, 1.0, "the target is a int"),
         (formula(np.zeros_like), 1.0, "memory is 0"),
     ):

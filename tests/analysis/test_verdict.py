@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import json
 import math
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from analysis.linear_curves import linear_curves, linear_table, linear_targets
-from analysis.linear_fits import ExponentialSum
+from analysis import linear_curves
+from analysis.linear.fits import ExponentialSum
 from analysis.perturbation import PerturbationCurve, perturbation_error
 from analysis.target_memory import of_samples, target_memory
 from analysis.verdict import judge_stable_approximation
@@ -213,13 +210,6 @@ def test_the_verdict_carries_the_numbers_it_rests_on():
     assert judge_stable_approximation(family((0.002, 0.002, 0.002)), POWER).beta0 is None
 
 
-def test_a_verdict_is_json_even_where_its_numbers_are_infinite():
-    narrow, *rest = family((0.05, 0.05, 0.05))
-    verdict = judge_stable_approximation([replace(narrow, initial=math.inf), *rest], POWER)
-    text = json.dumps(verdict.as_dict(), allow_nan=False)
-    assert json.loads(text)["initial_errors"][0] == "inf"
-
-
 def test_bad_sets_of_curves_are_refused_in_one_line():
     for curves, message in (
         ([], "no curves"),
@@ -240,21 +230,33 @@ def test_bad_sets_of_curves_are_refused_in_one_line():
 # --- against the theory ---
 
 
-def test_the_linear_table_is_right_within_two_minutes():
-    started = time.perf_counter()
-    table = linear_table()
-    assert time.perf_counter() - started < 120
-    assert len(table) == 28
-    power_laws = {"(1+t)^-1.1", "(1+t)^-1.5", "(1+0.1t)^-1.1"}
-    for (target, parameterization), verdict in table.items():
-        if parameterization != "direct" or target not in (*power_laws, "e^-sqrt t"):
-            # Of the stretched exponential 'inverse' does not fit enough to tell.
-            expected = {"stable", "undecided"} if target == "e^-sqrt t" else {"stable"}
-        else:
-            # Memory slower than exponential; of the stretched exponential the widths up to 12 do not say enough.
-            expected = {"unstable"} if target in power_laws else {"unstable", "undecided"}
-        assert verdict.judgement in expected, (target, parameterization, str(verdict))
-        assert verdict.improves or verdict.initial_errors[-1] < 1e-3
+# The seven targets on which the cuts of the rule were chosen.
+POWER_LAWS = {
+    "(1+t)^-1.1": kernels.polynomial(1.1),
+    "(1+t)^-1.5": kernels.polynomial(1.5),
+    "(1+0.1t)^-1.1": kernels.polynomial(1.1, 10.0),
+}
+TARGETS = POWER_LAWS | {
+    "e^-t": kernels.exponential(),
+    "0.9^t": kernels.exponential(base=0.9),
+    "t e^-t": kernels.from_callable(lambda t: t * np.exp(-t), name="t e^-t", decay="exponential"),
+    "e^-sqrt t": kernels.from_callable(lambda t: np.exp(-np.sqrt(t)), name="e^-sqrt t"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parameterization", ["direct", "exp", "softplus", "inverse"])
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_linear_table_is_right(name, parameterization):
+    """[CoM] and [IA] Thm 3.9: exponentially decaying memory is stably approximated by all, slower memory only by stable
+    parameterisations."""
+    verdict = judge_stable_approximation(linear_curves(TARGETS[name], parameterization))
+    expected = "unstable" if parameterization == "direct" and name in (*POWER_LAWS, "e^-sqrt t") else "stable"
+    # Of the stretched exponential models up to width 12 do not fit enough to tell.
+    assert verdict.judgement in ((expected, "undecided") if name == "e^-sqrt t" else (expected,)), str(verdict)
+    assert verdict.improves or verdict.initial_errors[-1] < 1e-3
+    if name in POWER_LAWS:
+        assert 1.3 < verdict.memory_ratio < 2.2 if expected == "unstable" else verdict.memory_ratio > 460
 
 
 # None of these was used to choose the cuts.
@@ -274,7 +276,7 @@ def test_targets_that_were_not_used_to_choose_the_cuts_are_judged_right_over_fiv
 
 def test_the_second_horizon_saves_the_verdict_of_a_short_first_one():
     # 0.9^t on [0, 100] has kappa 3.5, like a power law.
-    curves = linear_curves(linear_targets()["0.9^t"], "direct", horizon=100.0)
+    curves = linear_curves(TARGETS["0.9^t"], "direct", horizon=100.0)
     first = judge_stable_approximation([one for one in curves if one.horizon == 100])
     assert first.judgement == "undecided"
     assert "horizon too short, take T >= 290" in str(first)
@@ -293,8 +295,3 @@ def test_a_power_law_gets_no_less_decided_with_the_horizon():
     for horizon in (400.0, 1600.0, 6400.0):
         verdict = judge_stable_approximation(linear_curves(kernels.polynomial(2.0), "direct", horizon=horizon))
         assert verdict.judgement == "unstable", str(verdict)
-
-
-def test_the_default_dtype_does_not_matter():
-    torch.set_default_dtype(torch.float32)
-    assert linear_curves(kernels.exponential(), "direct", widths=(1, 2))[0].worst_case.c.dtype == torch.float64

@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from problems import F64
 from scipy.integrate import quad
 
-from analysis.linear_fits import ExponentialSum
-from analysis.linear_theory import KernelL1, LogGrid, impulse_kernel, kernel_distance
+from analysis.linear.fits import ExponentialSum
+from analysis.linear.theory import KernelL1, LogGrid, impulse_kernel, kernel_distance
 from odernn import ContinuousRNN, DiscreteRNN, StateSpaceModel
 from odernn.ensembles import stack
 from odernn.solvers import TorchDiffEq
@@ -47,7 +49,7 @@ def test_panels_end_at_the_kernels_jumps():
 
 
 @pytest.mark.parametrize(
-    ("recurrence", "parameterization"), [("diagonal", "exp"), ("diagonal", "lru"), ("complex", "exp"), ("orthogonal", "softplus")]
+    ("recurrence", "parameterization"), [("diagonal", "exp"), ("diagonal", "lru"), ("complex", "exp"), ("symmetric", "softplus")]
 )
 @pytest.mark.parametrize("cls", [ContinuousRNN, StateSpaceModel])
 def test_the_kernel_is_the_impulse_response(cls, recurrence, parameterization):
@@ -74,6 +76,40 @@ def test_the_distance_is_that_of_scipys_quadrature():
     expected = quad(integrand, 0, kink, epsabs=1e-13)[0] + quad(integrand, kink, 30, epsabs=1e-13)[0]
     assert distance.value == pytest.approx(expected, abs=3 * distance.quadrature_error + 1e-10)
     assert distance.quadrature_error < 1e-4 * expected
+
+
+RATES = st.floats(0.01, 20.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(amplitude=st.floats(0.1, 10.0), rate=RATES, target_rate=RATES)
+def test_the_distance_of_two_exponentials_is_the_closed_form(amplitude, rate, target_rate):
+    def integral(t):
+        return amplitude * -np.expm1(-rate * t) / rate + np.expm1(-target_rate * t) / target_rate
+
+    # where a e^-rt crosses e^-st, if it does
+    crossing = math.log(amplitude) / (rate - target_rate) if rate != target_rate else -1.0
+    middle = integral(crossing) if crossing > 0 else 0.0
+    expected = abs(middle) + abs(integral(np.inf) - middle)
+    model = ExponentialSum(np.array([rate]), np.array([amplitude])).model()
+    found = kernel_distance(model, kernels.exponential(rate=target_rate)).value
+    # the kink at the crossing limits the quadrature
+    assert found == pytest.approx(expected, abs=1e-4 * (amplitude / rate + 1 / target_rate))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    modes=st.lists(st.tuples(RATES, st.floats(-5.0, 5.0)), min_size=1, max_size=6),
+    horizon=st.sampled_from([1.0, 30.0, 1000.0, math.inf]),
+)
+def test_the_grid_has_the_closed_form_of_the_squared_norm_of_every_exponential_sum(modes, horizon):
+    # |rho|^2 = sum_jk a_j a_k (1 - e^-(r_j + r_k)T) / (r_j + r_k)
+    rates, amplitudes = np.array(modes).T
+    total = rates[:, None] + rates
+    expected = amplitudes @ (-np.expm1(-total * horizon) / total) @ amplitudes
+    grid = LogGrid.build(horizon)
+    found = grid.weights.numpy() @ ExponentialSum(rates, amplitudes)(grid.times.numpy()) ** 2
+    assert found == pytest.approx(expected, rel=1e-8, abs=1e-10 * float(amplitudes @ amplitudes))
 
 
 def test_no_input_errs_more_than_the_distance_and_some_input_nearly_as_much():
@@ -125,7 +161,7 @@ def test_what_is_not_linear_is_refused():
 
 
 def test_the_linear_model_integrated_on_inputs_agrees_with_its_kernel():
-    model = ContinuousRNN(1, 4, 1, "linear", "orthogonal", "softplus", bias=False, dtype=F64)
+    model = ContinuousRNN(1, 4, 1, "linear", "symmetric", "softplus", bias=False, dtype=F64)
     t = torch.linspace(0, 10, 201, dtype=F64)
     x = torch.ones(1, 201, 1, dtype=F64)
     grid = LogGrid.build(10.0)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from targets import arguments
 
-from .curve_sets import crossing
-from .perturbation import TOLERANCE, PerturbationCurve
-from .plotting import GREY, label, picture, shades
+from ..curve_sets import crossing
+from ..plotting import GREY, label, picture, shades
+from .curve import TOLERANCE, PerturbationCurve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # beta = 0 stands so far left of the smallest beta, as a factor: a logarithmic axis has no 0.
 _ZERO_AT = 0.3
@@ -41,6 +43,8 @@ def draw_perturbation(
     Raises:
         ValueError: no curves, or none with a beta > 0.
     """
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
     if not all(isinstance(curve, PerturbationCurve) for curve in (*_listed("curves", curves), *_listed("spread", spread))):
         raise ValueError("panels hold other things than curves, expected what perturbation_error gave; give lists of these")
     curves = sorted(curves, key=lambda curve: curve.hidden_size)

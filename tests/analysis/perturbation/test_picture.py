@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.linear_fits import ExponentialSum
+from analysis.linear.fits import ExponentialSum
 from analysis.perturbation import perturbation_error
-from analysis.perturbation_picture import draw_perturbation, plot_perturbation
+from analysis.perturbation.picture import draw_perturbation, plot_perturbation
 from targets import kernels
 
 BETAS = np.array([0.0, 1e-3, 1e-2, 1e-1, 1.0])

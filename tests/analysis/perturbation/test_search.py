@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 
@@ -9,10 +8,8 @@ import pytest
 import torch
 from problems import F64, perturb_bias
 
-import analysis.perturbation as perturbation
-from analysis.curve_sets import crossing
-from analysis.linear_fits import ExponentialSum, fit_kernel
-from analysis.perturbation import PerturbationCurve, perturbation_error
+from analysis.linear.fits import ExponentialSum, fit_kernel
+from analysis.perturbation import errors, perturbation_error
 from odernn import ContinuousRNN, DivergedSolve, StateSpaceModel
 from odernn.ensembles import member, replicate
 from odernn.models import MODELS
@@ -81,21 +78,6 @@ def test_past_the_stability_radius_a_linear_model_has_no_finite_error_on_all_tim
     assert curve.errors[1] > 1e6
 
 
-@pytest.mark.parametrize("shape", [(3, 3), (4, 1), (1, 5), (2, 6)])
-def test_the_oracle_attains_the_dual_norm_of_each_ball(shape):
-    G = torch.randn(7, *shape, dtype=F64)
-    flat = G.flatten(1)
-    dual = {
-        "matrix": torch.linalg.svdvals(G).sum(-1),
-        "vector": torch.linalg.vector_norm(flat, dim=-1),
-        "entries": flat.abs().sum(-1),
-    }
-    for kind, value in dual.items():
-        D = perturbation._maximizer(kind, G)
-        torch.testing.assert_close((G * D).flatten(1).sum(-1), value)
-        torch.testing.assert_close(perturbation._norm(kind, D), torch.ones(7, dtype=F64))
-
-
 @pytest.mark.parametrize("error", ["mse", "relative_l2", "time_weighted", "sup"])
 def test_without_perturbation_the_error_is_the_one_of_the_formula(error):
     model = make()
@@ -125,11 +107,11 @@ CASES = [
     ("tanh", "dense", "direct", "recurrent", "max"),
     ("hardtanh", "dense", "direct", "recurrent", "spectral"),
     ("relu", "dense", "direct", "all", "spectral"),
-    ("tanh", "orthogonal", "softplus", "all", "spectral"),
-    ("tanh", "orthogonal", "exp", "recurrent", "spectral"),
+    ("tanh", "symmetric", "softplus", "all", "spectral"),
+    ("tanh", "symmetric", "exp", "recurrent", "spectral"),
     ("tanh", "diagonal", "inverse", "all", "spectral"),
     ("tanh", "complex", "lru", "recurrent", "spectral"),
-    ("sigmoid", "free_orthogonal", "softplus", "all", "max"),
+    ("sigmoid", "free_basis", "softplus", "all", "max"),
 ]
 
 
@@ -155,7 +137,7 @@ def test_the_ascent_is_at_least_the_best_of_a_thousand_draws_on_linear_models(ke
     assert (ascent.searched >= sample.searched * (1 - 1e-12)).all()
 
 
-@pytest.mark.parametrize(("recurrence", "parameterization"), [("dense", "direct"), ("orthogonal", "exp"), ("complex", "exp")])
+@pytest.mark.parametrize(("recurrence", "parameterization"), [("dense", "direct"), ("symmetric", "exp"), ("complex", "exp")])
 @pytest.mark.parametrize("norm", ["spectral", "max"])
 @pytest.mark.parametrize("search", ["ascent", "sample"])
 def test_the_worst_case_lies_in_the_ball_and_has_the_reported_error(recurrence, parameterization, norm, search):
@@ -180,7 +162,7 @@ def test_the_worst_case_lies_in_the_ball_and_has_the_reported_error(recurrence, 
 
 
 def test_only_the_named_blocks_are_perturbed():
-    model = make(recurrence="orthogonal", parameterization="softplus")
+    model = make(recurrence="symmetric", parameterization="softplus")
     for blocks, moved in (("recurrent", {"w", "A"}), (["w"], {"w"}), (["c", "layers.0.U"], {"c", "U"}), ("b", {"b"})):
         curve = perturbation_error(model, H, X, T, [0.1], blocks=blocks, search="sample", draws=3)
         worst, original = member(curve.worst_case, 0), dict(model.named_parameters())
@@ -190,7 +172,7 @@ def test_only_the_named_blocks_are_perturbed():
 
 
 def test_perturbing_more_blocks_or_a_larger_ball_errs_more():
-    model = make(recurrence="orthogonal", parameterization="softplus")
+    model = make(recurrence="symmetric", parameterization="softplus")
     every = perturbation_error(model, H, X, T, BETAS)
     recurrent = perturbation_error(model, H, X, T, BETAS, blocks="recurrent")
     assert (every.errors >= recurrent.errors).all()
@@ -230,6 +212,7 @@ class Counting(Solver):
     """rk4 that counts its solves."""
 
     calls: list
+    order = 4
 
     def solve(self, field, path, t, h0):
         self.calls.append(h0.shape)
@@ -245,9 +228,9 @@ def test_all_betas_and_draws_are_one_solve():
 
 @pytest.mark.parametrize("search", ["ascent", "sample"])
 def test_the_answer_does_not_depend_on_how_much_fits_in_memory(search, monkeypatch):
-    model = make(recurrence="orthogonal", parameterization="exp")
+    model = make(recurrence="symmetric", parameterization="exp")
     whole = perturbation_error(model, H, X, T, BETAS, search=search, draws=10)
-    monkeypatch.setattr(perturbation, "_MEMORY", 200_000)
+    monkeypatch.setattr(errors, "_MEMORY", 200_000)
     pieces = perturbation_error(model, H, X, T, BETAS, search=search, draws=10)
     np.testing.assert_allclose(pieces.errors, whole.errors, rtol=1e-9)
 
@@ -283,7 +266,7 @@ def test_every_kind_of_model_has_a_curve(name):
 
 
 def test_stacks_of_layers_and_float32_are_taken():
-    model = make(num_layers=2, recurrence="orthogonal", parameterization="softplus").to(torch.float32)
+    model = make(num_layers=2, recurrence="symmetric", parameterization="softplus").to(torch.float32)
     curve = perturbation_error(model, H, X.float(), T.float(), BETAS, blocks="recurrent", draws=3, restarts=1, steps=3)
     assert (np.diff(curve.errors) > 0).all()
     assert len(curve.blocks) == 4
@@ -296,68 +279,6 @@ def test_targets_may_be_functionals_functions_or_values():
         perturbation_error(model, target, X, T, [0.1], draws=2, steps=2) for target in (psi, lambda x, t: psi(x, t), psi(X, T))
     ]
     assert curves[0].errors == curves[1].errors == curves[2].errors
-
-
-# --- what is read off a curve ---
-
-
-def curve_of(betas, relative, initial=None, **changes) -> PerturbationCurve:
-    """A curve with given E / |H|."""
-    base = perturbation_error(one_mode(), kernels.exponential(), None, None, [0.1], error="kernel_l1", horizon=100.0, draws=0)
-    relative = np.asarray(relative, dtype=float)
-    initial = relative[0] if initial is None else initial
-    values = {"betas": np.asarray(betas, dtype=float), "errors": relative, "searched": relative, "initial": initial, "scale": 1.0}
-    return replace(base, **values, **changes)
-
-
-def test_a_radius_that_the_betas_do_not_enclose_is_marked():
-    below = curve_of([0.0, 0.1], [0.1, 0.9])
-    assert below.radius_bracket() == (0.0, 0.1)
-    assert (below.tolerance_radius(), below.radius_bound()) == (0.1, "<")
-    without_zero = curve_of([0.1, 0.2], [0.9, 0.9], initial=0.1)
-    assert (without_zero.tolerance_radius(), without_zero.radius_bound()) == (0.1, "<")
-    diverges = curve_of([0.0, 0.1, 0.2], [0.1, 0.4, math.inf])
-    assert diverges.radius_bracket() == (0.1, 0.2)
-    assert (diverges.tolerance_radius(), diverges.radius_bound()) == (0.1, ">")
-    at_once = curve_of([0.0, 0.1], [0.1, math.inf])
-    assert (at_once.tolerance_radius(), at_once.radius_bound()) == (0.1, "<")
-    assert curve_of([0.0, 0.1, 0.2], [0.1, 0.4, 0.9]).radius_bound() == ""
-    assert below.as_dict()["tolerance_radius_bound"] == "<"
-
-
-def test_the_tolerance_radius_is_where_the_error_reaches_half_of_the_target():
-    power_law = curve_of([0.0, 0.01, 0.1, 1.0], [0.0, 0.02, 0.2, 2.0])
-    assert power_law.tolerance_radius() == pytest.approx(0.25)  # E = 2 beta on the log-log line
-    assert power_law.tolerance_radius(0.02) == pytest.approx(0.01)
-    assert not power_law.radius_is_bound()
-    assert curve_of([0.0, 0.1], [0.6, 0.9]).tolerance_radius() == 0
-    assert curve_of([0.0, 0.1, 0.2], [0.1, 0.4, math.inf]).tolerance_radius() == 0.1
-    bound = curve_of([0.0, 0.1, 0.2], [0.1, 0.2, 0.3])
-    assert bound.radius_is_bound()
-    assert bound.radius_bound() == ">"
-    assert bound.tolerance_radius() == 0.2
-
-
-def test_squared_errors_are_compared_by_their_root():
-    curve = curve_of([0.0, 0.01, 0.1, 1.0], [0.0, 4e-4, 4e-2, 4.0], power=2)
-    assert curve.tolerance_radius() == pytest.approx(0.25)
-
-
-def test_curves_cross_where_the_wider_model_becomes_the_worse_one():
-    narrow = curve_of([0.0, 0.01, 0.1, 1.0], [0.1, 0.1, 0.1, 0.1])
-    wide = curve_of([0.0, 0.01, 0.1, 1.0], [0.01, 0.01, 1.0, 100.0])
-    assert crossing(narrow, wide) == pytest.approx(10**-1.5)
-    assert crossing(wide, narrow) is None
-    assert crossing(narrow, curve_of([0.0, 0.01, 0.1, 1.0], [0.01] * 4)) is None
-    with pytest.raises(ValueError, match="share their betas"):
-        crossing(narrow, curve_of([0.0, 0.1], [0.1, 0.2]))
-
-
-def test_a_curve_is_json():
-    curve = curve_of([0.0, 0.1], [0.1, math.inf])
-    again = json.loads(json.dumps(curve.as_dict(), allow_nan=False))
-    assert again["errors"] == [0.1, "inf"]
-    assert again["betas"] == [0.0, 0.1]
 
 
 # --- bad input ---

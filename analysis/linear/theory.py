@@ -16,8 +16,10 @@ from torch import Tensor
 
 from odernn.fields import VectorField
 from odernn.models import SequenceModel
-from odernn.recurrences import DenseMatrix
+from odernn.state_matrices import DenseMatrix
 from targets import ConvolutionalFunctional, Functional, Kernel, arguments
+
+from ..results import Result
 
 Array = NDArray[np.float64]
 
@@ -79,10 +81,9 @@ class LogGrid:
         # A breakpoint's image in [1, 2) cuts every octave: a panel each, and the octaves stay similar.
         images = [math.modf(math.log2(time / start))[0] for time in breakpoints if start < time < end]
         edges = 2 ** np.unique(np.concatenate([np.linspace(0, 1, panels_per_octave + 1), images]))
-        first = _composite(np.linspace(0, 1, panels_per_octave + 1), nodes, weights)
-        octave = _composite(edges, nodes, weights)
-        tensors = [torch.from_numpy(start * part) for part in (first[0], octave[0], first[1], octave[1])]
-        return LogGrid(*tensors, octaves)  # type: ignore[arg-type, call-arg]
+        first, first_weights = _composite(start, np.linspace(0, 1, panels_per_octave + 1), nodes, weights)
+        octave, octave_weights = _composite(start, edges, nodes, weights)
+        return LogGrid(first, octave, first_weights, octave_weights, octaves)
 
     @property
     def times(self) -> Tensor:
@@ -99,9 +100,12 @@ class LogGrid:
         return torch.cat([first, (scales.unsqueeze(-1) * octave).flatten()])
 
 
-def _composite(edges: Array, nodes: Array, weights: Array) -> tuple[Array, Array]:
+def _composite(unit: float, edges: Array, nodes: Array, weights: Array) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of the rule in every panel; edges in this unit."""
     left, width = edges[:-1, None], np.diff(edges)[:, None]
-    return (left + width * (nodes + 1) / 2).ravel(), (width * weights / 2).ravel()
+    parts = (left + width * (nodes + 1) / 2, width * weights / 2)
+    times, weights = (unit * part.ravel() for part in parts)
+    return torch.from_numpy(times), torch.from_numpy(weights)
 
 
 def impulse_kernel(field: VectorField, grid: LogGrid) -> Tensor:
@@ -115,7 +119,7 @@ def impulse_kernel(field: VectorField, grid: LogGrid) -> Tensor:
     """
     arguments.instance("field", field, VectorField, "give model.field()")
     arguments.instance("grid", grid, LogGrid, "give LogGrid.build(horizon)")
-    if len(field.layers) != 1 or field.activation.name != "linear":
+    if len(field.layers) != 1 or not field.activation.linear:
         raise ValueError(
             f"the kernel c^T e^(Wt) U is that of one linear layer, got {len(field.layers)} layer(s) with activation "
             f"{field.activation.name!r}: use an error measured on inputs, such as 'relative_l2'"
@@ -190,8 +194,8 @@ class KernelL1:
         return float((self.rho.abs() * self.grid.weights).sum())
 
 
-@dataclass(frozen=True)
-class KernelDistance:
+@dataclass(frozen=True, eq=False, repr=False)
+class KernelDistance(Result):
     """An L1 distance of kernels with the estimated error of its quadrature."""
 
     value: float
@@ -201,14 +205,16 @@ class KernelDistance:
 def kernel_distance(model: SequenceModel, target: Functional | Kernel, horizon: float = math.inf) -> KernelDistance:
     """|H - H_hat| = int_0^T |rho(t) - rho_hat(t)|_1 dt of a linear functional and a linear model.
 
+        kernel_distance(fit_kernel(kernel, 8, horizon=1000.0), kernel, horizon=1000.0).value
+
     Args:
         model: `ContinuousRNN` or `StateSpaceModel` with activation 'linear', one layer, without an ensemble.
         target: a `ConvolutionalFunctional`, or its kernel.
         horizon: T; inf for [0, inf).
 
     Returns:
-        The distance; inf for an unstable model on [0, inf). The error estimate is the difference from a rule with twice the
-        nodes: |.| has kinks where the kernels cross, which limits every rule.
+        The distance; inf for an unstable model on [0, inf). The error estimate is the difference from a rule with half the
+        nodes. |.| has kinks where the kernels cross, which limit both, so that it may by chance be too small.
 
     Raises:
         ValueError: model or target are not linear, or have different channels.
@@ -239,14 +245,14 @@ def linear_kernel(model: SequenceModel, target: object) -> Kernel:
             "use an error measured on inputs, such as 'relative_l2'"
         )
     arguments.instance("model", model, SequenceModel, "give a model of odernn")
-    if model.time != "continuous" or model.name.startswith("discrete"):
+    if model.is_map:
         raise ValueError(f"the L1 distance of kernels needs a model in continuous time, got {model.name!r}")
     if (model.input_size, model.output_size) != (kernel.size, 1):
         raise ValueError(
             f"the kernel has {kernel.size} channel(s) and one output, the model takes {model.input_size} and gives "
             f"{model.output_size}: build it with input_size={kernel.size}, output_size=1"
         )
-    if model.num_layers != 1 or model.activation.name != "linear":
+    if model.num_layers != 1 or not model.activation.linear:
         raise ValueError(
             f"the L1 distance of kernels needs one layer with activation 'linear', got {model.num_layers} layer(s) with "
             f"{model.activation.name!r}: use an error measured on inputs, such as 'relative_l2'"

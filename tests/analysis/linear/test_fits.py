@@ -9,16 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import F64
 
-from analysis.linear_fits import (
+from analysis.linear.fits import (
     ExponentialSum,
     _VariableProjection,
     fit_amplitudes,
     fit_kernel,
-    fit_minimax,
     laplace_sum,
 )
-from analysis.linear_theory import KernelL1, LogGrid, impulse_kernel, kernel_distance
-from analysis.perturbation import perturbation_error
+from analysis.linear.theory import KernelL1, LogGrid, impulse_kernel, kernel_distance
 from targets import kernels
 
 HORIZON = 1000.0
@@ -58,6 +56,25 @@ def test_the_laplace_sum_matches_the_power_law_to_its_order(exponent, scale):
     # Gauss quadrature is exact on the moments: the value and slope at t = 0.
     assert fine.amplitudes.sum() == pytest.approx(1)
     assert fine.rates @ fine.amplitudes == pytest.approx(exponent / scale)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    exponent=st.floats(0.1, 20.0),
+    scale=st.floats(0.01, 100.0),
+    m=st.integers(1, 12),
+    times=st.lists(st.floats(0.0, 1e4), min_size=1, max_size=5),
+)
+def test_a_laplace_sum_is_exact_to_its_order_and_nowhere_above_the_power_law(exponent, scale, m, times):
+    fit = laplace_sum(exponent, m, scale)
+    assert (np.diff(fit.rates) > 0).all()
+    assert (fit.amplitudes >= 0).all()
+    # Gauss quadrature is exact on 2 m moments, Gamma(p + k) / Gamma(p), and below an integrand of positive derivatives.
+    for k in range(2 * m):
+        moment = math.exp(math.lgamma(exponent + k) - math.lgamma(exponent))
+        assert fit.amplitudes @ (fit.rates * scale) ** k == pytest.approx(moment, rel=1e-7)
+    t = np.array(times)
+    assert (fit(t) <= (1 + t / scale) ** -exponent + 1e-12).all()
 
 
 def test_least_squares_on_a_basis_is_the_minimum():
@@ -130,29 +147,6 @@ def test_the_same_seed_gives_the_same_fit():
     assert torch.equal(first, again)
 
 
-@pytest.mark.parametrize(("parameterization", "beta0"), [("direct", 0.1), ("exp", 0.1), ("inverse", 0.1)])
-def test_the_minimax_fit_lowers_the_perturbed_error(parameterization, beta0):
-    kernel = kernels.polynomial(1.5)
-    fit = fit_minimax(kernel, 4, HORIZON, beta0, parameterization)
-    assert fit.error < 0.95 * fit.start_error
-    curve = perturbation_error(fit.model, kernel, None, None, [beta0], error="kernel_l1", horizon=HORIZON, blocks="recurrent")
-    # A wider search than the fit's own finds little more.
-    assert curve.errors[0] == pytest.approx(fit.error, rel=0.05)
-
-
-def test_the_minimax_fit_of_an_exponential_hedges_as_the_closed_form_says():
-    # One mode a e^-rt against e^-t, w moved by b: |a/(r-b) - 1| above and |a/(r+b) - 1| below are balanced.
-    fit = fit_minimax(kernels.exponential(), 1, 200.0, 0.2)
-    assert fit.start_error == pytest.approx(0.25, rel=1e-3)
-    assert fit.error < 0.2
-
-
-def test_without_a_perturbation_the_minimax_fit_minimises_the_distance_itself():
-    kernel = kernels.polynomial(1.5)
-    fit = fit_minimax(kernel, 3, HORIZON, 0.0)
-    assert fit.error <= kernel_distance(fit_kernel(kernel, 3, HORIZON), kernel, HORIZON).value * (1 + 1e-6)
-
-
 def test_bad_input_is_refused_in_one_line():
     vector = kernels.stack([kernels.exponential(), kernels.polynomial()])
     for call, message in (
@@ -160,12 +154,8 @@ def test_bad_input_is_refused_in_one_line():
         (lambda: fit_kernel(gamma(), 0, 10.0), "m is 0, expected an integer of at least 1"),
         (lambda: fit_kernel(gamma(), 2, math.inf), "finite"),
         (lambda: fit_kernel(gamma(), 2, 1e30), "lives before the first nodes"),
-        (lambda: fit_kernel(gamma(), 2, 10.0, starts=0), "starts is 0"),
         (lambda: fit_kernel(gamma(), 2, 10.0, seed=None), "seed is None"),
-        (lambda: fit_kernel(gamma(), 3, 10.0, start=laplace_sum(1.0, 2)), "start has rates .* expected at least 3"),
         (lambda: fit_kernel("exponential", 2, 10.0), "kernel is a str"),
-        (lambda: fit_minimax(gamma(), 2, 10.0, -0.1), "beta0 is -0.1"),
-        (lambda: fit_minimax(gamma(), 2, 10.0, 0.1, rounds=1.5), "rounds is 1.5"),
         (lambda: fit_amplitudes(gamma(), [[1.0, 2.0]], [0.0, 1.0, 2.0]), r"rates have shape \(1, 2\)"),
         (lambda: fit_amplitudes(gamma(), [-500.0], [0.0, 1.0, 2.0]), "each at least 0"),
         (lambda: fit_amplitudes(gamma(), [1.0], [0.0, math.inf]), "t.1. is not finite"),
@@ -175,7 +165,6 @@ def test_bad_input_is_refused_in_one_line():
         (lambda: fit_kernel(gamma(), 2, 10.0, "cubic"), "unknown parameterization"),
         (lambda: fit_amplitudes(gamma(), [1.0, 2.0, 3.0], [1.0]), "do not determine"),
         (lambda: laplace_sum(-1.0, 3), "exponent is -1.0, expected a finite number > 0"),
-        (lambda: fit_minimax(gamma(), 2, 10.0, -1.0), "beta0"),
         (lambda: ExponentialSum(np.array([5.0]), np.array([1.0])).model("inverse"), "reaches eigenvalues"),
     ):
         with pytest.raises(ValueError, match=message) as caught:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
-from scipy.optimize import least_squares, minimize
+from scipy.optimize import least_squares
 from scipy.special import gammaln, roots_genlaguerre
-from torch import Tensor
 
 from odernn import parameterizations
-from odernn.ensembles import member, replicate
-from odernn.models import ContinuousRNN, SequenceModel
+from odernn.models import ContinuousRNN
 from odernn.parameterizations import Parameterization
-from odernn.recurrences import INITIAL_RATES
+from odernn.recurrences import INITIAL_RATES, RANGE_MARGIN
 from targets import Kernel, arguments, grids
 
-from .linear_theory import KernelL1, LogGrid
-from .perturbation import PerturbationCurve, perturbation_error
+from ..results import Result
+from .theory import KernelL1, LogGrid
 
 Array = NDArray[np.float64]
 
@@ -31,29 +27,24 @@ Array = NDArray[np.float64]
 _FASTEST_RATE = 20.0
 # Slower ones are constants on every horizon met here; keeps e^q finite when the optimiser looks far.
 _SLOWEST_RATE = 1e-6
-# Distance kept from the end of the range of f, where f' = 0 and no perturbation of w moves the rate.
-_RANGE_MARGIN = 0.975
 # Penalties of variable projection, relative to the squared norm of rho. Without them nearly cancelling pairs of amplitudes and
-# modes slower than the target appear, and those, not the target, then decide what perturbations do.
+# modes slower than the target appear, and then these decide the perturbation error, not the target.
 RIDGE = 1e-5
 RATE_PRIOR = 1e-7
 _FIT_TOLERANCE = 1e-8
-# Valleys of equal modes (many modes on one exponential) are flat for ever; the errors are far below what matters by then.
+# Nearly equal modes (many on one exponential) give flat valleys: by then the errors are far below what matters.
 _MAX_EVALUATIONS = 60
-# Starting rates are drawn so often; each start is a local minimum of its own.
+# Random starts: each may end in another local minimum.
 _STARTS = 3
 # Gamma(p) is a number below this exponent, and the weights of generalised Laguerre quadrature up to so many nodes.
 _STEEPEST, _MOST_MODES = 171.0, 300
 _LARGEST_SEED = 2**63 - 1
 # Nodes of the fitting grid: a kernel and some twenty exponentials are smooth on each panel of it.
 _PANELS_PER_OCTAVE, _NODES_PER_PANEL = 1, 6
-# Minimax: rounds of exchange, L-BFGS steps in each, the exponent that makes log-sum-exp a maximum to 3 %, and the relative gain
-# below which the rounds end.
-_ROUNDS, _MINIMAX_ITERATIONS, _SHARPNESS, _LEAST_GAIN = 12, 100, 50.0, 1e-3
 
 
-@dataclass(frozen=True)
-class ExponentialSum:
+@dataclass(frozen=True, eq=False, repr=False)
+class ExponentialSum(Result):
     """sum_j a_j e^{-r_j t}.
 
     Args:
@@ -122,7 +113,7 @@ def fit_amplitudes(kernel: Kernel, rates: ArrayLike, t: ArrayLike, ridge: float 
     Source: [IA] Fig 1.
     """
     _require_scalar(kernel)
-    t, ridge = grids.tensor(t, "t").double().cpu().numpy(), arguments.number("ridge", ridge, least=0)
+    t, ridge = grids.tensor(t, "t").detach().double().cpu().numpy(), arguments.number("ridge", ridge, least=0)
     rates = arguments.real_tensor("rates", rates).detach().double().cpu().numpy()
     if rates.ndim != 1 or not rates.size or rates.min() < 0:
         raise ValueError(f"rates have shape {rates.shape}, expected (m,), each at least 0; give for example [0.1, 1.0]")
@@ -139,8 +130,6 @@ def fit_kernel(
     horizon: float,
     parameterization: str | Parameterization = "direct",
     *,
-    start: ExponentialSum | None = None,
-    starts: int = _STARTS,
     seed: int = 0,
 ) -> ContinuousRNN:
     """A linear diagonal model of width m fitted to a kernel by bounded variable projection in the logarithms of its rates:
@@ -150,24 +139,22 @@ def fit_kernel(
 
     r = e^q inside the range of f. The weight 1 + t makes the L2 norm bound the L1 norm of [IA] up to sqrt(log(1 + T)), so that
     the tail counts. The inner minimum is a linear least squares problem; the outer one is solved by
-    `scipy.optimize.least_squares` with Kaufman's Jacobian from several starts.
+    `scipy.optimize.least_squares` with Kaufman's Jacobian from three random starts, rates log-uniform in [0.3, 2] (starts near
+    1/T leave spurious slow modes), and for the polynomial kernel from `laplace_sum`, too.
 
     Args:
         kernel: scalar.
         m: width.
         horizon: T.
         parameterization: its range bounds the rates.
-        start: a further starting point for the rates, such as `laplace_sum(...)`; for the polynomial kernel that one is taken by
-            itself.
-        starts: random starting points, rates log-uniform in [0.3, 2]: starts near 1/T leave spurious slow modes.
-        seed: of these.
+        seed: of the starts.
 
     Returns:
         The model with the smallest objective.
 
     Raises:
-        ValueError: a vector kernel, or one that lives on far shorter times than the horizon; m, starts or seed out of range; a
-            horizon that is not positive and finite; a start of fewer rates than m.
+        ValueError: a vector kernel, or one that lives on far shorter times than the horizon; m or seed out of range; a horizon
+            that is not positive and finite.
 
     Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973); Kaufman, BIT 15 (1975).
     """
@@ -176,147 +163,14 @@ def fit_kernel(
     seed = arguments.count("seed", seed, least=0, most=_LARGEST_SEED)
     if not isinstance(parameterization, Parameterization):
         parameterization = parameterizations.get(parameterization)
-    if kernel.name == "polynomial" and start is None:
-        start = laplace_sum(kernel.parameters["exponent"], m, kernel.parameters["scale"])
-    if start is not None:
-        arguments.instance("start", start, ExponentialSum, "give for example laplace_sum(1.5, m)")
-        if start.rates.size < m or not (start.rates > 0).all():
-            raise ValueError(f"start has rates {start.rates.tolist()}, expected at least {m}, all > 0; give one of that width")
-    starts = arguments.count("starts", starts, least=0 if start is not None else 1)
     KernelL1.build(kernel, horizon)  # refuses a kernel that the grid does not see
     problem = _VariableProjection.build(kernel, horizon, _fastest_rate(parameterization))
     generator = np.random.default_rng(seed)
     slowest, fastest = INITIAL_RATES
-    logs = [generator.uniform(math.log(slowest), math.log(fastest), m) for _ in range(starts)]
-    if start is not None:
-        logs.append(np.log(start.rates[np.argsort(start.rates)][:m]))
+    logs = [generator.uniform(math.log(slowest), math.log(fastest), m) for _ in range(_STARTS)]
+    if kernel.name == "polynomial":
+        logs.append(np.log(laplace_sum(kernel.parameters["exponent"], m, kernel.parameters["scale"]).rates))
     return min((problem.solve(q) for q in logs), key=problem.cost).model(parameterization)
-
-
-@dataclass(frozen=True)
-class MinimaxFit:
-    """A linear model fitted against its own worst perturbation.
-
-    Args:
-        model: the linear diagonal model.
-        error: E_m(beta0) of it, L1 distance of kernels on [0, T].
-        start_error: E_m(beta0) of the fit it started from.
-        beta0: the radius.
-        rounds: rounds of exchange that were made.
-    """
-
-    model: ContinuousRNN
-    error: float
-    start_error: float
-    beta0: float
-    rounds: int
-
-
-def fit_minimax(
-    kernel: Kernel,
-    m: int,
-    horizon: float,
-    beta0: float,
-    parameterization: str | Parameterization = "direct",
-    *,
-    blocks: str = "recurrent",
-    rounds: int = _ROUNDS,
-    seed: int = 0,
-) -> MinimaxFit:
-    """A linear diagonal model that minimises E_m(beta0) itself:
-
-        min_theta max_{|d| <= 1} |rho - rho_hat(theta + beta0 d)|_L1[0, T].
-
-    By exchange: the worst direction d of the current model joins a growing set, and theta minimises the largest error over the
-    set (log-sum-exp of the logarithms, by L-BFGS) until no direction is worse. It shows how much of E_m(beta0) is due to the
-    fit, and how much to the target and the parameterisation: an unstable target stays bad whatever the fit.
-
-    Args:
-        kernel, m, horizon, parameterization, seed: as in `fit_kernel`, whose fit is the start; for 'direct' with its rates
-            raised by beta0 if that is better.
-        beta0: radius of the ball, >= 0.
-        blocks: perturbed parameters, as in `perturbation_error`.
-        rounds: rounds of exchange at most.
-
-    Returns:
-        The best model met, never worse than the start as far as the ascent sees.
-
-    Raises:
-        ValueError: as `fit_kernel`; a beta0 that is negative or not finite, rounds below 0.
-
-    Source: exchange methods for semi-infinite problems, Hettich and Kortanek, SIAM Rev. 35 (1993).
-    """
-    beta0, rounds = arguments.number("beta0", beta0, least=0), arguments.count("rounds", rounds, least=0)
-
-    def worst(model: ContinuousRNN) -> PerturbationCurve:
-        return perturbation_error(
-            model, kernel, None, None, [beta0], error="kernel_l1", horizon=horizon, blocks=blocks, draws=0, seed=seed
-        )
-
-    starts = [fit_kernel(kernel, m, horizon, parameterization, seed=seed)]
-    if starts[0].parameterization.name == "direct":
-        faster = copy.deepcopy(starts[0])
-        with torch.no_grad():
-            faster.layer_weights[0].recurrence.w -= beta0  # type: ignore[operator, assignment]
-        starts.append(faster)
-    candidates = [(worst(model), model) for model in starts]
-    curve, best = min(candidates, key=lambda pair: float(pair[0].errors[0]))
-    start_error = error = float(curve.errors[0])
-    distance = KernelL1.build(kernel, horizon)
-    theta, active = best, [_difference(curve.worst_case, best)]
-    made = 0
-    while made < rounds:
-        made += 1
-        theta = _minimize_largest(distance, theta, active)
-        curve = worst(theta)
-        found = float(curve.errors[0])
-        improved = found < error
-        if improved:
-            gain, error, best = (error - found) / error, found, theta
-            if gain < _LEAST_GAIN:
-                break
-        active.append(_difference(curve.worst_case, theta))
-    return MinimaxFit(best, error, start_error, beta0, made)
-
-
-def _difference(worst_case: SequenceModel, model: SequenceModel) -> dict[str, Tensor]:
-    """The perturbation that leads to the one member of `worst_case`, by parameter name."""
-    weights = dict(model.named_parameters())
-    return {name: weight.detach()[0] - weights[name].detach() for name, weight in worst_case.named_parameters()}
-
-
-def _minimize_largest(distance: KernelL1, model: ContinuousRNN, perturbations: list[dict[str, Tensor]]) -> ContinuousRNN:
-    """The model whose largest distance over the given perturbations (and without any) is least, near `model`."""
-    names = [name for name, _ in model.named_parameters()]
-    shifts = {
-        name: torch.stack([torch.zeros_like(perturbations[0][name]), *(shift[name] for shift in perturbations)]) for name in names
-    }
-    ensemble = replicate(model, len(perturbations) + 1)
-    weights = dict(ensemble.named_parameters())
-    shapes = {name: weight.shape for name, weight in model.named_parameters()}
-    sizes = [math.prod(shapes[name]) for name in names]
-
-    def place(flat: Array) -> None:
-        parts = torch.from_numpy(flat).split(sizes)
-        with torch.no_grad():
-            for name, part in zip(names, parts):
-                weights[name].copy_(part.reshape(shapes[name]) + shifts[name])
-
-    def value_and_gradient(flat: Array) -> tuple[float, Array]:
-        place(flat)
-        logs = distance(ensemble).log()
-        if not torch.isfinite(logs).all():
-            return math.inf, np.zeros_like(flat)
-        value = torch.logsumexp(_SHARPNESS * logs, 0) / _SHARPNESS
-        gradients = torch.autograd.grad(value, [weights[name] for name in names])
-        # theta + d_j moves with theta: the gradient in theta is the sum over members.
-        return float(value.detach()), torch.cat([gradient.sum(0).flatten() for gradient in gradients]).numpy()
-
-    start = torch.cat([weight.detach().flatten() for _, weight in model.named_parameters()]).numpy()
-    result = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": _MINIMAX_ITERATIONS})
-    place(result.x)
-    # The member without a perturbation stands first.
-    return cast(ContinuousRNN, member(ensemble, 0))
 
 
 @dataclass(frozen=True)
@@ -380,7 +234,7 @@ class _VariableProjection:
 
 
 def _fastest_rate(parameterization: Parameterization) -> float:
-    return min(_FASTEST_RATE, -_RANGE_MARGIN * parameterization.range[0])
+    return min(_FASTEST_RATE, -RANGE_MARGIN * parameterization.range[0])
 
 
 def _require_scalar(kernel: Kernel) -> None:

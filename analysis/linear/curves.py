@@ -1,0 +1,99 @@
+"""Perturbation curves of linear models fitted to a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odernn.models import ContinuousRNN
+from targets import Kernel, arguments
+
+from ..beta_grids import enclose_radius
+from ..perturbation import PerturbationCurve, perturbation_error
+from ..target_memory import target_memory
+from ..verdict import LONGER
+from .fits import fit_kernel
+
+# Where the linear table of the tests is measured; LONGER times the horizon is the second one.
+_WIDTHS, _HORIZON = (2, 4, 8, 12), 1000.0
+# From a tenth of 1/T of the longer horizon to beyond the fastest rate of the table's targets.
+_BETAS = np.concatenate([[0.0], np.geomspace(1e-4, 4.0, 16)])
+# Enough for linear models: a long search finds a few per cent more at most.
+_DRAWS, _RESTARTS = 10, 1
+
+
+def linear_curves(
+    kernel: Kernel,
+    parameterization: str,
+    *,
+    widths: Sequence[int] = _WIDTHS,
+    horizon: float = _HORIZON,
+    seed: int = 0,
+) -> list[PerturbationCurve]:
+    """Perturbation curves of fitted linear models, for the verdict by two horizons:
+
+        judge_stable_approximation(linear_curves(kernels.polynomial(1.5), "softplus"))
+
+    Args:
+        kernel: scalar.
+        parameterization: of the diagonal models.
+        widths: m, increasing.
+        horizon: T.
+        seed: of fits and search.
+
+    Returns:
+        Curves of 'all' and of 'recurrent' blocks at every width, and of 'recurrent' at the largest one on [0, 4 T].
+
+    Raises:
+        ValueError: no width, or as `fit_kernel`.
+    """
+    arguments.instance("kernel", kernel, Kernel, "wrap a function in kernels.from_callable")
+    widths, horizon = arguments.counts("widths", widths), arguments.number("horizon", horizon, above=0)
+    if not widths:
+        raise ValueError("widths are (), expected at least one; give for example (2, 4, 8)")
+    search = {"draws": _DRAWS, "restarts": _RESTARTS}
+    every = fitted_curves(kernel, parameterization, widths, horizon, _BETAS, ("all", "recurrent"), seed, **search)
+    return every + fitted_curves(kernel, parameterization, widths[-1:], LONGER * horizon, _BETAS, ("recurrent",), seed, **search)
+
+
+def fitted_curves(
+    kernel: Kernel,
+    parameterization: str,
+    widths: Sequence[int],
+    horizon: float,
+    betas: Sequence[float] | NDArray[np.float64],
+    blocks: Sequence[str],
+    seed: int,
+    *,
+    draws: int,
+    restarts: int,
+) -> list[PerturbationCurve]:
+    """Curves of linear models fitted by variable projection, by ascent in the L1 distance of kernels on [0, horizon]: for each
+    width one for each of `blocks`. They carry the memory of the kernel."""
+    memory = target_memory(kernel, horizon)
+
+    def curve(model: ContinuousRNN, block: str, betas: NDArray[np.float64]) -> PerturbationCurve:
+        found = perturbation_error(
+            model,
+            kernel,
+            None,
+            None,
+            betas,
+            error="kernel_l1",
+            horizon=horizon,
+            blocks=block,
+            draws=draws,
+            restarts=restarts,
+            seed=seed,
+        )
+        return replace(found, target_memory=memory)
+
+    return [
+        enclose_radius(partial(curve, model, block), betas)
+        for model in (fit_kernel(kernel, m, horizon, parameterization, seed=seed) for m in widths)
+        for block in blocks
+    ]

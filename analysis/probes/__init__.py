@@ -1,0 +1,8 @@
+"""The probes of memory functions, and how each kind of system responds to them."""
+
+from __future__ import annotations
+
+from .base import PROBES, Probe, ProbedSystem, ProbeResponse
+from .dispatch import dynamics, probed, states
+
+__all__ = ["PROBES", "Probe", "ProbeResponse", "ProbedSystem", "dynamics", "probed", "states"]
