@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from command_line import Parser, run  # first: see there
+from command_line import Parser, require_room, run  # first: see there
 
 # isort: split
 import numpy as np
@@ -32,6 +32,7 @@ from benchmark_contenders import Case, as_task, missing
 from analysis.plotting import BLUE, GREY, label, picture
 from odernn import json_values
 from odernn.runs import replace_file
+from odernn.tables import markdown
 
 PROGRAM = "benchmark.py"
 FILES = ("benchmark.json", "benchmark.md", "benchmark.png")
@@ -179,13 +180,11 @@ def contenders_of(case: Case, quick: bool) -> list[str]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown; `ours` is how many times longer a contender takes than the first of its case, which is ours."""
-    lines = [
-        "| case | contender | median ms | quartiles ms | times ours | gradient error | memory MiB | first run s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ("case", "contender", "median ms", "quartiles ms", "times ours", "gradient error", "memory MiB", "first run s")
+    lines: list[tuple[str, ...]] = []
     for row in rows:
         if "error" in row:
-            lines.append(f"| {row['case']} | {row['contender']} | failed: {row['error']} | | | | | |")
+            lines.append((row["case"], row["contender"], f"failed: {row['error']}", *[""] * 5))
             continue
         ours = next(
             other["median_s"] for other in rows if other["case"] == row["case"] and other["contender"] == our(row["case"])
@@ -200,8 +199,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{row['memory_mib']:.0f}",
             f"{row['first_s']:.2f}",
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(columns, lines)
 
 
 def our(case: str) -> str:
@@ -295,11 +294,7 @@ def main() -> None:
         if name not in CASES:
             raise ValueError(f"unknown case {name!r} of --cases: choose from {', '.join(CASES)}")
     if arguments.out is not None:
-        if arguments.out.exists() and not arguments.out.is_dir():
-            raise ValueError(f"--out {arguments.out} is a file, expected a directory: choose another")
-        held = [name for name in FILES if (arguments.out / name).exists()]
-        if held and not arguments.overwrite:
-            raise ValueError(f"{arguments.out} holds {', '.join(held)} already: choose another --out, or give --overwrite")
+        require_room(arguments.out, FILES, overwrite=arguments.overwrite)
         arguments.out.mkdir(parents=True, exist_ok=True)
     seconds = min(arguments.seconds, 5.0) if arguments.quick else arguments.seconds
     rows: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""What `benchmark.py` measures: one contender on one case, in a process of its own.
+"""The contenders of `benchmark.py`, one on one case in a process of its own.
 
 python scripts/benchmark_contenders.py '{"case": ..., "contender": "fused rk4", "threads": 2, "gradient": "FILE.npz"}'
 
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from odernn import ContinuousRNN, DiscreteRNN, Exact, Fused, Solver, StateSpaceModel, TorchDiffEq, paths
-from odernn.models import ContinuousModel
+from odernn import ContinuousRNN, DiscreteRNN, Exact, Fused, SequenceModel, Solver, StateSpaceModel, TorchDiffEq, paths
 
 # Seconds between samples: rk4 is then about as accurate as float32.
 SAMPLE_STEP = 0.05
@@ -89,16 +89,16 @@ def rnn(
     return cls(1, case.m, 1, "tanh", "dense", dtype=dtype, seed=0).to(case.device)
 
 
-def loss(model: ContinuousModel | DiscreteRNN, solver: Solver | None, t: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    return ((model(x, t, "zero", **({} if solver is None else {"solver": solver})) - y) ** 2).mean()
+def loss(model: SequenceModel, t: Tensor, x: Tensor, y: Tensor, solver: Solver | None) -> Tensor:
+    return ((model(x, t, "zero", solver=solver) - y) ** 2).mean()
 
 
-def weights_of(model: ContinuousModel | DiscreteRNN) -> dict[str, Tensor]:
+def weights_of(model: SequenceModel) -> dict[str, Tensor]:
     layer = model.layer_weights[0]
     return {"W": layer.recurrence.get_parameter("W"), "U": layer.U, "b": layer.get_parameter("b"), "c": model.c}
 
 
-def gradients_of(model: ContinuousModel | DiscreteRNN) -> dict[str, np.ndarray]:
+def gradients_of(model: SequenceModel) -> dict[str, np.ndarray]:
     gradients = {name: weight.grad for name, weight in weights_of(model).items()}
     return {name: gradient.double().cpu().numpy() for name, gradient in gradients.items() if gradient is not None}
 
@@ -110,60 +110,52 @@ def small(case: Case) -> Case:
 # --- training a tanh RNN ----------------------------------------------------------------------------------------------
 
 
-def with_solver(
-    solver: Solver | None, cls: type[ContinuousRNN | DiscreteRNN] = ContinuousRNN, dtype: torch.dtype = torch.float32
-) -> Callable[[Case], Trial]:
-    def prepare(case: Case) -> Trial:
-        model, (t, x, y) = rnn(case, dtype, cls), data(case, dtype)
+def _torch_trial(
+    case: Case,
+    loss_of: Callable[..., Tensor],
+    cls: type[ContinuousRNN | DiscreteRNN] = ContinuousRNN,
+    dtype: torch.dtype = torch.float32,
+) -> Trial:
+    """`loss_of(model, t, x, y)` is what is differentiated."""
+    model, problem = rnn(case, dtype, cls), data(case, dtype)
 
-        def run() -> None:
-            model.zero_grad()
-            loss(model, solver, t, x, y).backward()
+    def run() -> None:
+        model.zero_grad()
+        loss_of(model, *problem).backward()
 
-        def gradient() -> dict[str, np.ndarray]:
-            model = rnn(case, dtype, cls)
-            loss(model, solver, *data(small(case), dtype)).backward()
-            return gradients_of(model)
+    def gradient() -> dict[str, np.ndarray]:
+        model = rnn(case, dtype, cls)
+        loss_of(model, *data(small(case), dtype)).backward()
+        return gradients_of(model)
 
-        return Trial(run, gradient)
-
-    return prepare
+    return Trial(run, gradient)
 
 
-def _jax_problem(case: Case) -> tuple[Any, Any, dict[str, Any], tuple[Any, Any]]:
-    import jax
-    import jax.numpy as jnp
-
-    weights = weights_of(rnn(case))
-    _, x, y = data(case)
-    return (
-        jax,
-        jnp,
-        {k: jnp.asarray(w.detach().numpy()) for k, w in weights.items()},
-        (jnp.asarray(x.numpy()), jnp.asarray(y.numpy())),
-    )
+def with_solver(solver: Solver | None, **options: Any) -> Callable[[Case], Trial]:
+    return lambda case: _torch_trial(case, partial(loss, solver=solver), **options)
 
 
 def _jax_trial(case: Case, states: Callable[..., Any]) -> Trial:
     """`states(jax, jnp, weights, x)` gives h, (time, batch, m), from 0."""
-    jax, jnp, weights, (x, y) = _jax_problem(case)
+    import jax
+    import jax.numpy as jnp
+
+    weights = {name: jnp.asarray(weight.detach().numpy()) for name, weight in weights_of(rnn(case)).items()}
+
+    def problem(case: Case) -> list[Any]:
+        return [jnp.asarray(value.numpy()) for value in data(case)[1:]]
 
     def value(weights: dict[str, Any], x: Any, y: Any) -> Any:
         h = states(jax, jnp, weights, x)
         return jnp.mean((jnp.swapaxes(h, 0, 1) @ weights["c"].T - y) ** 2)
 
-    step = jax.jit(jax.value_and_grad(value))
+    step, given = jax.jit(jax.value_and_grad(value)), problem(case)
 
     def run() -> None:
-        jax.block_until_ready(step(weights, x, y))
+        jax.block_until_ready(step(weights, *given))
 
     def gradient() -> dict[str, np.ndarray]:
-        batch = small(case).batch
-        if batch == case.batch:
-            found = step(weights, x, y)[1]
-        else:
-            *_, (x_small, y_small) = _jax_problem(small(case))
-            found = step(weights, x_small, y_small)[1]
+        found = step(weights, *problem(small(case)))[1]
         return {name: np.asarray(g, np.float64) for name, g in found.items()}
 
     return Trial(run, gradient)
@@ -242,18 +234,7 @@ def torchode_tsit5(case: Case) -> Trial:
         h = solver.solve(problem, dt0=torch.full_like(t[:1], SAMPLE_STEP).expand(x.shape[0])).ys
         return ((h @ model.c.mT - y) ** 2).mean()
 
-    model, problem = rnn(case), data(case)
-
-    def run() -> None:
-        model.zero_grad()
-        loss_of(model, *problem).backward()
-
-    def gradient() -> dict[str, np.ndarray]:
-        model = rnn(case)
-        loss_of(model, *data(small(case))).backward()
-        return gradients_of(model)
-
-    return Trial(run, gradient)
+    return _torch_trial(case, loss_of)
 
 
 # Rows of one product: few enough for the caches of a core, enough to fill a GPU.
@@ -294,7 +275,7 @@ def diagonal(solver: Solver, share: float = 1.0) -> Callable[[Case], Trial]:
 
         def run() -> None:
             model.zero_grad()
-            loss(model, solver, t, x, y).backward()
+            loss(model, t, x, y, solver).backward()
 
         return Trial(run, share=t.numel() / case.times)
 
@@ -367,7 +348,7 @@ CONTENDERS: dict[str, dict[str, Callable[[Case], Trial]]] = {
         "diffrax Tsit5": diffrax_tsit5,
         "torchode Tsit5": torchode_tsit5,
         "lax.scan rk4": lax_scan_rk4,
-        "Python Euler loop": with_solver(None, DiscreteRNN),
+        "Python Euler loop": with_solver(None, cls=DiscreteRNN),
         "sgemm floor": sgemm_floor(3),
     },
     "exact": {
@@ -414,10 +395,6 @@ def peak_memory(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
 
 
-def save(file: str, gradient: dict[str, Any]) -> None:
-    np.savez(file, **gradient)
-
-
 def main() -> None:
     task = json.loads(sys.argv[1])
     if hasattr(os, "sched_setaffinity"):  # the one limit that all libraries keep to
@@ -427,7 +404,7 @@ def main() -> None:
     if task["contender"] == "reference":
         gradient = REFERENCE(replace(case, device="cpu")).gradient
         assert gradient is not None
-        save(task["gradient"], gradient())
+        np.savez(task["gradient"], **gradient())  # type: ignore[arg-type]
         return
     trial = CONTENDERS[case.kind][task["contender"]](case)
     before = memory(case.device)
@@ -443,7 +420,7 @@ def main() -> None:
     timed()
     answer["memory_mib"] = max(0.0, peak_memory(case.device) - before)
     if trial.gradient is not None and task["gradient"]:
-        save(task["gradient"], trial.gradient())
+        np.savez(task["gradient"], **trial.gradient())  # type: ignore[arg-type]
     print(json.dumps(answer), flush=True)
     for _ in sys.stdin:
         time.sleep(SETTLE)

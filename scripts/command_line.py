@@ -1,4 +1,4 @@
-"""What the scripts share: flags that are checked as they are read, one line for every way to fail, and exit codes.
+"""Shared by the scripts: flags that are checked as they are read, one line for every way to fail, and exit codes.
 
 0: done. 1: failed on the way (a solve diverged, no memory, a full disk, a fault of ours). 2: bad input. 130: interrupted.
 Scripts import this module first, so that Ctrl-C during the slow imports is answered as it is later.
@@ -12,19 +12,18 @@ import linecache
 import math
 import os
 import re
+import reprlib
 import signal
 import sys
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
-
-from tqdm import tqdm
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 # Set to anything, it shows where an internal error comes from.
@@ -34,7 +33,10 @@ MEMORY = 4.0
 # Seconds of silence after which a script says that it is at work; then after twice as long, and so on.
 _PATIENCE = 30.0
 # The ends of a longer value are shown.
-_SHOWN = 60
+_short = reprlib.Repr()
+_short.maxstring = 60
+# A longer message of a library is cut.
+_MESSAGE = 180
 # The names that the command line of this process has for its flags, for messages.
 _arguments_read: list[str] = []
 # Whose errors are answers, wherever they are installed.
@@ -58,7 +60,9 @@ class Parser(argparse.ArgumentParser):
         fail(self.prog, message, BAD_INPUT)
 
     def add_max_memory(self, group: Any = None) -> None:
-        (group or self).add_argument("--max-memory", type=float, default=MEMORY, metavar="GIB", help="memory it may take, GiB")
+        (group or self).add_argument(
+            "--max-memory", type=_positive, default=MEMORY, metavar="GIB", help="memory it may take, GiB"
+        )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = [word.partition("=")[0] for word in (sys.argv[1:] if args is None else args)]
@@ -67,8 +71,6 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{' and '.join(used)} contradict each other: leave one out")
         arguments = super().parse_args(args, namespace)
         _arguments_read[:] = [action.dest for action in self._actions if action.option_strings]
-        if not getattr(arguments, "max_memory", 1) > 0:
-            self.error(f"--max-memory must be positive, got {arguments.max_memory:g}")
         return arguments
 
 
@@ -76,9 +78,9 @@ def _integer(text: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"invalid int value: {_short(text)}, expected an integer") from None
+        raise argparse.ArgumentTypeError(f"invalid int value: {_short.repr(text)}, expected an integer") from None
     if not -(2**63) <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"invalid int value: {_short(text)}, expected one of at most 64 bits")
+        raise argparse.ArgumentTypeError(f"invalid int value: {_short.repr(text)}, expected one of at most 64 bits")
     return value
 
 
@@ -88,7 +90,13 @@ def _number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"invalid float value: {_short(text)}, expected a finite number")
+        raise argparse.ArgumentTypeError(f"invalid float value: {_short.repr(text)}, expected a finite number")
+    return value
+
+
+def _positive(text: str) -> float:
+    if not (value := _number(text)) > 0:
+        raise argparse.ArgumentTypeError(f"must be positive, got {value:g}")
     return value
 
 
@@ -102,8 +110,19 @@ def _path(text: str) -> Path:
     return Path(_text(text))
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 4 :]}")
+def listing(rows: Mapping[str, str]) -> str:
+    """Lines of names and values, the values below each other."""
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
+
+
+def require_room(out: Path, files: Sequence[str] = (), *, overwrite: bool = False) -> None:
+    """Refuses a file in place of the directory --out, and a directory that holds some of these files."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file, expected a directory: choose another")
+    held = [name for name in files if (out / name).exists()]
+    if held and not overwrite:
+        raise ValueError(f"{out} holds {', '.join(held)} already: give --overwrite to replace, or another --out")
 
 
 def require_memory(needed: float, flags: str, limit: float) -> None:
@@ -227,7 +246,7 @@ _OR_MORE = ", or raise --max-memory where a script has it"
 
 def _clip(text: str) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= 3 * _SHOWN else f"{text[: 3 * _SHOWN]}..."
+    return text if len(text) <= _MESSAGE else f"{text[:_MESSAGE]}..."
 
 
 def _fail_of_system(program: str, error: OSError) -> NoReturn:
@@ -312,6 +331,8 @@ def _signs_of_life(program: str) -> Iterator[None]:
     started = time.monotonic()
 
     def say() -> None:
+        from tqdm import tqdm
+
         wait = _PATIENCE
         while not done.wait(wait):
             # Above a progress bar, where there is one.
@@ -333,3 +354,9 @@ def _interrupted_import(_signal: int, _frame: FrameType | None) -> None:
 if Path(getattr(sys.modules["__main__"], "__file__", None) or ".").resolve().parent == Path(__file__).resolve().parent:
     # Only for a script of this folder that is starting: nothing has been computed yet.
     _on_interrupt(_interrupted_import)
+    try:
+        from odernn.shadowing import require_ours
+
+        require_ours("analysis")
+    except ImportError as problem:
+        fail(Path(sys.argv[0]).name, str(problem), BAD_INPUT)

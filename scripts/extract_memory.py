@@ -8,7 +8,6 @@ python scripts/extract_memory.py path/to/file.py:function --input-size 3
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from argparse import Namespace
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from command_line import Parser, limit_memory, naming, require_memory, run  # first: see there
+from command_line import Parser, limit_memory, listing, naming, require_memory, require_room, run  # first: see there
 
 # isort: split
 import numpy as np
@@ -25,13 +24,13 @@ import torch
 from analysis.decay import DecayFit, fit_decay
 from analysis.memory import AMPLITUDES, MemoryFunction, memory_function
 from analysis.plotting import plot_memory
-from analysis.systems import PROBES
+from analysis.probes import PROBES
 from odernn import json_values
 from odernn.experiment import DTYPES, load_run
-from odernn.models import DiscreteModel
 from odernn.runs import replace_file
+from odernn.tables import csv_text
 from targets import ConvolutionalFunctional, Kernel
-from targets.kernels import named_object
+from targets.named_objects import named_object
 
 PROGRAM = "extract_memory.py"
 GATES = {"torch.nn.RNN": 1, "torch.nn.GRU": 3, "torch.nn.LSTM": 4}
@@ -42,8 +41,8 @@ POINTS, HORIZON = 201, 100.0
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is asked, when, and what it was to learn."""
+class Request:
+    """A system, the times of its memory function, and the target it has learnt."""
 
     system: Any
     name: str
@@ -79,7 +78,7 @@ def parser() -> Parser:
     return result
 
 
-def subject(arguments: Namespace) -> Subject:
+def request(arguments: Namespace) -> Request:
     """The system that the command line names."""
     spec, dtype = arguments.system, DTYPES[arguments.dtype]
     is_module = spec in MODULES
@@ -97,12 +96,12 @@ def subject(arguments: Namespace) -> Subject:
         torch.manual_seed(arguments.seed)  # of any 64 bits
         # drawn in float64, so that a seed means the same module in every precision
         system = MODULES[spec](**sizes, batch_first=True, dtype=torch.float64).to(dtype)
-        return Subject(system, spec, _times(arguments, HORIZON, None, dtype))
+        return Request(system, spec, _times(arguments, HORIZON, None, dtype))
     if not Path(spec).is_dir() and ":" in spec:
         with naming(spec):
             system = _from_code(spec, dtype)
         continuous = isinstance(system, ConvolutionalFunctional)
-        return Subject(system, spec.rpartition(":")[2], _times(arguments, HORIZON, POINTS if continuous else None, dtype))
+        return Request(system, spec.rpartition(":")[2], _times(arguments, HORIZON, POINTS if continuous else None, dtype))
     if spec.startswith("torch."):
         raise ValueError(
             f"{spec} is not one of {', '.join(MODULES)}: write a function that makes it and give that as file.py:function"
@@ -113,8 +112,8 @@ def subject(arguments: Namespace) -> Subject:
     model = loaded.model.to(dtype)
     horizon = float(loaded.t[-1])
     name = Path(spec).resolve().name
-    if not isinstance(model, DiscreteModel):
-        return Subject(model, name, _times(arguments, horizon, POINTS, dtype), loaded.target)
+    if not model.is_map:
+        return Request(model, name, _times(arguments, horizon, POINTS, dtype), loaded.target)
     # A discrete model lives on the steps it was trained on.
     if arguments.points is not None:
         raise ValueError("--points is for continuous models, this one steps from sample to sample: leave it out")
@@ -125,7 +124,7 @@ def subject(arguments: Namespace) -> Subject:
     if steps < 1:
         raise ValueError(f"--horizon must hold at least one step of the model, {step:g}, got {arguments.horizon:g}")
     times = step * torch.arange(steps + 1, dtype=torch.float64)
-    return Subject(model, name, times.to(dtype), loaded.target, step)
+    return Request(model, name, times.to(dtype), loaded.target, step)
 
 
 def _positive_time(horizon: float) -> float:
@@ -164,16 +163,12 @@ def destination(arguments: Namespace) -> Path:
     if not Path(arguments.system).is_dir():
         default = Path("memory-" + arguments.system.rpartition(":")[2])
     out: Path = arguments.out or default
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file, expected a directory: choose another")
-    held = [name for name in FILES if (out / name).exists()]
-    if held and not arguments.overwrite:
-        raise ValueError(f"{out} holds {', '.join(held)} already: give --overwrite to replace, or another --out")
+    require_room(out, FILES, overwrite=arguments.overwrite)
     return out
 
 
 def write(out: Path, M: MemoryFunction, fit: DecayFit, target: torch.Tensor | None) -> None:
-    """memory.csv, memory.npz and memory.png, each in one move."""
+    """Writes memory.csv, memory.npz and memory.png, each atomically."""
     out.mkdir(parents=True, exist_ok=True)
     times, values, x = (tensor.detach().cpu().double().numpy() for tensor in (M.times, M.values, M.maximizer))
     low, high = fit.band(times)
@@ -188,14 +183,11 @@ def write(out: Path, M: MemoryFunction, fit: DecayFit, target: torch.Tensor | No
     columns |= {f"maximizer_{j}": x[:, j] for j in range(x.shape[1])}
     if target is not None:
         columns["target_memory"] = target.cpu().double().numpy()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([repr(value.item()) for value in row] for row in zip(*columns.values()))
-    replace_file(out / "memory.csv", text.getvalue())
+    rows = zip(*(column.tolist() for column in columns.values()))
+    replace_file(out / "memory.csv", csv_text([dict(zip(columns, row)) for row in rows]))
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {"times": times, "values": values, "maximizer": x, "floor": float(M.floor)}
-    arrays |= {"probe": M.probe, "system": M.system, "sequences": M.sequences, "fit": json_values.dumps(fit.as_dict())}
+    arrays |= {"probe": M.probe, "system": M.system, "sequences": M.sequences, "fit": json_values.dumps(fit)}
     if target is not None:
         arrays["target_values"] = columns["target_memory"]
     np.savez(buffer, **arrays)
@@ -217,7 +209,7 @@ def spectrum(fit: DecayFit) -> str:
     return text + ": at small |x| the memory ends as e^(-rate t), after this window"
 
 
-def report(chosen: Subject, M: MemoryFunction, fit: DecayFit, target: DecayFit | None) -> str:
+def report(chosen: Request, M: MemoryFunction, fit: DecayFit, target: DecayFit | None) -> str:
     evidence = sorted(fit.evidence.items(), key=lambda item: item[1])
     rows = {
         "law": fit.describe(),
@@ -229,9 +221,8 @@ def report(chosen: Subject, M: MemoryFunction, fit: DecayFit, target: DecayFit |
         rows["spectrum"] = spectrum(fit)
     if target is not None:
         rows["target"] = target.describe()
-    width = max(map(len, rows))
     head = f"{chosen.name}: {M.probe} memory of {M.system} on [0, {float(chosen.times[-1]):g}]"
-    return "\n".join([head, *(f"  {name:<{width}}  {value}" for name, value in rows.items())])
+    return f"{head}\n{listing(rows)}"
 
 
 def main() -> None:
@@ -240,7 +231,7 @@ def main() -> None:
         raise ValueError(f"--hold is for --probe reversed, got --probe {arguments.probe}: leave it out")
     out = destination(arguments)
     limit_memory(arguments.max_memory)
-    chosen = subject(arguments)
+    chosen = request(arguments)
     options: dict[str, Any] = {"probe": arguments.probe, "amplitudes": arguments.amplitudes, "seed": arguments.seed}
     if arguments.system in MODULES:
         rest = (arguments.warmup + (arguments.hold or 0.0)) / float(chosen.times[1] - chosen.times[0])

@@ -5,13 +5,11 @@ python scripts/perturbation_error.py runs/m2 runs/m4 runs/m8 runs/m16
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from command_line import Parser, limit_memory, naming, run  # first: see there
+from command_line import Parser, limit_memory, naming, require_room, run  # first: see there
 
 # isort: split
 import torch
@@ -27,16 +25,19 @@ from analysis.perturbation import (
     PerturbationCurve,
     perturbation_error,
 )
-from analysis.perturbation_picture import plot_perturbation
+from analysis.perturbation.picture import plot_perturbation
+from analysis.perturbation.search import Norm, Search
 from analysis.target_memory import target_memory
 from analysis.verdict import Verdict, judge_stable_approximation
 from odernn import json_values
 from odernn.experiment import LoadedRun, load_run
 from odernn.runs import replace_file
+from odernn.tables import csv_text
 
 PROGRAM = "perturbation_error.py"
 NAME = "perturbation_error"
 FILES = tuple(f"{NAME}.{ending}" for ending in ("csv", "json", "png"))
+_COLUMNS = ("hidden_size", "horizon", "blocks", "beta", "error", "relative_error", "searched_error", "lifted")
 # Enough for slow and fast inputs alike; every sequence costs a solve for each of some thousand perturbed models.
 _SEQUENCES = 32
 
@@ -54,9 +55,9 @@ def parser() -> Parser:
         help="radii of the balls of weights, increasing; by default the published ones, 0 and 1e-3 2^(i/2), continued as the "
         "horizon and the models need it",
     )
-    add("--search", choices=("ascent", "sample"), default="ascent", help="maximise, or draw as the papers do")
+    add("--search", choices=get_args(Search), default="ascent", help="maximise, or draw as the papers do")
     add("--blocks", nargs="+", default=["recurrent", "all"], help="'recurrent', 'all', or names of weights; a curve for each")
-    add("--norm", choices=("spectral", "max"), default="spectral", help="of a block of weights")
+    add("--norm", choices=get_args(Norm), default="spectral", help="of a block of weights")
     add("--error", choices=list(ERRORS), default="relative_l2", help="between the outputs of target and model")
     add("--draws", type=int, default=DRAWS, help="random draws per beta")
     add("--restarts", type=int, default=RESTARTS, help="random starts of the ascent per beta")
@@ -81,9 +82,8 @@ def main() -> None:
     runs = [load_run(directory, trust_code=arguments.trust_code) for directory in arguments.runs]
     _require_one_target(arguments.runs, runs)
     out = arguments.out or (arguments.runs[0] if len(runs) == 1 else arguments.runs[0].resolve().parent)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is not a directory: choose another --out")
-    _require_room(out, arguments)
+    require_room(out)
+    _require_own_results(out, arguments)
     with naming("--blocks", "block"):
         curves = {block: [_curve(run, block, arguments) for run in runs] for block in arguments.blocks}
     every = [curve for part in curves.values() for curve in part]
@@ -111,7 +111,7 @@ def _curve(run: LoadedRun, block: str, arguments: Any) -> PerturbationCurve:
             steps=arguments.steps,
             seed=arguments.seed,
             solver=run.solver if arguments.solver == "run" else None,
-            interpolation=run.config.interpolation if run.model.time == "continuous" else "linear",  # type: ignore[arg-type]
+            interpolation=run.config.interpolation,
         )
 
     horizon = float(run.t[-1] - run.t[0])
@@ -131,12 +131,12 @@ def _require_one_target(directories: list[Path], runs: list[LoadedRun]) -> None:
 
 
 def _settings(arguments: Any) -> dict[str, Any]:
-    """What the results depend on, as JSON values: the same settings come to the same results."""
+    """The settings that the results depend on, as JSON values."""
     settings = {name: value for name, value in vars(arguments).items() if name not in ("out", "overwrite", "max_memory")}
     return json_values.encode(settings | {"runs": [str(directory.resolve()) for directory in arguments.runs]})
 
 
-def _require_room(out: Path, arguments: Any) -> None:
+def _require_own_results(out: Path, arguments: Any) -> None:
     """Refuses to replace results of another command, and files of somebody else."""
     held = [name for name in FILES if (out / name).exists()]
     if not held or arguments.overwrite:
@@ -152,22 +152,20 @@ def _require_room(out: Path, arguments: Any) -> None:
 
 def _write(out: Path, curves: dict[str, list[PerturbationCurve]], verdict: Verdict | None, arguments: Any) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    columns = ["run", "hidden_size", "horizon", "blocks", "beta", "error", "relative_error", "searched_error", "lifted"]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for block, part in curves.items():
-        for directory, curve in zip(arguments.runs, part):
-            for row in zip(curve.betas, curve.errors, curve.relative, curve.searched, curve.lifted):
-                writer.writerow([directory, curve.hidden_size, curve.horizon, block, *map(float, row[:4]), bool(row[4])])
-    replace_file(out / f"{NAME}.csv", text.getvalue())
+    rows = [
+        {"run": directory, **row, "blocks": block}
+        for block, part in curves.items()
+        for directory, curve in zip(arguments.runs, part)
+        for row in curve.rows(*_COLUMNS)
+    ]
+    replace_file(out / f"{NAME}.csv", csv_text(rows))
     content = {
         "settings": _settings(arguments),
         "runs": [str(directory) for directory in arguments.runs],
         "tolerance": TOLERANCE,
         "seed": arguments.seed,
-        "curves": {block: [curve.as_dict() for curve in part] for block, part in curves.items()},
-        "verdict": verdict.as_dict() if verdict else None,
+        "curves": {block: [curve.to_dict() for curve in part] for block, part in curves.items()},
+        "verdict": verdict,
     }
     replace_file(out / f"{NAME}.json", json_values.dumps(content, indent=2) + "\n")
     panels = {

@@ -18,10 +18,10 @@ from command_line import FAILED, Parser, naming, run  # first: see there
 # isort: split
 from tqdm import tqdm
 
-from analysis.paper import FIGURES
-from analysis.paper.figure import Claim, Figure, Options
-from analysis.paper.jobs import Cache, Finished, run_jobs
-from analysis.paper.report import outcomes, redraw, require_room, write_figure, write_page
+from analysis.papers import figures as all_figures
+from analysis.papers.engine.figure import Claim, Figure, Options
+from analysis.papers.engine.jobs import Cache, Finished, run_jobs
+from analysis.papers.engine.report import outcomes, redraw, require_room, write_figure, write_page
 
 PROGRAM = "reproduce_figures.py"
 # Apart, so that a quick run never replaces the results of a full one, and neither those that the project keeps in reproduction/.
@@ -58,8 +58,8 @@ def parser() -> Parser:
 def main() -> None:
     arguments = parser().parse_args()
     if arguments.list:
-        width = max(map(len, FIGURES), default=0)
-        for figure in FIGURES.values():
+        width = max(map(len, all_figures()), default=0)
+        for figure in all_figures().values():
             print(f"{figure.name:{width}s}  {figure.title} ({figure.source})")
         return
     figures = _chosen(arguments)
@@ -74,7 +74,7 @@ def main() -> None:
         claims = _redraw(figures, out)
     else:
         claims = _compute(figures, arguments, out)
-    page = write_page(FIGURES.values(), out)
+    page = write_page(all_figures().values(), out)
     every = [claim for part in claims.values() for claim in part]
     print(f"{len(claims)} of {len(figures)} figures written, claims: {outcomes(every)}; {page}")
     if len(claims) < len(figures) or any(claim.outcome == "failed" for claim in every):
@@ -84,9 +84,10 @@ def main() -> None:
 def _chosen(arguments: Namespace) -> list[Figure]:
     if arguments.all == bool(arguments.names):
         raise ValueError("name the figures, or ask for --all (--list shows their names)")
-    if unknown := [name for name in arguments.names if name not in FIGURES]:
-        raise ValueError(f"unknown figure {unknown[0]!r}: choose from {', '.join(FIGURES)}")
-    return [figure for name, figure in FIGURES.items() if arguments.all or name in arguments.names]
+    known = all_figures()
+    if unknown := [name for name in arguments.names if name not in known]:
+        raise ValueError(f"unknown figure {unknown[0]!r}: choose from {', '.join(known)}")
+    return [figure for name, figure in known.items() if arguments.all or name in arguments.names]
 
 
 def _redraw(figures: Sequence[Figure], out: Path) -> dict[str, list[Claim]]:

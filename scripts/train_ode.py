@@ -15,13 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from command_line import FAILED, INTERRUPTED, Parser, fail, limit_memory, naming, require_memory, run  # first: see there
+from command_line import FAILED, INTERRUPTED, Parser, fail, limit_memory, listing, naming, require_memory, run  # first: see there
 
 # isort: split
 from analysis.memory import memory_function
 from analysis.plotting import plot_memory, plot_training
 from odernn import activations, models, parameterizations, recurrences
-from odernn.experiment import DEVICES, DTYPES, SOLVERS, Experiment, ExperimentConfig, read_config
+from odernn.experiment import DEVICES, DTYPES, INTERPOLATIONS, SOLVERS, Experiment, ExperimentConfig, read_config
 from odernn.losses import LOSSES
 from odernn.runs import RunDirectory
 from odernn.training import OPTIMIZERS, SCHEDULES, TrainingConfig
@@ -44,7 +44,9 @@ def parser() -> Parser:
     group = result.add_argument_group("model")
     add(group, "model", "kind of model", defaults.model, choices=models.MODELS)
     add(group, "activation", "sigma", defaults.activation, choices=activations.ACTIVATIONS)
-    add(group, "recurrence", "structure of W", defaults.recurrence, choices=recurrences.RECURRENCES)
+    add(
+        group, "recurrence", "structure of W", defaults.recurrence, type=recurrences.current_name, choices=recurrences.RECURRENCES
+    )
     add(
         group,
         "parameterization",
@@ -71,7 +73,7 @@ def parser() -> Parser:
     add(group, "points", "samples of time", defaults.points, type=int)
     add(group, "train-size", "training sequences", defaults.train_size, type=int)
     add(group, "validation-size", "validation sequences", defaults.validation_size, type=int)
-    add(group, "interpolation", "x between its samples", defaults.interpolation, choices=("linear", "hold"))
+    add(group, "interpolation", "x between its samples", defaults.interpolation, choices=INTERPOLATIONS)
 
     group = result.add_argument_group("solver")
     add(
@@ -229,8 +231,7 @@ def train(experiment: Experiment, run_directory: RunDirectory) -> None:
     }
     if experiment.solver is not None:
         rows["solver"] = f"{experiment.solver}, {_deviation(summary['solver_deviation'])}"
-    width = max(map(len, rows))
-    print("\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items()))
+    print(listing(rows))
     found, allowed = summary["solver_deviation"], experiment.config.solver_tolerance
     if found is not None and found > allowed:
         print(

@@ -36,6 +36,12 @@ def perturb_bias(model: SequenceModel, scale: float = 0.3) -> SequenceModel:
     return model
 
 
+def linear_kernel(model: SequenceModel, t: Tensor) -> Tensor:
+    """rho(t) = c^T e^{Wt} U of a linear model by matrix exponential, (time, output, d)."""
+    layer = model.layer_weights[0].effective()
+    return (model.c @ torch.linalg.matrix_exp(layer.W.to_dense() * t[:, None, None]) @ layer.U).detach()
+
+
 def dop853(model: ContinuousModel, path: Path, t: Tensor, h0: Tensor, tolerance: float = 1e-12) -> Tensor:
     """h at times t (batch, time, state) by SciPy's DOP853, interval by interval of the path."""
     field = model.field()

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.paper.figure import Claim, Figure, Job
-from analysis.paper.jobs import Cache, Finished
-from analysis.paper.report import redraw, write_figure, write_page
+from analysis.papers.engine.figure import Claim, Figure, Job, job
+from analysis.papers.engine.jobs import Cache, Finished
+from analysis.papers.engine.report import redraw, write_figure, write_page
 from odernn import json_values
 
 from .campaign import Outcomes
 
 
+@job("squares")
 def squares(start: float, seed: int) -> dict[str, Any]:
     return {
         "values": [(start + k / 3) ** 2 for k in range(6)],

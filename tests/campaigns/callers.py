@@ -1,4 +1,7 @@
-"""Bad arguments to every public function: the right answer, or one clear line. The calls that are spoilt stand in `_calls`."""
+"""Bad arguments to every public function: the right answer, or one clear line.
+
+The calls that are spoilt stand in `_target_calls`, `_model_calls` and `_analysis_calls`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ from torch import Tensor, nn
 
 from targets import Kernel
 
-from ._calls import CALLS, MODEL_CALLS, Call
+from ._analysis_calls import analysis_calls, fit_calls
+from ._calls import Call, finished
+from ._model_calls import model_calls, part_calls
+from ._target_calls import target_calls
 from .campaign import Outcomes
 
 # A spoilt call that takes longer than this hangs.
@@ -283,4 +289,7 @@ def _numbers(value: Any) -> Iterator[np.ndarray]:
             yield from _numbers(part)
 
 
-CAMPAIGNS = (Callers("callers", CALLS), Callers("model-callers", MODEL_CALLS))
+CAMPAIGNS = (
+    Callers("callers", finished([*target_calls(), *part_calls(), *analysis_calls()])),
+    Callers("model-callers", finished([*model_calls(), *fit_calls()])),
+)

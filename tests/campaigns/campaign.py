@@ -1,4 +1,4 @@
-"""What a campaign is: so many random faults, each with an outcome; a silent one is a failure."""
+"""Campaigns of so many random faults, each with an outcome; a silent one is a failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass
 class Outcomes:
-    """What came of each try.
+    """The outcomes of all tries.
 
     table: row (kind of fault) -> outcome -> how often.
     failures: one line for each try that must not have ended so, with what repeats it.

@@ -148,9 +148,9 @@ def start(arguments: Sequence[str], cwd: Path, step: Callable[[str, str], None] 
         os.chdir(cwd)
         sys.argv = ["train_ode.py", *map(str, arguments)]
         script.draw = lambda *_: None
-        from odernn import training
+        from odernn.training import trainer
 
-        training.time = type("StandingClock", (), {"perf_counter": staticmethod(lambda: 0.0)})  # type: ignore[assignment]
+        trainer.time = type("StandingClock", (), {"perf_counter": staticmethod(lambda: 0.0)})  # type: ignore[assignment]
         if step is not None:
             _watch_files(step)
 
@@ -177,7 +177,7 @@ def train(arguments: Sequence[str], cwd: Path, step: Callable[[str, str], None] 
 
 
 def go_on(arguments: Sequence[str], cwd: Path, out: str = "run", step: Callable[[str, str], None] | None = None) -> Ended:
-    """What a user does after a crash: --resume, and where that says so the same command again."""
+    """Goes on as a user does after a crash: --resume, and where that says so the same command again."""
     ended = train(["--resume", out], cwd, step)
     if ended.code == 2 and ended.is_one_line and ("again" in ended.stderr or "no run directory" in ended.stderr):
         return train(arguments, cwd, step)

@@ -167,7 +167,7 @@ def fixture(folder: Path) -> Path:
             points=8, horizon=2.0, train_size=3, validation_size=3, kernel="exponential", activation="linear", hidden_size=size,
             recurrence="diagonal", training=TrainingConfig(epochs=1, iterations=2),
         )  # fmt: skip
-        run = RunDirectory.create(folder / name, {"experiment": config.as_dict()})
+        run = RunDirectory.create(folder / name, {"experiment": config.to_dict()})
         Experiment(config).train(run, progress=False)
     shutil.copytree(folder / "m2", folder / "broken run")
     (folder / "broken run" / "best.pt").write_bytes(b"PK\x03\x04")
@@ -242,7 +242,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def fault(line: list[str], ended: Ended) -> str | None:
-    """What is wrong with the way that a command line ended; None if nothing is."""
+    """The fault in the way that a command line ended; None if there is none."""
     said = [text for text in ended.stderr.splitlines() if PROGRESS not in text]
     if ended.memory > MEMORY:
         return f"took {ended.memory / 2**30:.1f} GiB"

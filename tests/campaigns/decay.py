@@ -22,21 +22,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.decay import fit_decay
-from analysis.dynamics import dynamics
+from analysis.decay import EXPONENTIAL_END, fit_decay
 from analysis.memory import memory_function
+from analysis.probes import dynamics
 from odernn.models import ContinuousRNN
 from tests.campaigns.campaign import Outcomes
 
 WINDOWS, POINTS, NOISES = (10.0, 30.0, 100.0, 1000.0), (31, 101, 1001), (0.0, 0.01, 0.05)
-ENDS_EXPONENTIALLY = ("exponential", "gamma", "tempered", "two exponentials")
 TABLE = Path(__file__).parents[2] / "docs" / "held_out" / "decay.md"
 Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What the values were made by.
+    """How the values were made.
 
     laws: names that are right; none where no law of the family is.
     number: rate or exponent; None for a constant.
@@ -57,7 +56,7 @@ def _between(rng: Rng, low: float, high: float) -> float:
 
 def _exponential(rng: Rng, T: float) -> Truth:
     r = _between(rng, 1, 100) / T
-    return Truth(lambda t: np.exp(-r * t), ENDS_EXPONENTIALLY, r, r * T >= 5, f"r = {r:.3g}")
+    return Truth(lambda t: np.exp(-r * t), EXPONENTIAL_END, r, r * T >= 5, f"r = {r:.3g}")
 
 
 def _sum(rng: Rng, T: float) -> Truth:
@@ -66,18 +65,18 @@ def _sum(rng: Rng, T: float) -> Truth:
     rates = slowest * np.array([1.0, *(_between(rng, 1.5, 30) for _ in range(count - 1))])
     weights = np.array([_between(rng, 0.1, 10) for _ in range(count)])
     text = f"rates {np.round(rates, 4)}, weights {np.round(weights, 3)}"
-    return Truth(lambda t: np.exp(-np.multiply.outer(t, rates)) @ weights, ENDS_EXPONENTIALLY, slowest, slowest * T >= 5, text)
+    return Truth(lambda t: np.exp(-np.multiply.outer(t, rates)) @ weights, EXPONENTIAL_END, slowest, slowest * T >= 5, text)
 
 
 def _gamma(rng: Rng, T: float) -> Truth:
     k, r = int(rng.integers(1, 5)), _between(rng, 3, 60) / T
-    return Truth(lambda t: t**k * np.exp(-r * t), ENDS_EXPONENTIALLY, r, r * T >= 5 + k, f"k = {k}, r = {r:.3g}")
+    return Truth(lambda t: t**k * np.exp(-r * t), EXPONENTIAL_END, r, r * T >= 5 + k, f"k = {k}, r = {r:.3g}")
 
 
 def _shifted_gamma(rng: Rng, T: float) -> Truth:
     p, r, s = rng.uniform(0.5, 4), _between(rng, 3, 60) / T, _between(rng, 0.003, 0.1) * T
     text = f"p = {p:.3g}, r = {r:.3g}, s = {s:.3g}"
-    return Truth(lambda t: (1 + t / s) ** p * np.exp(-r * t), ENDS_EXPONENTIALLY, r, r * T >= 5 + p, text)
+    return Truth(lambda t: (1 + t / s) ** p * np.exp(-r * t), EXPONENTIAL_END, r, r * T >= 5 + p, text)
 
 
 def _power(rng: Rng, T: float) -> Truth:
@@ -94,7 +93,7 @@ def _stretched(rng: Rng, T: float) -> Truth:
 def _tempered(rng: Rng, T: float) -> Truth:
     p, r, s = rng.uniform(0.5, 3), _between(rng, 1, 30) / T, _between(rng, 0.003, 0.1) * T
     text = f"p = {p:.3g}, r = {r:.3g}, s = {s:.3g}"
-    return Truth(lambda t: (1 + t / s) ** -p * np.exp(-r * t), ENDS_EXPONENTIALLY, r, r * T >= 5, text)
+    return Truth(lambda t: (1 + t / s) ** -p * np.exp(-r * t), EXPONENTIAL_END, r, r * T >= 5, text)
 
 
 def _oscillating(rng: Rng, T: float) -> Truth:
@@ -167,7 +166,7 @@ def _network(rng: Rng) -> tuple[Any, Truth]:
         h = step(h, x)
     rate = float(-torch.linalg.eigvals(step.jacobian(h, x)).abs().amax().log())
     M = memory_function(module, torch.arange(200.0, dtype=torch.float64), probe="impulse", amplitudes=[0.01], warmup=300)
-    return M, Truth(lambda t: t, ENDS_EXPONENTIALLY, rate, True, f"{kind}, {units} units, seed {seed}, rate {rate:.4g}")
+    return M, Truth(lambda t: t, EXPONENTIAL_END, rate, True, f"{kind}, {units} units, seed {seed}, rate {rate:.4g}")
 
 
 def _jordan(rng: Rng) -> tuple[Any, Truth]:
@@ -179,7 +178,7 @@ def _jordan(rng: Rng) -> tuple[Any, Truth]:
         model.layer_weights[0].U.copy_(torch.tensor(rng.standard_normal((size, 1))))
         model.c.copy_(torch.tensor(rng.standard_normal((1, size))))
     M = memory_function(model, torch.linspace(0, T, 301, dtype=torch.float64))
-    return M, Truth(lambda t: t, ENDS_EXPONENTIALLY, float(r), True, f"block of {size}, r = {r:.3g}, T = {T:g}")
+    return M, Truth(lambda t: t, EXPONENTIAL_END, float(r), True, f"block of {size}, r = {r:.3g}, T = {T:g}")
 
 
 SYSTEMS: dict[str, Callable[[Rng], tuple[Any, Truth]]] = {"random RNN, GRU, LSTM": _network, "linear RNN, Jordan block": _jordan}
@@ -208,7 +207,7 @@ def judge(truth: Truth, fit: Any) -> tuple[str, bool]:
     """("right", "undecided" or "wrong", whether the number is within three standard errors)."""
     if fit.law == "undecided":
         return "undecided", True
-    number = fit.rate if fit.law in ENDS_EXPONENTIALLY else fit.exponent
+    number = fit.rate if fit.ends_exponentially else fit.exponent
     if fit.law not in truth.laws:
         return "wrong", True
     if truth.number is None:

@@ -7,7 +7,8 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import children
@@ -41,10 +42,57 @@ class Disks:
                     name = draw.choice(sorted(references))
                     directory = scratch / "try"
                     directory.mkdir()
-                    outcome, failure = fault(directory, draw, *references[name])
-                    outcomes.count(row, "FAILED" if failure else outcome, failure and f"{name}: {failure}")
+                    where, outcome, failure = fault(Trial(directory, draw, *references[name]))
+                    outcomes.count(row, "FAILED" if failure else outcome, failure and f"{name}, {where}: {failure}")
                     shutil.rmtree(directory)
         return outcomes
+
+
+@dataclass
+class Trial:
+    """A training to which something happens.
+
+    directory: an empty one.
+    draw: says when it happens.
+    arguments: of the training, whose run directory is `run`.
+    steps: operations on files that it takes undisturbed.
+    expected: the files that it leaves then.
+    """
+
+    directory: Path
+    draw: random.Random
+    arguments: list[str]
+    steps: int
+    expected: dict[str, bytes]
+    number: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.number = self.draw.randint(1, self.steps)
+
+    @property
+    def where(self) -> str:
+        return f"step {self.number} of {self.steps}"
+
+    def judge(
+        self,
+        ended: children.Ended,
+        *words: str,
+        cwd: Path | None = None,
+        undisturbed: str = "ended before",
+        mend: Callable[[], None] = lambda: None,
+    ) -> tuple[str, str | None]:
+        """The outcome, and what is wrong with it: a training that ended well leaves a whole run or none, any other refuses by
+        these words, and goes on to a whole run once the fault is mended."""
+        cwd = cwd or self.directory
+        if ended.code == 0:
+            there = (cwd / "run").exists()
+            return undisturbed, children.difference(children.contents(cwd / "run"), self.expected) if there else None
+        if not _refused(ended, "run", *words):
+            return "", str(ended)
+        mend()
+        ended = children.go_on(self.arguments, cwd)
+        failure = str(ended) if ended.code else children.difference(children.contents(cwd / "run"), self.expected)
+        return "refused, then identical", failure
 
 
 def _refused(ended: children.Ended, *words: str) -> bool:
@@ -54,79 +102,49 @@ def _refused(ended: children.Ended, *words: str) -> bool:
     return ended.code in (1, 2) and ended.is_one_line and named
 
 
-def _goes_on(arguments: list[str], cwd: Path, expected: dict[str, bytes]) -> str | None:
-    ended = children.go_on(arguments, cwd)
-    return str(ended) if ended.code else children.difference(children.contents(cwd / "run"), expected)
-
-
-def _no_space(
-    directory: Path, draw: random.Random, arguments: list[str], steps: int, expected: dict[str, bytes]
-) -> tuple[str, str | None]:
+def _no_space(trial: Trial) -> tuple[str, str, str | None]:
     """No operation succeeds from a step on."""
-    number = draw.randint(1, steps)
     count = 0
 
     def step(operation: str, when: str) -> None:
         nonlocal count
         count += 1
-        if count >= number and operation in ("open", "write", "fsync", "mkdir", "ftruncate") and when != "after":
+        if count >= trial.number and operation in ("open", "write", "fsync", "mkdir", "ftruncate") and when != "after":
             children.no_space()
 
-    ended = children.train(arguments, directory, step)
-    if ended.code == 0:
-        return "ended before", None
-    where = f"step {number} of {steps}"
-    if not _refused(ended, "No space left on device", "run"):
-        return "", f"{where}: {ended}"
-    failure = _goes_on(arguments, directory, expected)
-    return "refused, then identical", failure and f"{where}: {failure}"
+    ended = children.train(trial.arguments, trial.directory, step)
+    return trial.where, *trial.judge(ended, "No space left on device")
 
 
-def _removed(
-    directory: Path, draw: random.Random, arguments: list[str], steps: int, expected: dict[str, bytes]
-) -> tuple[str, str | None]:
-    number = draw.randint(1, steps)
-    ended = children.train(arguments, directory, children.at(number, lambda: shutil.rmtree("run", ignore_errors=True)))
-    where = f"step {number} of {steps}"
-    if ended.code == 0:  # before it was made, or after the last write
-        there = (directory / "run").exists()
-        failure = there and children.difference(children.contents(directory / "run"), expected)
-        return "ended before", (failure and f"{where}: {failure}") or None
-    if not _refused(ended, "run"):
-        return "", f"{where}: {ended}"
-    failure = _goes_on(arguments, directory, expected)
-    return "refused, then identical", failure and f"{where}: {failure}"
+def _removed(trial: Trial) -> tuple[str, str, str | None]:
+    step = children.at(trial.number, lambda: shutil.rmtree("run", ignore_errors=True))
+    return trial.where, *trial.judge(children.train(trial.arguments, trial.directory, step))
 
 
-def _moved(
-    directory: Path, draw: random.Random, arguments: list[str], steps: int, expected: dict[str, bytes]
-) -> tuple[str, str | None]:
+def _moved(trial: Trial) -> tuple[str, str, str | None]:
     """Moved, and another run made in its place: that one stays as it is."""
-    number = draw.randint(1, steps)
-    other = directory / "other"
+    other = trial.directory / "other"
     other.mkdir()
     (other / "config.json").write_text("another run's")
-
     count = 0
 
     def step(operation: str, when: str) -> None:
         nonlocal count
         count += 1
         # Between the last look and the rename there is an instant that nobody guards.
-        if count >= number and (operation, when) != ("replace", "before") and not Path("moved").exists():
+        if count >= trial.number and (operation, when) != ("replace", "before") and not Path("moved").exists():
             with contextlib.suppress(OSError):
                 os.rename("run", "moved")
                 os.rename("other", "run")
 
-    ended = children.train(arguments, directory, step)
-    where = f"step {number} of {steps}"
-    if (directory / "moved").exists():
-        found = {name: content for name, content in children.contents(directory / "run").items() if name[0] != "."}
+    ended = children.train(trial.arguments, trial.directory, step)
+    if (trial.directory / "moved").exists():
+        found = {name: content for name, content in children.contents(trial.directory / "run").items() if name[0] != "."}
         if found != {"config.json": b"another run's"}:
-            return "", f"{where}: wrote {sorted(found)} into another's directory"
+            return trial.where, "", f"wrote {sorted(found)} into another's directory"
     if ended.code == 0:
-        return "ended before", None
-    return "refused", None if _refused(ended, "run") else f"{where}: {ended}"
+        return trial.where, "ended before", None
+    return trial.where, "refused", None if _refused(ended, "run") else str(ended)
 
 
 @contextlib.contextmanager
@@ -153,48 +171,40 @@ def _can_mount(scratch: Path) -> bool:
         return False
 
 
-def _small(
-    directory: Path, draw: random.Random, arguments: list[str], steps: int, expected: dict[str, bytes]
-) -> tuple[str, str | None]:
-    pages = draw.randint(1, _PAGES)
-    disk = directory / "disk"
+def _small(trial: Trial) -> tuple[str, str, str | None]:
+    pages = trial.draw.randint(1, _PAGES)
+    disk = trial.directory / "disk"
     disk.mkdir()
     with _mounted(disk, pages):
-        ended = children.train([*arguments[:-1], "disk/run"], directory)
-        where = f"{pages} pages"
-        if ended.code == 0:
-            failure = children.difference(children.contents(disk / "run"), expected)
-            return "room enough", failure and f"{where}: {failure}"
-        if not _refused(ended, "No space left on device", "disk/run"):
-            return "", f"{where}: {ended}"
-        _remount(disk, f"size={1000 * _PAGE}")
-        failure = _goes_on(arguments, disk, expected)
-    return "refused, then identical", failure and f"{where}: {failure}"
+        ended = children.train([*trial.arguments[:-1], "disk/run"], trial.directory)
+        outcome = trial.judge(
+            ended,
+            "No space left on device",
+            "disk/run",
+            cwd=disk,
+            undisturbed="room enough",
+            mend=lambda: _remount(disk, f"size={1000 * _PAGE}"),
+        )
+    return f"{pages} pages", *outcome
 
 
-def _read_only(
-    directory: Path, draw: random.Random, arguments: list[str], steps: int, expected: dict[str, bytes]
-) -> tuple[str, str | None]:
+def _read_only(trial: Trial) -> tuple[str, str, str | None]:
     """Under a run that was killed at some step, for every command that would write there."""
-    number = draw.randint(1, steps)
-    where = f"step {number} of {steps}"
-    disk = directory / "disk"
+    disk = trial.directory / "disk"
     disk.mkdir()
     with _mounted(disk, 1000):
-        children.train(arguments, disk, children.at(number, children.kill_self))
+        children.train(trial.arguments, disk, children.at(trial.number, children.kill_self))
         made = (disk / "run").exists()
         before = children.contents(disk / "run") if made else {}
         _remount(disk, "ro")
-        commands = [arguments, [*arguments, "--overwrite"], *([["--resume", "run"]] if made else [])]
+        commands = [trial.arguments, [*trial.arguments, "--overwrite"], *([["--resume", "run"]] if made else [])]
         for command in commands:
             ended = children.train(command, disk)
             if not _refused(ended, "run"):
-                return "", f"{where}, {command[-1]}: {ended}"
+                return trial.where, "", f"{command[-1]}: {ended}"
         if made and children.contents(disk / "run") != before:
-            return "", f"{where}: files changed"
-        _remount(disk, "rw")
-        failure = _goes_on(arguments, disk, expected)
-    return "refused, then identical", failure and f"{where}: {failure}"
+            return trial.where, "", "files changed"
+        return trial.where, *trial.judge(ended, cwd=disk, mend=lambda: _remount(disk, "rw"))
 
 
 CAMPAIGNS = [Disks()]

@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from odernn import training
 from odernn.experiment import Experiment, ExperimentConfig, load_run, read_config
 from odernn.runs import BEST, CHECKPOINT, CONFIG, METRICS, SUMMARY, RunDirectory
-from odernn.training import TrainingConfig
+from odernn.training import TrainingConfig, trainer
 
 from . import children
 from .campaign import Outcomes
@@ -75,7 +74,7 @@ class Flips:
 
     def run(self, seed: int, size: int) -> Outcomes:
         outcomes, draw = Outcomes(), random.Random(seed)
-        clock, training.time = training.time, type("StandingClock", (), {"perf_counter": staticmethod(lambda: 0.0)})  # type: ignore[assignment]
+        clock, trainer.time = trainer.time, type("StandingClock", (), {"perf_counter": staticmethod(lambda: 0.0)})  # type: ignore[assignment]
         try:
             with children.scratch() as scratch:
                 for kind in KINDS:
@@ -93,7 +92,7 @@ class Flips:
                             row = f"{kind.__name__} of {name}, {what}".replace("_", " ")
                             outcomes.count(row, outcome, failure and f"{optimizer}, seed {seed}, try {number}: {failure}")
         finally:
-            training.time = clock
+            trainer.time = clock
         return outcomes
 
 
@@ -130,7 +129,7 @@ def _load(directory: Path) -> Any:
     loaded = load_run(directory)
     weights = {name: value.tolist() for name, value in loaded.model.state_dict().items()}
     y = loaded.target(loaded.validation_inputs, loaded.t)
-    return json.dumps([weights, loaded.config.as_dict(), y.tolist(), loaded.t.tolist()]), repr(loaded.solver)
+    return json.dumps([weights, loaded.config.to_dict(), y.tolist(), loaded.t.tolist()]), repr(loaded.solver)
 
 
 def _resume(directory: Path) -> Any:

@@ -77,7 +77,7 @@ def _compare(seed: int, index: int, outcomes: Outcomes) -> None:
     substeps = int(rng.choice([1, 2, 4]))
     solvers = [Fused("rk4", substeps), Fused(str(rng.choice(["heun2", "bosh3"])), substeps, "torch"), adaptive]
     solvers.append(TorchDiffEq(str(rng.choice(["rk4", "midpoint", "heun3"])), adjoint=False))
-    if Exact.supports(field):
+    if Exact().supports(field):
         solvers += [Exact(), Exact(backend="torch")]
     try:
         solvers.append(choose_solver(field, path, t, h0))

@@ -40,7 +40,7 @@ class Case:
     @staticmethod
     def draw(activation: str, generator: np.random.Generator) -> Case:
         m, seed = int(generator.integers(1, 4)), int(generator.integers(2**31))
-        recurrence = str(generator.choice(["dense", "diagonal", "orthogonal"]))
+        recurrence = str(generator.choice(["dense", "diagonal", "symmetric"]))
         parameterization = "direct" if recurrence == "dense" else str(generator.choice(["direct", "softplus", "exp"]))
         blocks, beta = str(generator.choice(["recurrent", "all"])), float(10 ** generator.uniform(-2, -0.5))
         model = ContinuousRNN(

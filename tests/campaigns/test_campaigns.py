@@ -9,6 +9,7 @@ from tests.campaigns.campaign import registry
 CAMPAIGNS = registry()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CAMPAIGNS)
 def test_no_fault_of_a_short_campaign_is_silent(name):
     campaign = CAMPAIGNS[name]

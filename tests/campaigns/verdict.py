@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from analysis.families import Family, judge_family
-from analysis.linear_curves import linear_curves
+from analysis.linear.curves import linear_curves
 from analysis.verdict import Verdict, judge_stable_approximation
 from odernn.solvers import DivergedSolve
 from targets import ConvolutionalFunctional, Kernel, kernels
@@ -111,7 +111,7 @@ TRAINED_TARGETS: tuple[Target, ...] = (
 )
 TRAINED: dict[str, dict[str, Any]] = {
     "dense": {"recurrence": "dense", "parameterization": "direct"},
-    "symmetric softplus": {"recurrence": "orthogonal", "parameterization": "softplus"},
+    "symmetric softplus": {"recurrence": "symmetric", "parameterization": "softplus"},
 }
 FAMILY: dict[str, Any] = {"widths": (2, 4, 8), "horizon": 400.0, "points": 401, "steps": 100, "sequences": 12}
 SEARCH: dict[str, Any] = {"betas": [0.0, *np.geomspace(3e-4, 0.5, 9).tolist()], "draws": 4, "restarts": 1, "steps": 5}

@@ -15,6 +15,7 @@ def run(*arguments):
     return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, cwd=ROOT, timeout=200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -31,6 +32,7 @@ def test_bad_input_is_one_line_and_code_2(arguments, message):
     assert outcome.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["benchmark.json", "benchmark.md", "benchmark.png"])
 def test_earlier_times_are_not_replaced_unasked(tmp_path, name):
     (tmp_path / name).write_text("mine")
@@ -46,6 +48,7 @@ def test_the_cases_are_listed_with_their_contenders():
     assert "rnn-m64-b512-t100: fused rk4, " in outcome.stdout
 
 
+@pytest.mark.slow
 def test_a_small_case_gives_table_data_and_picture(tmp_path):
     program = f"""
 import sys

@@ -58,6 +58,7 @@ def module_run(tmp_path_factory):
     return directory, result
 
 
+@pytest.mark.slow
 def test_a_torch_module_gives_data_picture_and_law(module_run):
     directory, result = module_run
     out = directory / "memory-torch.nn.LSTM"
@@ -78,6 +79,7 @@ def test_a_torch_module_gives_data_picture_and_law(module_run):
     assert (out / "memory.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_nothing_is_replaced_without_being_told_and_the_same_command_gives_the_same_numbers(module_run, run_here):
     before = (module_run[0] / "memory-torch.nn.LSTM" / "memory.csv").read_bytes()
     assert run_here(*MODULE).returncode == 0
@@ -92,7 +94,7 @@ def test_a_run_directory_is_compared_with_its_target(tmp_path, run_here):
     config = ExperimentConfig(
         model="ssm", hidden_size=4, horizon=10, points=21, train_size=4, validation_size=4, training=TrainingConfig(epochs=1)
     )
-    run = RunDirectory.create(tmp_path / "run", {"experiment": config.as_dict()})
+    run = RunDirectory.create(tmp_path / "run", {"experiment": config.to_dict()})
     Experiment(config).train(run, progress=False)
     result = run_here("run", "--points", 50, "--horizon", 20, "--probe", "impulse")
     assert result.returncode == 0, result.stderr
@@ -105,6 +107,7 @@ def test_a_run_directory_is_compared_with_its_target(tmp_path, run_here):
     assert times[-1] == 20
 
 
+@pytest.mark.slow
 def test_code_of_ones_own_is_found_by_file_and_by_module(tmp_path, run_here):
     (tmp_path / "own.py").write_text(
         "from __future__ import annotations\n"

@@ -10,21 +10,27 @@ from pathlib import Path
 
 import pytest
 
-from analysis.paper import FIGURES, records
-from analysis.paper.figure import Claim, Figure, Job
-from analysis.paper.report import _seconds
+from analysis.papers import figures as all_figures
+from analysis.papers.engine import records
+from analysis.papers.engine.figure import Claim, Figure, Job
+from analysis.papers.engine.report import _seconds
 from analysis.plotting import label, picture
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "reproduce_figures.py"
 
 # A module of jobs, in a folder on the path.
 JOBS = """
+from analysis.papers.engine.figure import job
+
+
+@job("square")
 def square(x, seed):
     with open({log!r}, "a") as file:
         file.write(f"{{x}} ")
     return {{"square": x * x}}
 
 
+@job("refuse")
 def refuse(x, seed):
     raise RuntimeError("too hot")
 """
@@ -73,11 +79,12 @@ def figures(jobs, monkeypatch):
     )
     odd = replace(squares, name="odd", title="Odd", claims=lambda data: [Claim("Squares are odd", False, "0")], plot=None)
     hot = replace(squares, name="hot", title="Hot", jobs=lambda options: [Job(jobs.refuse, {"x": 1, "seed": 0})])
-    for name in list(FIGURES):
-        monkeypatch.delitem(FIGURES, name)
+    known = all_figures()
+    for name in list(known):
+        monkeypatch.delitem(known, name)
     for figure in (squares, odd, hot):
-        monkeypatch.setitem(FIGURES, figure.name, figure)
-    return FIGURES
+        monkeypatch.setitem(known, figure.name, figure)
+    return known
 
 
 @pytest.fixture
@@ -141,7 +148,7 @@ def test_a_job_that_fails_ends_with_code_1_after_the_others(figures, main, tmp_p
 
 
 def test_a_mistake_in_one_figure_leaves_the_others(figures, main, monkeypatch):
-    monkeypatch.setitem(FIGURES, "hot", replace(FIGURES["squares"], name="hot", claims=lambda data: data["no such thing"]))
+    monkeypatch.setitem(figures, "hot", replace(figures["squares"], name="hot", claims=lambda data: data["no such thing"]))
     code, out, err = main("hot", "squares", "--jobs", 1)
     assert code == 1
     assert "hot: not written" in err
@@ -178,8 +185,8 @@ def test_pictures_are_redrawn_from_data_alone(figures, main, log, tmp_path):
 
 def test_data_of_other_settings_are_not_redrawn(figures, main, monkeypatch):
     main("squares", "--jobs", 1)
-    fewer = replace(FIGURES["squares"], jobs=lambda options: FIGURES["odd"].jobs(options)[:3])
-    monkeypatch.setitem(FIGURES, "squares", fewer)
+    fewer = replace(figures["squares"], jobs=lambda options: figures["odd"].jobs(options)[:3])
+    monkeypatch.setitem(figures, "squares", fewer)
     code, out, err = main("squares", "--redraw")
     assert (code, out) == (2, "")
     assert "computed with other settings than squares has now: run the figure again" in err
@@ -237,8 +244,8 @@ def test_files_of_somebody_else_are_not_replaced(figures, main, tmp_path, log):
 
 def test_a_figure_of_other_settings_is_replaced_only_when_told(figures, main, monkeypatch, tmp_path):
     main("squares", "--jobs", 1)
-    fewer = replace(FIGURES["squares"], jobs=lambda options: FIGURES["odd"].jobs(options)[:3])
-    monkeypatch.setitem(FIGURES, "squares", fewer)
+    fewer = replace(figures["squares"], jobs=lambda options: figures["odd"].jobs(options)[:3])
+    monkeypatch.setitem(figures, "squares", fewer)
     code, _, err = main("squares", "--jobs", 1)
     assert code == 2
     assert "other settings" in err
@@ -280,8 +287,8 @@ def test_a_folder_that_cannot_be_written_is_said_before_computing(figures, main,
 def test_the_list_names_every_figure(main):
     code, out, _ = main("--list")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == list(FIGURES)
-    assert {"ia-1a", "ia-1b", "ia-4a", "ia-4b"} <= set(FIGURES)
+    assert [line.split()[0] for line in out.splitlines()] == list(all_figures())
+    assert {"ia-1a", "ia-1b", "ia-4a", "ia-4b"} <= set(all_figures())
 
 
 @pytest.mark.parametrize(
@@ -307,6 +314,7 @@ def test_bad_input_is_one_line_and_code_2(figures, main, arguments, message):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_published_figures_come_out(main, tmp_path):
     """The two cheapest, quick: one that must be stable and one that must not."""
     code, out, err = main("ia-1a", "ia-1b", "--quick", "--jobs", 1)
