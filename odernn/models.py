@@ -20,7 +20,7 @@ from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
 from .raw_weights import BIAS, INPUT, READOUT, RawWeight
 from .readouts import readout_along
-from .solvers import DivergedSolve, Solution, Solver, automatic
+from .solvers import DivergedSolve, Solution, Solver, automatic, maps
 from .solvers.base import check_finite
 
 
@@ -367,13 +367,27 @@ class StateSpaceModel(ContinuousModel):
 
 
 class DiscreteModel(SequenceModel):
-    """A model whose state moves once a sample; x_k acts on h_{k+1}."""
+    """A model whose state moves once a sample; x_k acts on h_{k+1}.
+
+    The states of the models below are compiled where that is possible: on the CPU, in float32 or float64, with an activation that
+    has a kernel. Their gradients differentiate once.
+
+    Attributes:
+        backend: 'auto', or 'torch' to step through plain tensor operations: those give gradients that differentiate again, and
+            are what every other state equation takes.
+    """
 
     is_map = True
+    backend: Literal["auto", "torch"] = "auto"
 
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         if solver is not None:
             raise ValueError(f"{type(self).__name__} is a map, not an ODE: leave solver out")
+        if arguments.choice("backend", self.backend, ("auto", "torch")) == "auto":
+            # By the equation itself: a subclass with one of its own must not get its parent's steps.
+            steps = _COMPILED.get(getattr(self.state_equation, "__func__", None))
+            if steps is not None and maps.compiles(steps, field, t, h0):
+                return Solution(t, maps.compiled_states(steps, field, path, t, h0), evaluations=t.numel() - 1)
         states = [h0]
         for x_k, step in zip(path.start.unbind(-2), t.double().diff().to(path.start.dtype)):
             states.append(self.state_equation(states[-1], field(states[-1], x_k), step))
@@ -405,6 +419,7 @@ class DiscreteSSM(DiscreteModel):
         return value
 
 
+_COMPILED: dict[Any, maps.LayerSteps] = {DiscreteRNN.state_equation: maps.EULER, DiscreteSSM.state_equation: maps.AFFINE}
 MODELS: dict[str, type[SequenceModel]] = {cls.name: cls for cls in (ContinuousRNN, StateSpaceModel, DiscreteRNN, DiscreteSSM)}
 
 

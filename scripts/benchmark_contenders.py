@@ -86,7 +86,10 @@ def data(case: Case, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
 def rnn(
     case: Case, dtype: torch.dtype = torch.float32, cls: type[ContinuousRNN | DiscreteRNN] = ContinuousRNN
 ) -> ContinuousRNN | DiscreteRNN:
-    return cls(1, case.m, 1, "tanh", "dense", dtype=dtype, seed=0).to(case.device)
+    model = cls(1, case.m, 1, "tanh", "dense", dtype=dtype, seed=0).to(case.device)
+    if isinstance(model, DiscreteRNN):
+        model.backend = "torch"  # the plain loop, for comparison
+    return model
 
 
 def loss(model: SequenceModel, t: Tensor, x: Tensor, y: Tensor, solver: Solver | None) -> Tensor:

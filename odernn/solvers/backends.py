@@ -1,4 +1,4 @@
-"""Which code runs a solve: compiled for the CPU, compiled for the GPU, or plain tensor operations."""
+"""Which code runs a solve: compiled for the CPU or the GPU, or tensor operations, in large products or plain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from .first_order import first_order_only
 from .standard_form import Problem, Scan
 
-Backend = Literal["auto", "numba", "triton", "torch"]
+Backend = Literal["auto", "numba", "triton", "products", "torch"]
 TRITON_MAX_SIZE = 128
 _NUMBA_DTYPES, _TRITON_DTYPES = (torch.float32, torch.float64), (torch.float32,)
 
@@ -30,10 +30,10 @@ def backend_for(name: Backend, like: Tensor) -> ModuleType:
         ValueError: a backend that is not installed or does not take such states.
     """
     if name == "auto":
-        name = next(one for one in ("numba", "triton", "torch") if obstacle(one, like) is None)
+        name = next(one for one in ("numba", "triton", "products") if obstacle(one, like) is None)
     reason = obstacle(name, like)
     if reason is not None:
-        raise ValueError(f"backend {name!r} {reason}: choose backend 'torch' or 'auto'")
+        raise ValueError(f"backend {name!r} {reason}: choose backend 'products' or 'auto'")
     if name == "numba":
         from .numba import backend  # numba takes a second to import
 
@@ -42,6 +42,10 @@ def backend_for(name: Backend, like: Tensor) -> ModuleType:
         from .triton import launch
 
         return launch
+    if name == "products":
+        from . import batched_products
+
+        return batched_products
     from . import torch_reference
 
     return torch_reference
@@ -49,7 +53,7 @@ def backend_for(name: Backend, like: Tensor) -> ModuleType:
 
 def obstacle(name: str, like: Tensor) -> str | None:
     """Why a backend cannot take states like this one; None where it can."""
-    if name == "torch":
+    if name in ("products", "torch"):
         return None
     device, dtypes = ("cpu", _NUMBA_DTYPES) if name == "numba" else ("cuda", _TRITON_DTYPES)
     # Triton's interpreter, for tests, works on the CPU.

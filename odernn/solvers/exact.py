@@ -16,9 +16,10 @@ from ..fields import Layer, VectorField
 from ..norms import column
 from ..paths import Path
 from ..state_matrices import DenseMatrix, DiagonalMatrix, from_modes
-from .backends import BackendSolve, backend_for, obstacle
+from .affine import affine_recurrence
+from .backends import obstacle
 from .base import Solution, Solver, check_arguments, empty_solution, solve_grid
-from .standard_form import Scan, inputs_of, standard_weights
+from .standard_form import inputs_of, standard_weights
 
 Backend = Literal["auto", "numba", "torch"]
 
@@ -102,9 +103,7 @@ def _compiled(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
     G = torch.cat([of_left, of_right, of_one], -1)
     if steps.numel() == 1:
         E, G = E.squeeze(1), G.squeeze(1)
-    scan = Scan(weights.structure, inputs.kind)
-    backend = backend_for("numba", h0)
-    h = BackendSolve.apply(scan, backend.scan_forward, backend.scan_backward, E, G, inputs.left, inputs.right, weights.h0)
+    h = affine_recurrence(weights.structure, inputs, E, G, weights.h0)
     return h.reshape(*weights.ensemble, *h.shape[1:])
 
 

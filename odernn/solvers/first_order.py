@@ -17,7 +17,7 @@ from ..paths import Path
 
 _MESSAGE = (
     "the gradient of this solve cannot be differentiated again (a penalty on a gradient, a Hessian): "
-    "take TorchDiffEq(..., adjoint=False), whose gradients can"
+    "take TorchDiffEq(..., adjoint=False), or of a discrete model backend = 'torch', whose gradients can"
 )
 
 

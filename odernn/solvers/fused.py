@@ -14,7 +14,7 @@ from targets import arguments
 from ..activations import ACTIVATIONS
 from ..fields import VectorField
 from ..paths import Path
-from . import torch_reference
+from . import batched_products, torch_reference
 from .backends import Backend, BackendSolve, backend_for
 from .base import Solution, Solver, check_arguments, empty_solution, solve_grid
 from .resolution import Judged, judged_members, judged_sequences, relative_distance, richardson, warn_if_inaccurate
@@ -47,8 +47,9 @@ class Fused(Solver):
     Args:
         method: one of `odernn.solvers.fused.TABLEAUX`.
         substeps: steps per interval.
-        backend: 'numba' (CPU), 'triton' (GPU, float32, m <= 128), 'torch' (plain tensor operations, anywhere), or 'auto': the
-            first of these that runs on the tensors given and is installed.
+        backend: 'numba' (CPU), 'triton' (GPU, float32, m <= 128), 'products' (tensor operations in few large products,
+            anywhere), or 'auto': the first of these that runs on the tensors given and is installed; or 'torch' (plain tensor
+            operations, to compare with).
         check: whether to estimate the error (`Solution.error_estimate`) and to warn where it is more than 1e-3, see
             `odernn.solvers.resolution`; without, nothing tells of steps that are too long.
     """
@@ -70,7 +71,7 @@ class Fused(Solver):
         return TABLEAUX[self.method].order
 
     def supports(self, field: VectorField) -> bool:
-        return len(field.layers) == 1 and _kernel(field) is not None
+        return len(field.layers) == 1 and kernel_of(field) is not None
 
     def unchecked(self) -> Fused:
         return replace(self, check=False)
@@ -95,7 +96,7 @@ class Fused(Solver):
             tableau=TABLEAUX[self.method],
             substeps=self.substeps,
             steps=grid.times.diff(),
-            activation=cast(str, _kernel(field)),
+            activation=cast(str, kernel_of(field)),
             structure=weights.structure,
             kind=inputs.kind,
         )
@@ -134,7 +135,7 @@ def _error_estimate(problem: Problem, backend: ModuleType, weights: StandardWeig
     h, left = judged(h), judged(inputs.left)
     right = left if inputs.right is inputs.left else judged(inputs.right)
     given = [of_members(weights.W), of_members(weights.V), left, right, judged(weights.h0)]
-    if backend is torch_reference:
+    if backend in (batched_products, torch_reference):
         # A loop over tensor operations takes as long for few sequences as for many.
         precise = torch.float64 if h.dtype == torch.float64 else torch.float32
         given = [tensor.to("cpu", precise) for tensor in given]
@@ -143,6 +144,6 @@ def _error_estimate(problem: Problem, backend: ModuleType, weights: StandardWeig
     return richardson(TABLEAUX["rk4"].order) * relative_distance(h, finer)
 
 
-def _kernel(field: VectorField) -> str | None:
+def kernel_of(field: VectorField) -> str | None:
     """The kernels' name for the sigma of dh/dt; None where they do not know it."""
     return field.activation.kernel if field.form == "rnn" else "linear"

@@ -1,4 +1,4 @@
-"""The fused solve in plain tensor operations: the oracle of the compiled kernels, and the backend where they do not run.
+"""The fused solve in plain tensor operations: the oracle of the other backends.
 
 Shapes are those of `odernn.solvers.standard_form.Problem`.
 """
@@ -15,7 +15,7 @@ from .standard_form import Problem
 
 
 def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
-    v_left, v_right = _drive(problem, V, left, right)
+    v_left, v_right = drive(problem, V, left, right)
     h, states = h0, [h0]
     for interval, length in enumerate(problem.steps.tolist()):
         for step in range(problem.substeps):
@@ -28,7 +28,7 @@ def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor,
 def backward(
     problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h_all: Tensor, g_all: Tensor, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
-    v_left, v_right = _drive(problem, V, left, right)
+    v_left, v_right = drive(problem, V, left, right)
     derivative = activations.get(problem.activation).derivative_of_value
     assert derivative is not None  # of all that have kernels
     A, b, c = problem.tableau.A, problem.tableau.b, problem.tableau.c
@@ -53,7 +53,7 @@ def backward(
                 g_k = dt * (b[i] * g + sum(A[j][i] * g_y[j] for j in g_y))
                 g_z = g_k * derivative(k[i])
                 g_y[i] = apply(problem.structure, W_adjoint, g_z)
-                g_W += _outer(problem.structure, g_z, y[i])
+                g_W += outer(problem.structure, g_z, y[i])
                 fraction = (step + c[i]) / problem.substeps
                 g_left[..., interval, :] += (1 - fraction) * g_z
                 g_right[..., interval, :] += fraction * g_z
@@ -82,7 +82,7 @@ def partners(y: Tensor) -> Tensor:
     return y.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
 
 
-def _outer(structure: str, g: Tensor, y: Tensor) -> Tensor:
+def outer(structure: str, g: Tensor, y: Tensor) -> Tensor:
     if structure == "dense":
         return g.mT @ y
     own = (g * y).sum(-2, keepdim=True)
@@ -95,7 +95,7 @@ def drive_along(V: Tensor, x: Tensor) -> Tensor:
     return torch.baddbmm(V[:, None, :, -1], flat, V[..., :-1].mT).unflatten(1, x.shape[1:3])
 
 
-def _drive(problem: Problem, V: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def drive(problem: Problem, V: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """U x + b at both ends of all intervals, (E, batch, K, m)."""
     v = drive_along(V, left)
     if problem.kind == "jumps":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -14,16 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..standard_form import Problem, Scan, Tableau
+from ..standard_form import EmbeddedPair, Problem, Scan, StepCount, Tableau
 from ..torch_reference import adjoint_entries
 from . import runge_kutta, scan
 from .activations import CODES
 from .compilation import Kernel
-from .plan import JUMPS, KINDS, ROWS, STRUCTURES, TILE_ENTRIES, Plan
+from .plan import JUMPS, KINDS, ROWS, SET_STRIDE, STRUCTURES, TILE_ENTRIES, Plan
 from .simd import VECTOR_BYTES
+from .step_control import Control, count_steps
 
 # Shares of work per thread: more than one evens out cores that are slowed down, each costs a sum of weight gradients.
 _SHARES = 2
+# Rows of a tile that chooses its steps, on every machine and any number of threads: the steps depend on them. Few, so that no
+# sequence pays for many others, but no fewer than `product` takes at once.
+ADAPTIVE_ROWS = 8
+# Steps that the first record of an adaptive solve has room for: so many, and so many more in each interval.
+_ROOM, _ROOM_PER_INTERVAL = 256, 8
+# Steps of an interval that its adjoint holds in memory, at least.
+_SEGMENT = 8
 # Some of numba's threading layers are not thread-safe.
 _lock = threading.Lock()
 # In a forked child the threads of its parent are gone, and both OpenMP's and numba's wait for them, or end the process. One
@@ -59,6 +68,59 @@ def backward(
     forwards = _padded(_for_rows(problem, W), columns=plan.width)
     given = forwards, _adjoint(problem, W, plan), _padded(V.mT, plan.inputs, plan.width), _to_inputs(V, plan), left, right, h, g
     _run(runge_kutta.runge_kutta_adjoint, plan, _tableau(problem.tableau), problem.steps, *given, *sums.tensors)
+    return sums.gradients(W, V, left, right)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The steps of an adaptive solve, tile by tile: see `adaptive.adaptive`."""
+
+    steps: Tensor
+    starts: Tensor
+    counts: Tensor
+
+
+def adaptive_forward(
+    problem: Problem, control: Control, records: bool, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor
+) -> tuple[Tensor, StepCount, Record]:
+    """h on steps that keep to the tolerance, and their record for `adaptive_backward`, which is empty unless `records`."""
+    from . import adaptive  # compiled where it is used
+
+    plan = _adaptive_plan(problem, W, left, h0)
+    h, tiles = _with_initial(h0, plan.intervals), h0.shape[0] * -(-plan.batch // plan.rows)
+    W, V = _padded(_for_rows(problem, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
+    counts = torch.zeros(tiles, plan.intervals, dtype=torch.int64)
+    tries, ends = torch.zeros(tiles, dtype=torch.int64), torch.zeros(tiles, dtype=torch.int64)
+    room = torch.full((tiles,), _ROOM + _ROOM_PER_INTERVAL * plan.intervals if records else 0)
+    for _ in range(2):
+        starts = torch.nn.functional.pad(room.cumsum(0), (1, 0))
+        steps = torch.empty(int(starts[-1]), dtype=torch.float64)
+        given = problem.steps, W, V, left, right, h, steps, starts, counts, tries, ends
+        _run(adaptive.adaptive, plan, control, _pair(problem.tableau), *given)
+        taken = counts.sum(1)
+        if not records or bool((taken <= room).all()):
+            break
+        # Some tile took more steps than there was room for: it takes the very same ones again.
+        room = taken
+        counts.zero_()
+    most = int(tries.argmax())
+    return h, count_steps(int(taken[most]), int(tries[most]), int(ends.max())), Record(steps, starts, counts)
+
+
+def adaptive_backward(
+    problem: Problem, record: Record, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h: Tensor, g: Tensor,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    from . import adaptive
+
+    sums = _Sums.of(_adaptive_plan(problem, W, left, h[:, :, 0]), problem, W, V, left, wanted)
+    plan = sums.plan
+    most = max(1, int(record.counts.max())) if record.counts.numel() else 1
+    segment = min(most, max(_SEGMENT, math.isqrt(most)))
+    forwards = _padded(_for_rows(problem, W), columns=plan.width)
+    given = forwards, _adjoint(problem, W, plan), _padded(V.mT, plan.inputs, plan.width), _to_inputs(V, plan), left, right, h
+    taken, sizes = (record.steps, record.starts, record.counts), (segment, -(-most // segment))
+    _run(adaptive.adaptive_adjoint, plan, *sizes, _pair(problem.tableau), problem.steps, *given, *taken, g, *sums.tensors)
     return sums.gradients(W, V, left, right)
 
 
@@ -131,9 +193,17 @@ def _runge_kutta_plan(problem: Problem, W: Tensor, x: Tensor, h0: Tensor) -> Pla
     return plan._replace(activation=CODES[problem.activation], stages=problem.tableau.stages, substeps=problem.substeps)
 
 
+def _adaptive_plan(problem: Problem, W: Tensor, x: Tensor, h0: Tensor) -> Plan:
+    plan = _runge_kutta_plan(problem, W, x, h0)
+    per_member = min(-(-plan.batch // ADAPTIVE_ROWS), -(-_SHARES * _threads() // h0.shape[0]))
+    return plan._replace(rows=ADAPTIVE_ROWS, per_member=per_member, items=h0.shape[0] * per_member)
+
+
 def _plan(problem: Problem | Scan, W: Tensor, x: Tensor, h0: Tensor, d_inputs: int) -> Plan:
     members, batch, m = h0.shape
     width = _round_up(m, max(_lanes(W), ROWS))
+    if width * W.element_size() % SET_STRIDE == 0:
+        width += max(_lanes(W), ROWS)
     changes = W.ndim > 3
     threads = _threads()
     # Tiles as large as caches like, but no fewer of them than threads.
@@ -206,6 +276,17 @@ def _tableau(tableau: Tableau) -> runge_kutta.Tableau:
         A[i, : len(row)] = row
     b[: tableau.stages], c[: tableau.stages] = tableau.b, tableau.c
     return runge_kutta.Tableau(A, b, c)
+
+
+@cache
+def _pair(pair: EmbeddedPair) -> Any:
+    from . import adaptive
+
+    A, c, e = np.zeros((2 * adaptive.COLUMNS, adaptive.COLUMNS)), np.zeros(adaptive.COLUMNS + 1), np.zeros(adaptive.COLUMNS + 1)
+    for i, row in enumerate((*pair.A, pair.b)):
+        A[i, : len(row)], c[i] = row, sum(row)
+    e[: pair.stages], e[adaptive.COLUMNS] = pair.error[:-1], pair.error[-1]
+    return adaptive.Pair(A, c, e)
 
 
 def _threads() -> int:

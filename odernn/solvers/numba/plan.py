@@ -12,6 +12,9 @@ ROWS = 8 if WIDE else 4
 TILE_ENTRIES = 512
 # Rows of a product that sums a weight gradient: shorter sums spend their time on loading and storing the result.
 SUM_ROWS = 64
+# Bytes that rows of a matrix must not be a multiple of: products run down its columns, whose entries would then share few sets of
+# the caches and push each other out (the adjoint at m = 1024 in single precision then takes 1.3 to 1.7 times as long).
+SET_STRIDE = 2048
 # Structures of W and kinds of paths, as integers.
 DENSE, DIAGONAL, PAIRS = range(3)
 LINEAR, HOLD, JUMPS = range(3)
@@ -26,7 +29,7 @@ class Plan(NamedTuple):
         items, per_member: shares of work in all, and for each member of the ensemble.
         rows: of a tile, a multiple of ROWS.
         batch, intervals, m, d: as everywhere.
-        width: of a tile: m in whole vectors.
+        width: of a tile: m in whole vectors, and one more where `SET_STRIDE` divides that.
         inputs: width of a tile of inputs, a multiple of ROWS: [x, 1] for Runge-Kutta; [x left, x right, 1] for scans.
         columns: of the matrix that leads back to x, in whole vectors; 0 where no gradient of x is wanted.
         x_members: leading axis of x: the members, or 1 for an x that all share.

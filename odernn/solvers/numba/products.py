@@ -7,9 +7,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .compilation import FLAGS, inner
+from .compilation import FLAGS, inline, inner
 from .plan import DENSE, PAIRS, ROWS
-from .simd import Vector, address, as_vector, lanes_of, load, store
+from .simd import Vector, address, as_vector, lanes_of, load, partners, store
 
 
 @intrinsic(prefer_literal=True)
@@ -79,6 +79,13 @@ def product(a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, rows, width, depth)
             _block(a, a0 + r * a_row, a_row, a_col, b, b0 + v, b_row, c, c0 + r * c_row + v, c_row, depth, 1)
 
 
+@inline
+def plus_entries(plan, z, W, w, y):
+    """z + y W for vectors of the entries of states, and a W other than dense whose entries for them start at w."""
+    z = z + load(W, w) * y
+    return z + load(W, w + plan.width) * partners(y) if plan.structure == PAIRS else z
+
+
 @inner
 def apply(plan, W, w0, s, y, z):
     """z += y W for the row vectors of a tile. W is (m, width), or its diagonal (1, width), or for pairs (2, width): W[0, j]
@@ -89,11 +96,7 @@ def apply(plan, W, w0, s, y, z):
         return
     for r in range(0, plan.rows * width, width):
         for j in range(0, width, lanes_of(s)):
-            store(s, z + r + j, load(s, z + r + j) + load(W, w0 + j) * load(s, y + r + j))
-        if plan.structure == PAIRS:
-            for j in range(0, plan.m, 2):
-                s[z + r + j] += W[w0 + width + j] * s[y + r + j + 1]
-                s[z + r + j + 1] += W[w0 + width + j + 1] * s[y + r + j]
+            store(s, z + r + j, plus_entries(plan, load(s, z + r + j), W, w0 + j, load(s, y + r + j)))
 
 
 @inner
@@ -108,8 +111,8 @@ def sum_outer(plan, total, t0, s, g, y, rows):
         for r in range(j, j + rows * width, width):
             own = own + load(s, g + r) * load(s, y + r)
         store(total, t0 + j, own)
-    if plan.structure == PAIRS:
-        for r in range(0, rows * width, width):
-            for j in range(0, plan.m, 2):
-                total[t0 + width + j] += s[g + r + j] * s[y + r + j + 1]
-                total[t0 + width + j + 1] += s[g + r + j + 1] * s[y + r + j]
+        if plan.structure == PAIRS:
+            other = load(total, t0 + width + j)
+            for r in range(j, j + rows * width, width):
+                other = other + load(s, g + r) * partners(load(s, y + r))
+            store(total, t0 + width + j, other)

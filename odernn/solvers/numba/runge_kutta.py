@@ -10,10 +10,11 @@ from numba import prange
 
 from .activations import activate, times_derivative
 from .compilation import inline, inner, kernel
-from .plan import JUMPS, LINEAR
-from .products import apply, product, sum_outer
+from .drive import drive, input_gradient
+from .plan import DENSE, JUMPS, LINEAR
+from .products import apply, plus_entries, sum_outer
 from .simd import MARGIN, aligned_pointer_to, lanes_of, load, pointer_to, store
-from .tiles import batch_share, clear, input_times, read, set_column, write
+from .tiles import batch_share, clear, read, set_column, write
 
 
 class Tableau(NamedTuple):
@@ -49,12 +50,18 @@ def _stages(plan, A, c, s, y, k, left, right, dt, step, W, w0):
         y_i, k_i = y + i * n, k + i * n
         fraction = (step + c[i]) / plan.substeps
         a0, a1, a2 = dt * A[4 * i], dt * A[4 * i + 1], dt * A[4 * i + 2]
-        for q in range(0, n, lanes_of(s)):
-            drive = (1.0 - fraction) * load(s, left + q) + fraction * load(s, right + q)
-            if i > 0:
-                store(s, y_i + q, _weighted(s, y, 1.0, k, n, q, a0, a1, a2, 0.0, i))
-            store(s, k_i + q, drive)
-        apply(plan, W, w0, s, y_i, k_i)
+        for r in range(0, n, plan.width):
+            for j in range(0, plan.width, lanes_of(s)):
+                q = r + j
+                z = (1.0 - fraction) * load(s, left + q) + fraction * load(s, right + q)
+                state = _weighted(s, y, 1.0, k, n, q, a0, a1, a2, 0.0, i)
+                if plan.structure != DENSE:
+                    z = plus_entries(plan, z, W, w0 + j, state)
+                if i > 0:
+                    store(s, y_i + q, state)
+                store(s, k_i + q, z)
+        if plan.structure == DENSE:
+            apply(plan, W, w0, s, y_i, k_i)
         activate(s, k_i, n, plan.activation)
 
 
@@ -65,14 +72,6 @@ def _advance(plan, b, s, y, k, dt, following):
     b0, b1, b2, b3 = dt * b[0], dt * b[1], dt * b[2], dt * b[3]
     for q in range(0, n, lanes_of(s)):
         store(s, following + q, _weighted(s, y, 1.0, k, n, q, b0, b1, b2, b3, plan.stages))
-
-
-@inner
-def _drive(plan, s, inputs, V, v0, x, x_member, first, k, out):
-    """out <- [x, 1] V for the rows of a tile at time k, V = [U b]^T of shape (inputs, width)."""
-    read(plan, x, x_member, first, input_times(plan), k, plan.d, s, inputs, plan.inputs, False)
-    clear(s, out, plan.rows * plan.width)
-    product(s, inputs, plan.inputs, 1, V, v0, plan.width, s, out, plan.width, plan.rows, plan.width, plan.d + 1)
 
 
 @inner
@@ -87,14 +86,17 @@ def _forward_item(plan, A, b, c, item, steps, W, V, x_left, x_right, h_all, s):
     for first in range(begin, end, plan.rows):
         read(plan, h_all, member, first, times, 0, plan.m, s, y, plan.width, False)
         if plan.kind == LINEAR:
-            _drive(plan, s, inputs, V, v0, x_left, x_member, first, 0, right)
+            drive(plan, s, inputs, V, v0, x_left, x_member, first, 0, right)
         for interval in range(plan.intervals):
             if plan.kind == LINEAR:
                 left, right = right, left
-                _drive(plan, s, inputs, V, v0, x_left, x_member, first, interval + 1, right)
+                drive(plan, s, inputs, V, v0, x_left, x_member, first, interval + 1, right)
             else:
-                _drive(plan, s, inputs, V, v0, x_left, x_member, first, interval, left)
-                _drive(plan, s, inputs, V, v0, x_right, x_member, first, interval, right)
+                drive(plan, s, inputs, V, v0, x_left, x_member, first, interval, left)
+                if plan.kind == JUMPS:
+                    drive(plan, s, inputs, V, v0, x_right, x_member, first, interval, right)
+                else:
+                    right = left
             dt = steps[interval] / plan.substeps
             for step in range(plan.substeps):
                 _stages(plan, A, c, s, y, k, left, right, dt, step, W, w0)
@@ -121,20 +123,6 @@ def runge_kutta(plan, tableau, steps, W, V, x_left, x_right, h_all):
             aligned_pointer_to(buffer),
         )  # fmt: skip
         buffer[0] = 0  # a last use: keeps it alive until here
-
-
-@inner
-def _input_gradient(plan, s, g, inputs, g_inputs, U, x, member, first, k, g_V, gv0, g_x):
-    """Adds what the adjoint g of the drive at time k gives to the gradient of V = [U b]^T and, where wanted, stores that
-    of x."""
-    times, width = input_times(plan), plan.width
-    read(plan, x, member % plan.x_members, first, times, k, plan.d, s, inputs, plan.inputs, False)
-    product(s, inputs, 1, plan.inputs, s, g, width, g_V, gv0, width, plan.inputs, width, plan.rows)
-    columns = plan.columns
-    if columns > 0:
-        clear(s, g_inputs, plan.rows * columns)
-        product(s, g, width, 1, U, member * plan.m * columns, columns, s, g_inputs, columns, plan.rows, columns, plan.m)
-        write(plan, s, g_inputs, columns, g_x, member, first, times, k, plan.d, False)
 
 
 @inner
@@ -183,7 +171,7 @@ def _backward_item(
         clear(s, g, n)
         clear(s, left, n)
         if plan.kind == LINEAR:
-            _drive(plan, s, inputs, V, v0, x_left, x_member, first, plan.intervals, v_left)
+            drive(plan, s, inputs, V, v0, x_left, x_member, first, plan.intervals, v_left)
         for interval in range(plan.intervals - 1, -1, -1):
             read(plan, g_all, member, first, times, interval + 1, plan.m, s, g, width, True)
             # The adjoints of the drive at both ends; at a sample two intervals meet and add.
@@ -193,8 +181,11 @@ def _backward_item(
                 v_right, v_left = v_left, v_right
             else:
                 clear(s, right, n)
-                _drive(plan, s, inputs, V, v0, x_right, x_member, first, interval, v_right)
-            _drive(plan, s, inputs, V, v0, x_left, x_member, first, interval, v_left)
+                if plan.kind == JUMPS:
+                    drive(plan, s, inputs, V, v0, x_right, x_member, first, interval, v_right)
+                else:
+                    v_right = v_left
+            drive(plan, s, inputs, V, v0, x_left, x_member, first, interval, v_left)
             dt = steps[interval] / plan.substeps
             read(plan, h_all, member, first, times, interval, plan.m, s, y_all, width, False)
             for step in range(plan.substeps):
@@ -208,16 +199,16 @@ def _backward_item(
                 if plan.of_W > 0:
                     sum_outer(plan, g_W, gw0, s, g_z, y, stages * plan.rows)
             if plan.kind == LINEAR:
-                _input_gradient(plan, s, right, inputs, g_inputs, U, x_left, member, first, interval + 1, g_V, gv0, g_left)
+                input_gradient(plan, s, right, inputs, g_inputs, U, x_left, member, first, interval + 1, g_V, gv0, g_left)
             elif plan.kind == JUMPS:
-                _input_gradient(plan, s, right, inputs, g_inputs, U, x_right, member, first, interval, g_V, gv0, g_right)
-                _input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, interval, g_V, gv0, g_left)
+                input_gradient(plan, s, right, inputs, g_inputs, U, x_right, member, first, interval, g_V, gv0, g_right)
+                input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, interval, g_V, gv0, g_left)
             else:
                 for q in range(0, n, lanes_of(s)):
                     store(s, left + q, load(s, left + q) + load(s, right + q))
-                _input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, interval, g_V, gv0, g_left)
+                input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, interval, g_V, gv0, g_left)
         if plan.kind == LINEAR:
-            _input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, 0, g_V, gv0, g_left)
+            input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, 0, g_V, gv0, g_left)
         read(plan, g_all, member, first, times, 0, plan.m, s, g, width, True)
         write(plan, s, g, width, g_initial, member, first, 1, 0, plan.m, False)
 

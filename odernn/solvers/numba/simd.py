@@ -148,6 +148,18 @@ def store(typingctx, pointer, start, value):
     return types.void(pointer, types.int64, value), generate
 
 
+@intrinsic
+def partners(typingctx, x):
+    """The vector with the numbers of each pair of lanes exchanged."""
+
+    def generate(context, builder, signature, args):
+        count = context.get_value_type(x).count
+        order = ir.Constant(ir.VectorType(ir.IntType(32), count), [lane ^ 1 for lane in range(count)])
+        return builder.shuffle_vector(args[0], args[0], order)
+
+    return x(x), generate
+
+
 def define_bit_trick(vector, bits, compute):
     """A function of a vector that works on the bits of its numbers as integers."""
 

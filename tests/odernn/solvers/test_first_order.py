@@ -4,7 +4,7 @@ import pytest
 import torch
 from problems import F64, central_difference, perturb_bias
 
-from odernn import ContinuousRNN, Exact, Fused, StateSpaceModel, TorchDiffEq, paths
+from odernn import Adaptive, ContinuousRNN, Exact, Fused, StateSpaceModel, TorchDiffEq, paths
 
 T = torch.linspace(0, 1, 6, dtype=F64) + 0.02 * torch.sin(2 * torch.arange(6))
 X = torch.randn(3, 6, 1, dtype=F64, generator=torch.Generator().manual_seed(0))
@@ -15,11 +15,13 @@ FIRST_ORDER = {
     "fused": Fused(check=False),
     "fused torch": Fused(backend="torch", check=False),
     "exact": Exact(),
+    "adaptive": Adaptive(),
 }
 SECOND_ORDER = {
     "rk4": TorchDiffEq("rk4", adjoint=False, check=False),
     "dopri5": TorchDiffEq("dopri5", 1e-10, 1e-12, adjoint=False),
     "exact torch": Exact(backend="torch"),
+    "adaptive torch": Adaptive("dopri5", 1e-10, 1e-12, backend="torch"),
 }
 
 

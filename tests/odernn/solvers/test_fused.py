@@ -14,9 +14,11 @@ from solves import RECURRENCES, assert_close, problem, relative, states_and_grad
 
 from odernn import ContinuousRNN, DivergedSolve, Fused, StateSpaceModel, TorchDiffEq, paths
 from odernn.activations import ACTIVATIONS
-from odernn.solvers import TABLEAUX
+from odernn.solvers import TABLEAUX, batched_products
+from odernn.solvers.backends import backend_for
+from odernn.solvers.numba.plan import SET_STRIDE
 
-BACKENDS = ("numba", "torch")
+BACKENDS = ("numba", "products", "torch")
 REFERENCE = TorchDiffEq("rk4", adjoint=False, check=False)
 
 
@@ -87,6 +89,41 @@ def test_kernels_agree_with_tensor_operations_over_many_tiles_and_threads(recurr
     arguments = problem(model, batch=61, times=5, interpolation=interpolation)
     expected = states_and_gradients(model, Fused("rk4", 3, "torch", check=False), *arguments)
     assert_close(states_and_gradients(model, Fused("rk4", 3, "numba", check=False), *arguments), expected)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "hold", "jumps"])
+@pytest.mark.parametrize("recurrence", RECURRENCES, ids=lambda pair: pair[0])
+def test_large_products_go_through_a_long_solve_in_segments(recurrence, interpolation, monkeypatch):
+    model = perturb_bias(ContinuousRNN(2, 6, 1, "tanh", *recurrence, ensemble=(2,), dtype=F64))
+    arguments = problem(model, interpolation=interpolation)
+    expected = states_and_gradients(model, Fused("heun3", 2, "torch", check=False), *arguments)
+    intervals = []
+    stages = batched_products._stages
+
+    def noted(given, W, h, *others):
+        intervals.append(h.shape[1])
+        return stages(given, W, h, *others)
+
+    monkeypatch.setattr(batched_products, "_stages", noted)
+    each = 8 * 3 * (3 * 2) * (2 * 5 * 6)  # float64; states, slopes, adjoints; stages of two steps; E, batch, m
+    for limit, cut in ((4 * each, [4, 2]), (6 * each, [6]), (1, [1] * 6)):
+        intervals.clear()
+        monkeypatch.setattr(batched_products, "SEGMENT_BYTES", limit)
+        assert_close(states_and_gradients(model, Fused("heun3", 2, "products", check=False), *arguments), expected)
+        assert intervals == cut
+
+
+def test_large_products_take_over_where_no_kernel_runs():
+    assert backend_for("auto", torch.zeros(1, 1, 4, dtype=torch.bfloat16)) is batched_products
+    assert backend_for("auto", torch.zeros(1, 1, 4, device="meta")) is batched_products
+
+
+@pytest.mark.parametrize("recurrence", [("dense", "direct"), ("diagonal", "exp"), ("complex", "exp")], ids=lambda pair: pair[0])
+def test_wide_rows_are_padded_off_the_stride_of_the_caches(recurrence):
+    model = perturb_bias(ContinuousRNN(1, SET_STRIDE // 8, 1, "tanh", *recurrence, dtype=F64))
+    arguments = problem(model, batch=9, times=4)
+    expected = states_and_gradients(model, Fused(backend="torch", check=False), *arguments)
+    assert_close(states_and_gradients(model, Fused(backend="numba", check=False), *arguments), expected)
 
 
 @pytest.mark.parametrize("recurrence", RECURRENCES, ids=lambda pair: pair[0])
