@@ -10,13 +10,14 @@ from .ensembles import member, replicate, stack
 from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
 from .paths import Path, heaviside, hold, linear, pulse
-from .solvers import DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
+from .solvers import Adaptive, DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
 from .training import Data, Trainer, TrainingConfig, train
 from .version import __version__
 from .warm_start import widen
 
 __all__ = [
     "Activation",
+    "Adaptive",
     "ContinuousRNN",
     "Data",
     "DiscreteRNN",

@@ -16,7 +16,7 @@ from ..settings import check_types
 from ..solvers import METHODS
 from ..training import MAX_SEED, TrainingConfig
 
-SOLVERS = ("auto", "exact", "fused", *METHODS)
+SOLVERS = ("auto", "exact", "fused", "adaptive", *METHODS)
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 INTERPOLATIONS = get_args(Interpolation)
@@ -54,8 +54,9 @@ class ExperimentConfig:
         points: samples of t, evenly spaced.
         train_size, validation_size: sequences.
         interpolation: of x between its samples: 'linear' or 'hold'.
-        solver: 'exact', 'fused' (compiled rk4), a method of torchdiffeq, or 'auto': the cheapest that keeps to `solver_tolerance`
-            on a few training sequences, see `odernn.solvers.choose_solver`, with finer steps as soon as the weights need them.
+        solver: 'exact', 'fused' (compiled rk4), 'adaptive' (compiled dopri5 by `rtol` and `atol`), a method of torchdiffeq, or
+            'auto': the cheapest that keeps to `solver_tolerance` on a few training sequences, see
+            `odernn.solvers.choose_solver`, with finer steps as soon as the weights need them.
         solver_tolerance: relative deviation that 'auto' allows from a tight dopri5.
         solver_chosen: whether `solver` is what 'auto' came to; set by the experiment.
         substeps: steps per sample of 'fused'.

@@ -15,7 +15,7 @@ from ..fields import VectorField
 from ..models import SequenceModel
 from ..paths import Path as ControlPath
 from ..paths import interpolate
-from ..solvers import Exact, Fused, Solver, TorchDiffEq, choose_solver
+from ..solvers import Adaptive, Exact, Fused, Solver, TorchDiffEq, choose_solver
 from .config import DTYPES, ExperimentConfig
 
 # Solvers are compared on a field, a path, times and initial states.
@@ -97,9 +97,11 @@ def solver_of(config: ExperimentConfig, model: SequenceModel, t: Tensor, x: Call
         return choose_solver(*trial_of(config, model, t, x()), config.solver_tolerance)
     if config.solver == "auto":
         return TorchDiffEq("dopri5", config.rtol, config.atol, adjoint=True)
-    if config.solver not in ("exact", "fused"):
+    if config.solver not in ("exact", "fused", "adaptive"):
         return TorchDiffEq(config.solver, config.rtol, config.atol, config.adjoint, config.step_size)
-    solver = Exact() if config.solver == "exact" else Fused(substeps=config.substeps)
+    solver: Solver = Exact() if config.solver == "exact" else Fused(substeps=config.substeps)
+    if config.solver == "adaptive":
+        solver = Adaptive(rtol=config.rtol, atol=config.atol)
     if not solver.supports(model.field()):
         needs = "one layer that is linear in its state (model 'ssm', or activation 'linear')"
         needs = needs if config.solver == "exact" else "one layer"
@@ -111,6 +113,9 @@ def with_solver(config: ExperimentConfig, solver: Solver) -> ExperimentConfig:
     """The config with the solver that 'auto' came to: a run is resumed and reloaded with the solver that it had."""
     if isinstance(solver, Fused):
         return replace(config, solver="fused", substeps=solver.substeps, solver_chosen=True)
+    if isinstance(solver, Adaptive):
+        rtol, atol = solver.tolerances
+        return replace(config, solver="adaptive", rtol=rtol, atol=atol, solver_chosen=True)
     if isinstance(solver, TorchDiffEq):
         config = replace(config, solver=solver.method, rtol=solver.rtol, atol=solver.atol, adjoint=solver.adjoint)
         # With the adjoint 'auto' is dopri5 at the tolerances given, which nobody measured.

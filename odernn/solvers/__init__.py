@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .adaptive import PAIRS, Adaptive
 from .base import DivergedSolve, Solution, Solver
 from .choice import automatic, choose_solver, deviation
 from .exact import Exact
@@ -12,7 +13,9 @@ from .torchdiffeq import METHODS, TorchDiffEq
 __all__ = [
     "METHODS",
     "NOTICEABLE_ERROR",
+    "PAIRS",
     "TABLEAUX",
+    "Adaptive",
     "DivergedSolve",
     "Exact",
     "Fused",

@@ -12,6 +12,9 @@ from torch import Tensor
 from ..fields import VectorField
 from ..paths import Path
 
+# The rtol of the solve that others are compared with: no smaller one is tried.
+TIGHTEST = 1e-9
+
 
 class DivergedSolve(ArithmeticError):
     """The state stopped being finite, or a step size underflowed."""
@@ -27,12 +30,17 @@ class Solution:
         evaluations: number of evaluations of the vector field (0 for a closed form).
         error_estimate: of a fixed-step solve, see `odernn.solvers.resolution`; None where none was made (closed forms, adaptive
             steps, `check=False`).
+        accepted, rejected: steps of `Adaptive`, of the sequences that needed most, as in `evaluations`; None for other solvers.
+        failure: why the states are nan from some time on, where the solver knows.
     """
 
     t: Tensor
     h: Tensor
     evaluations: int
     error_estimate: float | None = None
+    accepted: int | None = None
+    rejected: int | None = None
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,8 @@ class Solver(ABC):
             h0: (..., batch, state), with every leading axis of the weights.
 
         Raises:
-            DivergedSolve: an adaptive step size underflowed. (A state that overflowed comes back as inf or nan:
-                `check_finite` is the judge of that.)
+            DivergedSolve: an adaptive step size underflowed. (A state that overflowed comes back as inf or nan, and from
+                `Adaptive` one after an underflow as nan: `check_finite` is the judge of that.)
             ValueError: a field that this solver does not support, states or times that it cannot take; names the remedy.
 
         Warns:
@@ -108,15 +116,17 @@ def check_finite(solution: Solution, field: VectorField) -> None:
     if finite.all():
         return
     first = int((~finite).nonzero()[0])
-    raise diverged(field, float(solution.t[first]), solution.h[..., max(first - 1, 0), :])
+    reason = solution.failure or "the state is not finite"
+    raise diverged(field, float(solution.t[first]), solution.h[..., max(first - 1, 0), :], reason)
 
 
-def diverged(field: VectorField, time: float, last_state: Tensor, reason: str = "the state is not finite") -> DivergedSolve:
+def diverged(field: VectorField, time: float, last_state: Tensor, reason: str) -> DivergedSolve:
     """The error of a solve that failed, from the last state before."""
     with torch.no_grad():
         tensors_finite = all(torch.isfinite(tensor).all() for tensor in field.tensors)
         abscissa = f"{field.spectrum().real.max().item():.3g}" if tensors_finite else "unknown (weights are not finite)"
-        norm = torch.linalg.vector_norm(last_state, dim=-1).max().item()
+        size = last_state.abs().max().clamp_min(1)  # the squares of large states overflow
+        norm = float(size * torch.linalg.vector_norm(last_state / size, dim=-1).max())
     return DivergedSolve(
         f"the solve diverged at t = {time:g} ({reason}; |h| = {norm:.3g} before, largest Re of the spectrum of W = "
         f"{abscissa}): lower the learning rate, take smaller steps (or 'exact' where it applies), or use a stable "
@@ -181,6 +191,20 @@ def check_arguments(field: VectorField, path: Path, t: Tensor, h0: Tensor, *, di
         raise ValueError(
             "the times require a gradient, which there is only from TorchDiffEq(..., adjoint=False) at the times of the path "
             "itself (model(x, t)): take that, or t.detach()"
+        )
+
+
+def check_tolerances(rtol: float, atol: float, dtype: torch.dtype) -> None:
+    """Refuses tolerances of adaptive steps that no state of this precision can keep to.
+
+    Raises:
+        ValueError: both are below the rounding.
+    """
+    precision = torch.finfo(dtype).eps
+    if max(rtol, atol) < precision:
+        raise ValueError(
+            f"rtol={rtol:g} and atol={atol:g} are below what {dtype} can hold ({precision:.0e}): raise them to "
+            f"{10 * precision:.0e} and more, or compute in float64"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 
@@ -10,20 +11,50 @@ from torch import Tensor
 
 from ..fields import VectorField
 from ..paths import Path
-from .base import DivergedSolve, Solver
+from .adaptive import Adaptive
+from .backends import obstacle
+from .base import TIGHTEST, DivergedSolve, Solver
 from .exact import Exact
 from .fused import MAX_SUBSTEPS, Fused
 from .resolution import richardson
-from .torchdiffeq import TIGHTEST, TorchDiffEq
+from .torchdiffeq import TorchDiffEq
 
 # What a choice is measured against: far below any tolerance that makes sense for a fixed-step method.
 _REFERENCE = TorchDiffEq("dopri5", rtol=TIGHTEST, atol=1e-11, adjoint=False, check=False)
 
 
 def automatic(field: VectorField) -> Solver:
-    """`Exact` where the state equation is linear; else dopri5 with backpropagation through its steps, whose gradient is that of
-    the computed solution. Nothing is known of the input here: `choose_solver` finds a faster one for a given input."""
-    return Exact() if Exact().supports(field) else TorchDiffEq("dopri5", adjoint=False)
+    """`Exact` where the state equation is linear; else `Adaptive` where it takes the field, compiled; else, for stacks of layers,
+    activations without a kernel, and GPUs, TorchDiffEq's dopri5 with backpropagation through its steps, which is said once.
+
+    All keep to tolerances, whatever the input: `choose_solver` may find a faster one for a given input.
+    """
+    if Exact().supports(field):
+        return Exact()
+    if _compiled(field):
+        return Adaptive()
+    _say_once(field)
+    return TorchDiffEq("dopri5", adjoint=False)
+
+
+def _compiled(field: VectorField) -> bool:
+    return Adaptive().supports(field) and obstacle("numba", field.c) is None
+
+
+_said: list[bool] = []
+
+
+def _say_once(field: VectorField) -> None:
+    if not _said:
+        _said.append(True)
+        logging.getLogger("odernn").warning(
+            "solver=None is torchdiffeq's dopri5 here, some hundred times slower than the compiled Adaptive, which takes one "
+            "layer with an activation that has a kernel, in float32 or float64 on the CPU; got %d layer(s) with %r in %s on %s",
+            len(field.layers),
+            field.activation.name,
+            field.c.dtype,
+            field.c.device,
+        )
 
 
 @torch.no_grad()
@@ -48,7 +79,8 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
     """The cheapest solver whose `deviation` along this path is at most `tolerance`.
 
     `Exact` for linear state equations; else `Fused` rk4 with the smallest number of substeps out of 1, 2, 4, ... that does; else,
-    where the model has no fused form or `MAX_SUBSTEPS` are not enough, dopri5 at a tenth of the tolerance.
+    where the model has no fused form or `MAX_SUBSTEPS` are not enough, dopri5 at a tenth of the tolerance (`Adaptive` where it is
+    compiled, else `TorchDiffEq`).
 
     Args:
         field: at the weights to judge by, at the start of a training say.
@@ -66,7 +98,9 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
     reference = _reference(field, path, t, h0)
     # (No dtype can hold less than its precision: a tolerance that asks for it is refused below.)
     rtol = max(0.1 * tolerance, torch.finfo(h0.dtype).eps)
-    adaptive = TorchDiffEq("dopri5", rtol=rtol, atol=1e-3 * tolerance, adjoint=False)
+    adaptive: Solver = TorchDiffEq("dopri5", rtol, 1e-3 * tolerance, adjoint=False)
+    if _compiled(field):
+        adaptive = Adaptive("dopri5", rtol, 1e-3 * tolerance)
     candidates: list[Solver] = [adaptive]
     if Fused().supports(field):
         candidates = [*(Fused("rk4", 2**k) for k in range(MAX_SUBSTEPS.bit_length())), adaptive]

@@ -166,7 +166,7 @@ def warn_if_inaccurate(solver: Solver, estimate: float, dtype: torch.dtype, reme
     if torch.finfo(dtype).eps > NOTICEABLE_ERROR / 4:
         remedy = f"{dtype} rounds to {torch.finfo(dtype).eps:.0e}: compute in float32"
     else:
-        remedy = f"take smaller steps ({remedy}), odernn.solvers.choose_solver, or an adaptive solver (TorchDiffEq('dopri5'))"
+        remedy = f"take smaller steps ({remedy}), odernn.solvers.choose_solver, or an adaptive solver (Adaptive())"
     warnings.warn(
         f"the steps of {solver} do not resolve this solve: its states are off by {_size(estimate)} (relative; estimated from "
         f"steps half as long): {remedy}",

@@ -34,6 +34,31 @@ class Tableau:
 
 
 @dataclass(frozen=True)
+class EmbeddedPair(Tableau):
+    """A method whose last evaluation, at the end of a step, is the first of the next, with an estimate of the error of a step,
+    D (sum_i e_i k_i + e_s k_s).
+
+    Args:
+        error: e, of the stages and of the rate at the end.
+    """
+
+    error: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class StepCount:
+    """What the steps of an adaptive solve came to; steps are those of the block of sequences that tried most.
+
+    Args:
+        failure: in words; None where every block came to the end. The states of one that did not are nan from there on.
+    """
+
+    accepted: int
+    rejected: int
+    failure: str | None
+
+
+@dataclass(frozen=True)
 class Problem:
     """The equation dh/dt = sigma(W h + V [x, 1]) and its steps, but for the tensors.
 

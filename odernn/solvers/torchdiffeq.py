@@ -16,19 +16,12 @@ from targets import arguments
 
 from ..fields import VectorField
 from ..paths import Path
-from .base import Grid, Solution, Solver, check_arguments, diverged, empty_solution, solve_grid
+from .base import TIGHTEST, Grid, Solution, Solver, check_arguments, check_tolerances, diverged, empty_solution, solve_grid
+from .comparison import compare_with_small_steps
 from .first_order import FirstOrder
 from .fused import TABLEAUX, Fused
-from .resolution import (
-    NOTICEABLE_ERROR,
-    NOTICEABLE_TOLERANCES,
-    Judged,
-    judged_sequences,
-    relative_distance,
-    richardson,
-    warn_if_inaccurate,
-    warn_of_tolerance,
-)
+from .numba.step_control import MAX_STEPS
+from .resolution import judged_sequences, relative_distance, richardson, warn_if_inaccurate
 
 # As the library orders them. It publishes no list, and takes SciPy's integrators with it when it is imported.
 METHODS = (
@@ -54,14 +47,6 @@ _FIXED_STEP = frozenset({"euler", "midpoint", "heun2", "heun3", "rk4"}) | _MULTI
 # formulas are stable for |rate| * step below 0.001 only, with 3 below 0.54.
 _EXPLICIT_ADAMS_ORDER = 4
 _SCIPY, _SCIPY_ORDER = "scipy_solver", 5  # SciPy's RK45
-# Steps per output interval after which an adaptive solve counts as failed: a stiff W otherwise runs for hours.
-MAX_STEPS = 10_000
-# The steps that an adaptive solve is compared with: so many times the evaluations that it took itself, up to where they settle.
-_FINER = (1, 4, 16)
-# The rtol of the solve that others are compared with: no smaller one is tried.
-TIGHTEST = 1e-9
-# The smallest rtol of which they can tell.
-_COMPARABLE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -134,7 +119,8 @@ class TorchDiffEq(Solver):
 
     def solve(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
         check_arguments(field, path, t, h0, differentiates_times=not self.adjoint)
-        self._check_tolerance(h0)
+        if self.method not in _FIXED_STEP:
+            check_tolerances(self.rtol, self.atol, h0.dtype)
         if h0.shape[-2] == 0:
             return empty_solution(field, t, h0)
         grid = solve_grid(path, t)
@@ -169,16 +155,8 @@ class TorchDiffEq(Solver):
             step = float(grid.times.diff().min()) if self.step_size is None else self.step_size
             warn_if_inaccurate(self, estimate, h.dtype, f"step_size={step / 4:.3g}")
         elif self.check:
-            self._compare_with_small_steps(field, path, grid, h, evaluations)
+            compare_with_small_steps(self, field, path.start, grid, h, evaluations)
         return Solution(t, grid.outputs(h), evaluations, estimate)
-
-    def _check_tolerance(self, h0: Tensor) -> None:
-        precision = torch.finfo(h0.dtype).eps
-        if self.method not in _FIXED_STEP and max(self.rtol, self.atol) < precision:
-            raise ValueError(
-                f"rtol={self.rtol:g} and atol={self.atol:g} are below what {h0.dtype} can hold ({precision:.0e}): raise them to "
-                f"{10 * precision:.0e} and more, or compute in float64"
-            )
 
     @torch.no_grad()
     def _error_estimate(self, field: VectorField, grid: Grid, h: Tensor) -> float:
@@ -202,48 +180,6 @@ class TorchDiffEq(Solver):
         finer = solver.solve(field, path, halves, h0).h
         finer = finer[..., torch.searchsorted(halves, times), :]
         return richardson(TABLEAUX["rk4"].order) * relative_distance(h, finer)
-
-    @torch.no_grad()
-    def _compare_with_small_steps(self, field: VectorField, path: Path, grid: Grid, h: Tensor, evaluations: int) -> None:
-        """Compares some sequences of an adaptive solve with small equal steps in double precision, compiled: the solve's own
-        estimates cannot tell where they fail. They begin with as many evaluations as the solve took; where the input is too stiff
-        for them to settle, there is no verdict."""
-        if self.rtol < _COMPARABLE or not Fused().supports(field) or grid.times.numel() < 2:
-            return
-        judged = Judged(path.start, (self, field.form, field.activation), grid.times, (*field.tensors, h[..., 0, :]))
-        memorable = torch.is_grad_enabled() and not path.start.is_inference()
-        if memorable and judged.recall() is not None:
-            return
-        precision = h.dtype
-        sequences = judged_sequences(grid.path.start, grid.path.end, h[..., 0, :])
-
-        def of_judged(tensor: Tensor, axis: int) -> Tensor:
-            tensor = tensor.detach().to("cpu", torch.float64)
-            return tensor if sequences is None else tensor.index_select(axis, sequences.cpu())
-
-        times = grid.times.detach().cpu()
-        inputs, h = replace(grid.path.mapped(lambda x: of_judged(x, -3)), times=times), of_judged(h, -3)
-        precise = field.mapped(lambda tensor: tensor.detach().to("cpu", torch.float64))
-        substeps = max(1, round(evaluations / (TABLEAUX["rk4"].stages * (times.numel() - 1))))
-        coarse = None
-        for factor in _FINER:
-            finer = Fused("rk4", factor * substeps, check=False).solve(precise, inputs, times, h[..., 0, :]).h
-            if coarse is not None and self._in_tolerances(finer, coarse) <= NOTICEABLE_TOLERANCES:
-                break
-            coarse = finer
-        else:
-            return
-        # Each evaluation rounds once, which no tolerance can mend.
-        rounding = torch.finfo(precision).eps * evaluations
-        off = self._in_tolerances(h, finer, rounding / NOTICEABLE_TOLERANCES)
-        if memorable:
-            judged.remember(NOTICEABLE_ERROR * off / NOTICEABLE_TOLERANCES)
-        warn_of_tolerance(self, off, relative_distance(h, finer))
-
-    def _in_tolerances(self, h: Tensor, other: Tensor, rounding: float = 0.0) -> float:
-        """The largest distance of a sequence, RMS over its times and states, in units of what a step may be off by."""
-        distance, size = (value.square().mean((-2, -1)).sqrt() for value in (h - other, h))
-        return float((distance / (self.atol + (self.rtol + rounding) * size)).nan_to_num(0).max())
 
     def _integrate(
         self, rate: Callable[..., Tensor], path: Path, grid: Tensor, h0: Tensor, weights: tuple[Tensor, ...]

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from small_runs import SMALL, edit, make, resumed, rows, start
 
+from odernn import Adaptive
 from odernn.experiment import Experiment, ExperimentConfig, load, load_run, read_config
+from odernn.experiment.parts import with_solver
 from odernn.runs import RunDirectory
 from odernn.training import Trainer, TrainingConfig
 
@@ -82,6 +85,21 @@ def test_a_warm_started_run_resumes_and_loads_without_the_narrow_one(tmp_path):
     loaded = load_run(wide_run.path)
     assert loaded.solver == wide.solver
     assert loaded.config.solver == "fused"
+
+
+def test_a_run_with_adaptive_steps_loads_with_them(tmp_path):
+    experiment, run = start(tmp_path, solver="adaptive", rtol=1e-4, atol=1e-5)
+    assert experiment.solver == Adaptive("dopri5", 1e-4, 1e-5)
+    experiment.train(run, progress=False)
+    loaded = load_run(run.path)
+    assert loaded.solver == experiment.solver
+    assert with_solver(loaded.config, loaded.solver) == replace(loaded.config, solver_chosen=True)
+    assert loaded.solver.finer(torch.float64).tolerances == pytest.approx((1e-5, 1e-6))
+
+
+def test_adaptive_steps_of_a_stack_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="solver 'adaptive' needs one layer: choose --solver auto"):
+        start(tmp_path, solver="adaptive", num_layers=2)
 
 
 @pytest.mark.parametrize(

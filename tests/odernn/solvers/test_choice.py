@@ -6,8 +6,8 @@ import pytest
 import torch
 from problems import F64, perturb_bias
 
-from odernn import ContinuousRNN, DivergedSolve, Exact, Fused, StateSpaceModel, TorchDiffEq, paths
-from odernn.solvers import automatic, choose_solver, deviation
+from odernn import Activation, Adaptive, ContinuousRNN, DivergedSolve, Exact, Fused, StateSpaceModel, TorchDiffEq, paths
+from odernn.solvers import automatic, choice, choose_solver, deviation
 
 T = torch.linspace(0, 4, 9, dtype=F64)
 PATH = paths.linear(T, 2 * torch.randn(3, 9, 1, dtype=F64, generator=torch.Generator().manual_seed(0)))
@@ -21,6 +21,24 @@ def test_linear_state_equations_are_solved_exactly():
     for model in (StateSpaceModel(1, 4, 1, "tanh", dtype=F64), ContinuousRNN(1, 4, 1, "linear", dtype=F64)):
         assert automatic(model.field()) == Exact()
         assert choose_solver(*trial(model)) == Exact()
+
+
+def test_nonlinear_ones_are_solved_by_compiled_adaptive_steps_where_there_are_any(monkeypatch, caplog):
+    monkeypatch.setattr(choice, "_said", [])
+    for dtype in (F64, torch.float32):
+        assert automatic(ContinuousRNN(1, 4, 1, dtype=dtype).field()) == Adaptive()
+    assert not caplog.messages
+    softsign = Activation("softsign", torch.nn.functional.softsign, rests_at_zero=True)
+    others = (
+        ContinuousRNN(1, 4, 1, num_layers=2, dtype=F64),
+        ContinuousRNN(1, 4, 1, softsign, dtype=F64),
+        ContinuousRNN(1, 4, 1, dtype=torch.bfloat16),
+    )
+    for model in others:
+        assert automatic(model.field()) == TorchDiffEq("dopri5", adjoint=False)
+    (said,) = caplog.messages  # once
+    assert "torchdiffeq's dopri5 here" in said
+    assert "got 2 layer(s) with 'tanh' in torch.float64 on cpu" in said
 
 
 def test_the_choice_keeps_to_its_tolerance_with_no_more_substeps_than_needed():
@@ -39,6 +57,14 @@ def test_what_has_no_fused_form_falls_back_to_dopri5():
     solver = choose_solver(*arguments)
     assert isinstance(solver, TorchDiffEq)
     assert deviation(solver, *arguments) <= 1e-5
+
+
+def test_what_many_substeps_do_not_resolve_takes_adaptive_steps(monkeypatch):
+    monkeypatch.setattr(choice, "MAX_SUBSTEPS", 1)
+    arguments = trial(ContinuousRNN(1, 4, 1, "tanh", dtype=F64))
+    solver = choose_solver(*arguments, 1e-6)
+    assert isinstance(solver, Adaptive)
+    assert deviation(solver, *arguments) <= 1e-6
 
 
 def test_a_tolerance_that_cannot_be_kept_is_refused():

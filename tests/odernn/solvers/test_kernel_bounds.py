@@ -10,8 +10,9 @@ import pytest
 PROGRAM = """
 import ctypes, itertools, mmap, sys
 import numpy as np, torch
-from odernn import ContinuousRNN, Exact, Fused, StateSpaceModel, paths
+from odernn import Adaptive, ContinuousRNN, Exact, Fused, StateSpaceModel, paths
 from odernn.solvers.numba import backend
+from odernn.solvers.numba.plan import SET_STRIDE
 
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)
@@ -69,14 +70,21 @@ for dtype in (torch.float32, torch.float64):
                 path = paths.hold(t, x)
             elif interpolation == "jumps":
                 path = paths.Path(t, "jumps", 2 * x[..., :-1, :], x[..., 1:, :] ** 2)
-            slow = Fused(backend="torch", check=False), Exact(backend="torch")
-            for solver, plain_solver in zip((Fused(check=False), Exact()), slow):
+            slow = Fused(backend="torch", check=False), Exact(backend="torch"), Exact(backend="torch")
+            for solver, plain_solver in zip((Fused(check=False), Exact(), Adaptive(check=False)), slow):
                 found = []
                 for each in (solver, plain_solver):
                     h = model.solve(path, t, "zero", solver=each).h
                     found.append((h.detach(), torch.autograd.grad(h.square().sum(), x, retain_graph=True)[0]))
                 for a, b in zip(*found):
                     assert torch.allclose(a, b, rtol=1e-3, atol=1e-4), (recurrence, m, batch, times, d, ensemble, solver)
+# Rows that are padded off the stride of the caches.
+for dtype, (recurrence, parameterization) in itertools.product((torch.float32, torch.float64), structures):
+    m = SET_STRIDE // torch.finfo(dtype).bits * 8
+    model = ContinuousRNN(1, m, 1, "tanh", recurrence, parameterization, seed=0, dtype=dtype)
+    x = torch.randn(5, 3, 1, dtype=dtype, requires_grad=True)
+    h = model.solve(paths.linear(torch.arange(3.0), x), torch.arange(3.0), "zero", solver=Fused(check=False)).h
+    torch.autograd.grad(h.square().sum(), [x, *(weight for name, weight in model.named_parameters() if name != "c")])
 print("in bounds")
 """
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from problems import F64, dop853, perturb_bias
 
-from odernn import ContinuousRNN, DivergedSolve, Exact, Fused, InaccurateSolve, StateSpaceModel, TorchDiffEq, paths
+from odernn import Adaptive, ContinuousRNN, DivergedSolve, Exact, Fused, InaccurateSolve, StateSpaceModel, TorchDiffEq, paths
 from odernn.solvers import NOTICEABLE_ERROR
 from targets import inputs
 
@@ -204,7 +204,8 @@ def test_steps_of_the_adjoint_are_as_small_as_those_of_the_solve():
 
 
 @pytest.mark.parametrize(
-    "solver", [Fused(), Fused(backend="torch"), Exact(), Exact(backend="torch"), TorchDiffEq("rk4"), TorchDiffEq()]
+    "solver",
+    [Fused(), Fused(backend="torch"), Exact(), Exact(backend="torch"), Adaptive(), TorchDiffEq("rk4"), TorchDiffEq()],
 )
 def test_a_batch_of_nothing_has_an_empty_answer_and_zero_gradients(solver):
     model = StateSpaceModel(2, 3, 1, ensemble=(2,), dtype=F64)
@@ -221,7 +222,7 @@ def test_a_tolerance_below_what_the_dtype_holds_is_refused():
         model(torch.ones(2, 5, 1), torch.arange(5.0), solver=TorchDiffEq("dopri5", 1e-12, 1e-12))
 
 
-@pytest.mark.parametrize("solver", [Fused(), Exact(), TorchDiffEq("rk4"), TorchDiffEq()])
+@pytest.mark.parametrize("solver", [Fused(), Exact(), Adaptive(), TorchDiffEq("rk4"), TorchDiffEq()])
 def test_states_that_are_not_real_numbers_of_the_weights_kind_are_refused(solver):
     model = StateSpaceModel(1, 4, 1, dtype=F64)
     path = paths.linear(T[:5], torch.ones(2, 5, 1, dtype=F64))
