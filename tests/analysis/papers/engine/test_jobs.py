@@ -130,6 +130,7 @@ def test_a_job_that_fails_or_kills_its_worker_leaves_the_others(toy, cache, tmp_
 
 
 INTERRUPTED = """
+import signal
 import sys
 from pathlib import Path
 
@@ -138,6 +139,8 @@ from analysis.papers.engine.jobs import Cache, run_jobs
 from {package} import toy
 
 if __name__ == "__main__":
+    # Shells start what runs in the background without this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     cache, log = sys.argv[1:]
     Path(log).touch()
     settings = [{{"log": log, "name": f"n{{k}}", "gate": log if k < 2 else log + ".open"}} for k in range(5)]
