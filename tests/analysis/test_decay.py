@@ -41,6 +41,7 @@ def _headline(fit):
     return fit.rate if fit.ends_exponentially else fit.exponent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.1])
 @pytest.mark.parametrize("name", LAWS)
 def test_the_law_is_named_and_its_number_found_within_five_percent(name, noise):
@@ -403,6 +404,7 @@ def test_few_maxima_that_fall_do_not_count_as_lasting():
     assert "maxima" not in level.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("horizon", [30, 100])
 def test_a_polynomial_before_an_exponential_is_covered(horizon):
     """|p(t)| e^-rt of a Jordan block of 4: the local rate r - k/t still turns where the floor ends the window."""

@@ -18,6 +18,7 @@ def _descending(values):
     return values.detach().sort(descending=True).values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recurrence", ["diagonal", "complex", "dense"])
 def test_the_exponents_of_a_linear_flow_are_the_real_parts_of_its_eigenvalues_whatever_drives_it(recurrence):
     model = ContinuousRNN(1, 4, 1, activation="linear", recurrence=recurrence, seed=2, dtype=DOUBLE)

@@ -119,6 +119,7 @@ def test_every_result_has_its_inverse_and_an_example_here(kind):
     assert any(type(example) is kind for example in EXAMPLES), f"give an example of {kind.__name__} here"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("result", EXAMPLES, ids=lambda example: type(example).__name__)
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())

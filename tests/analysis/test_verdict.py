@@ -266,6 +266,7 @@ UNSEEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNSEEN)
 def test_targets_that_were_not_used_to_choose_the_cuts_are_judged_right_over_five_seeds(name):
     kernel, direct = UNSEEN[name]

@@ -22,6 +22,7 @@ def make(seed=0, cls=ContinuousRNN, recurrence="symmetric", parameterization="so
     return perturb_bias(cls(1, 4, 1, "tanh", recurrence, parameterization, dtype=F64, seed=seed, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cls", "recurrence", "parameterization", "activation"), list(combinations()))
 def test_a_stack_answers_like_its_models_one_by_one(cls, recurrence, parameterization, activation):
     models = [cls(1, 4, 1, activation, recurrence, parameterization, dtype=F64, seed=seed) for seed in range(3)]

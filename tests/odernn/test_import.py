@@ -45,6 +45,7 @@ def test_import_odernn_adds_nothing_slow_to_torch(tmp_path):
     assert not found & slow
 
 
+@pytest.mark.slow
 def test_import_analysis_does_not_load_what_draws_or_compiles(tmp_path):
     found = newly_imported("analysis", tmp_path)
     assert "analysis" in found

@@ -42,6 +42,7 @@ def test_earlier_times_are_not_replaced_unasked(tmp_path, name):
     assert (tmp_path / name).read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_cases_are_listed_with_their_contenders():
     outcome = run("--list")
     assert outcome.returncode == 0

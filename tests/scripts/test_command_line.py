@@ -131,6 +131,7 @@ def test_a_file_is_named_when_the_system_refuses_it(tmp_path):
     require_line(toy(full), 1, "/data/best.pt", "No space left", "make room")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["2**62, 4", "2**50"])
 def test_a_size_beyond_all_memory_is_a_shortage_of_it(size):
     require_line(toy(f"import torch\ndef main():\n    torch.ones({size})"), 1, "out of memory")
@@ -156,6 +157,7 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
 # --- readers and Ctrl-C ---
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_failure(tmp_path):
     many = "def main():\n    for k in range(100_000):\n        print(k)\n    open('end', 'w').close()"
     text = PROGRAM.format(scripts=str(ROOT / "scripts"), body=many)
@@ -167,6 +169,7 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_output_that_finds_no_room_is_said(tmp_path):
     require_line(shell("$PYTHON $S/reproduce_figures.py --list > /dev/full", tmp_path), 1, "standard output", "No space left")

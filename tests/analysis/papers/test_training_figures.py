@@ -350,6 +350,7 @@ def invented(job):
     return {"start": 1.0, "stop": 1 + length, "times": [1.0, 2.0, length], "losses": [2.0, 1.3, 1.0], "level": 1.25}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", [IA_9, STABLE_SSM_LR, COM_PLATEAU], ids=lambda figure: figure.name)
 @pytest.mark.parametrize("quick", [False, True])
 def test_figures_are_drawn_and_judged(figure, quick, tmp_path):

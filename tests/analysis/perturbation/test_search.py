@@ -137,6 +137,7 @@ def test_the_ascent_is_at_least_the_best_of_a_thousand_draws_on_linear_models(ke
     assert (ascent.searched >= sample.searched * (1 - 1e-12)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recurrence", "parameterization"), [("dense", "direct"), ("symmetric", "exp"), ("complex", "exp")])
 @pytest.mark.parametrize("norm", ["spectral", "max"])
 @pytest.mark.parametrize("search", ["ascent", "sample"])

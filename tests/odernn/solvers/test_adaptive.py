@@ -89,6 +89,7 @@ def test_both_methods_of_a_pair_have_their_orders_and_no_more(method):
     assert sum(pair.error) == pytest.approx(0, abs=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recurrence", RECURRENCES, ids=lambda pair: pair[0])
 @pytest.mark.parametrize("activation", [name for name in KERNELS if name != "linear"])
 @pytest.mark.parametrize("method", PAIRS)
@@ -123,6 +124,7 @@ def test_the_work_grows_with_the_order_of_the_method(method):
     assert 1 / slope == pytest.approx(PAIRS[method].order, rel=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["linear", "hold", "jumps"])
 @pytest.mark.parametrize("recurrence", RECURRENCES, ids=lambda pair: pair[0])
 @pytest.mark.parametrize("method", PAIRS)
@@ -294,6 +296,7 @@ def test_memory_of_the_backward_pass_grows_with_the_root_of_the_steps(monkeypatc
     assert torch.allclose(gradient, torch.autograd.grad(fused.sum(), x)[0], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_one_thread_and_several_give_the_same_states_bit_for_bit():
     """In a process of its own, so that there are two threads on a machine of one core too."""
     program = """
@@ -488,6 +491,7 @@ def test_bad_settings_are_refused():
         ContinuousRNN(1, 4, 1, dtype=torch.bfloat16)(x.bfloat16(), t, solver=Adaptive(backend="numba", rtol=0.1, atol=0.1))
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_take_them_does_not_load_the_kernels():
     program = """
 import sys, torch

@@ -41,6 +41,7 @@ def penalized(name, solver, output, interpolation="linear"):
     return model, loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["linear", "hold"])
 @pytest.mark.parametrize("output", ["h", "y"])
 @pytest.mark.parametrize("name", FIRST_ORDER)

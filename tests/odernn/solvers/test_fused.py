@@ -22,6 +22,7 @@ BACKENDS = ("numba", "products", "torch")
 REFERENCE = TorchDiffEq("rk4", adjoint=False, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("interpolation", ["linear", "hold", "jumps"])
 @pytest.mark.parametrize("recurrence", RECURRENCES, ids=lambda pair: pair[0])

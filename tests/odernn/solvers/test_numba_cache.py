@@ -63,6 +63,7 @@ def test_without_a_place_for_compiled_kernels_they_are_compiled_in_memory_and_it
     assert solve_in_a_new_process(tmp_path, before) == "said 1"
 
 
+@pytest.mark.slow
 def test_a_cache_directory_that_is_a_file_is_no_place(tmp_path):
     (tmp_path / "file").write_text("")
     assert solve_in_a_new_process(tmp_path / "file") in ("said 1", "said 0")  # 0: numba falls back to another directory

@@ -171,6 +171,7 @@ def test_the_steps_of_an_adaptive_solve_suit_each_sequence_of_a_batch(activation
     assert torch.allclose(many.h[7], alone.h[0], rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adjoint", [True, False])
 @pytest.mark.parametrize(("cls", "dtype"), [(ContinuousRNN, F64), (ContinuousRNN, torch.float32), (StateSpaceModel, F64)])
 def test_an_adaptive_solve_whose_own_estimates_fail_is_noticed(monkeypatch, cls, dtype, adjoint):
