@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -307,6 +307,7 @@ class TeacherFunctional(Functional):
         input_size: number of input channels, checked where given.
         pass_times: call module(x, t), as the models of odernn want, instead of module(x).
         subtract_zero_input: subtract the response to x = 0, so that H_t(0) = 0.
+        options: further arguments of every call of the module, such as {"solver": Exact()}.
 
     Source: the random teachers of [IA] Fig 3 and 12.
     """
@@ -318,6 +319,7 @@ class TeacherFunctional(Functional):
         input_size: int | None = None,
         pass_times: bool = False,
         subtract_zero_input: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         if not callable(module) or isinstance(module, type):
             raise ValueError(f"module is {arguments.kind_of(module)}, expected a callable on (batch, time, channel)")
@@ -325,6 +327,9 @@ class TeacherFunctional(Functional):
         self.input_size = None if input_size is None else arguments.count("input_size", input_size)
         self.pass_times = pass_times
         self.subtract_zero_input = subtract_zero_input
+        if options is not None:
+            arguments.instance("options", options, Mapping, 'give {"solver": ...}')
+        self.options = dict(options or {})
 
     def _respond(self, x: Tensor, t: Tensor) -> Tensor:
         batch = x.reshape(-1, *x.shape[-2:])
@@ -338,13 +343,13 @@ class TeacherFunctional(Functional):
         if not isinstance(self.module, nn.Module):
             # a callable may hide a module: without a gradient to x there is none to its weights either
             with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-                answer = self.module(*arguments)
+                answer = self.module(*arguments, **self.options)
         else:
             weights = {name: weight.detach() for name, weight in self.module.named_parameters()}
             dtype = next((weight.dtype for weight in weights.values() if weight.is_floating_point()), x.dtype)
             if dtype != x.dtype:
                 raise ValueError(f"x is {x.dtype}, the teacher {dtype}, expected the same; convert one with .to(dtype)")
-            answer = torch.func.functional_call(self.module, weights, arguments)
+            answer = torch.func.functional_call(self.module, weights, arguments, self.options)
         y = answer[0] if isinstance(answer, tuple) else answer
         if not isinstance(y, Tensor) or y.ndim != 3 or y.shape[:2] != x.shape[:2]:
             found = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from odernn.models import ContinuousRNN
+from odernn.solvers import TorchDiffEq
 from targets import Functional, TeacherFunctional, make_target
 
 from ...families import Family, family_curves, train_family
@@ -71,7 +72,9 @@ def load_target(kernel: str | None = None, nonlinearity: str = "none", teacher: 
 def _rnn_teacher(seed: int) -> Functional:
     """A dense tanh RNN of 256 units with random weights ([IA] Fig 3)."""
     model = ContinuousRNN(1, 256, 1, "tanh", "dense", "direct", bias=False, seed=seed, dtype=torch.float64)
-    return TeacherFunctional(model, input_size=1, pass_times=True)
+    # By the solver of the stored figures: trainings amplify the last digits of their targets.
+    solver = TorchDiffEq("dopri5", adjoint=False)
+    return TeacherFunctional(model, input_size=1, pass_times=True, options={"solver": solver})
 
 
 class _Decoder(nn.Module):

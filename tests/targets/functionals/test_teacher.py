@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
+from odernn import ContinuousRNN, Fused, TorchDiffEq
 from targets import TeacherFunctional, inputs
 
 EVEN = torch.linspace(0, 20, 41, dtype=torch.float64)
@@ -61,3 +63,18 @@ def test_a_teacher_takes_plain_callables_times_and_leading_axes() -> None:
     torch.testing.assert_close(H(x, UNEVEN), expected)
     torch.testing.assert_close(H(x.reshape(2, 3, -1, 2), UNEVEN), expected.reshape(2, 3, -1, 2))
     torch.testing.assert_close(H(x[0], UNEVEN), expected[0])
+
+
+def test_a_teacher_hands_its_options_to_every_call_of_its_module() -> None:
+    def scaled(x: torch.Tensor, t: torch.Tensor, *, factor: float = 1.0) -> torch.Tensor:
+        return factor * x + 1
+
+    x = inputs.white_noise(EVEN, 4)
+    H = TeacherFunctional(scaled, pass_times=True, subtract_zero_input=True, options={"factor": 3.0})
+    torch.testing.assert_close(H(x, EVEN), 3 * x)
+    model = ContinuousRNN(1, 4, 1, dtype=torch.float64, seed=0)
+    for solver in (Fused("euler", check=False), TorchDiffEq("rk4", adjoint=False, check=False)):
+        H = TeacherFunctional(model, pass_times=True, options={"solver": solver})
+        assert torch.equal(H(x, EVEN), model(x, EVEN, solver=solver))
+    with pytest.raises(ValueError, match="options is"):
+        TeacherFunctional(model, options="solver")
