@@ -13,14 +13,15 @@ import numpy as np
 from numba import prange
 
 from . import step_control
-from .activations import activate, times_derivative
+from .activations import activate
 from .compilation import inline, inner, kernel
-from .drive import drive, input_gradient
-from .plan import JUMPS, LINEAR
+from .drive import drive, drive_ends, drive_ends_gradient, input_gradient
+from .plan import LINEAR
 from .products import apply, sum_outer
+from .runge_kutta import pass_back, weighted
 from .simd import MARGIN, aligned_pointer_to, lanes_of, load, pointer_to, store, where_less
 from .step_control import DONE, LEAST_ERROR, MAX_STEPS, TOO_MANY, UNDERFLOW
-from .tiles import batch_share, clear, read, set_column, write
+from .tiles import batch_share, clear, copy, read, set_column, write
 
 # Columns of a tableau: stages of the longest pair.
 COLUMNS = 6
@@ -43,17 +44,9 @@ class Pair(NamedTuple):
 
 
 @inline
-def _weighted(s, base, scale, terms, n, q, c0, c1, c2, c3, c4, c5, count):
-    """scale base + sum_j c_j terms_j over j < count, one vector of each."""
-    value = scale * load(s, base + q)
-    if count > 0:
-        value = value + c0 * load(s, terms + q)
-    if count > 1:
-        value = value + c1 * load(s, terms + n + q)
-    if count > 2:
-        value = value + c2 * load(s, terms + 2 * n + q)
-    if count > 3:
-        value = value + c3 * load(s, terms + 3 * n + q)
+def _weighted_six(s, base, scale, terms, n, q, c0, c1, c2, c3, c4, c5, count):
+    """As `weighted`, of two terms more."""
+    value = weighted(s, base, scale, terms, n, q, c0, c1, c2, c3, count)
     if count > 4:
         value = value + c4 * load(s, terms + 4 * n + q)
     if count > 5:
@@ -78,7 +71,7 @@ def _stage(plan, A, i, s, h, k, dt, y):
     a0, a1, a2 = dt * A[row], dt * A[row + 1], dt * A[row + 2]
     a3, a4, a5 = dt * A[row + 3], dt * A[row + 4], dt * A[row + 5]
     for q in range(0, n, lanes_of(s)):
-        store(s, y + q, _weighted(s, h, 1.0, k, n, q, a0, a1, a2, a3, a4, a5, i))
+        store(s, y + q, _weighted_six(s, h, 1.0, k, n, q, a0, a1, a2, a3, a4, a5, i))
 
 
 @inline
@@ -95,7 +88,7 @@ def _step_error(plan, control, e, s, h, k, y, dt, ratio, spare):
     rtol, atol, last = control.rtol, control.atol, k + plan.stages * n
     e0, e1, e2, e3, e4, e5, e6 = dt * e[0], dt * e[1], dt * e[2], dt * e[3], dt * e[4], dt * e[5], dt * e[6]
     for q in range(0, n, lanes):
-        value = _weighted(s, last, e6, k, n, q, e0, e1, e2, e3, e4, e5, plan.stages)
+        value = _weighted_six(s, last, e6, k, n, q, e0, e1, e2, e3, e4, e5, plan.stages)
         store(s, ratio + q, value / (atol + rtol * _larger_size(load(s, h + q), load(s, y + q))))
     whole, worst = m // lanes * lanes, 0.0
     for r in range(ratio, ratio + n, plan.width):
@@ -173,12 +166,9 @@ def _forward_item(plan, control, A, c, e, item, lengths, W, V, x_left, x_right, 
             drive(plan, s, inputs, V, v0, x_left, x_member, first, 0, right)
         proposal, before, tried, how = 0.0, LEAST_ERROR, 0, DONE
         for interval in range(plan.intervals):
-            if plan.kind == LINEAR:
-                left, right = right, left
-                drive(plan, s, inputs, V, v0, x_left, x_member, first, interval + 1, right)
-            else:
-                drive(plan, s, inputs, V, v0, x_left, x_member, first, interval, left)
-                drive(plan, s, inputs, V, v0, x_right, x_member, first, interval, right)
+            left, right = drive_ends(
+                plan, s, inputs, V, v0, x_left, x_right, x_member, first, interval, left, right, False
+            )  # fmt: skip
             length = lengths[interval]
             if plan.kind != LINEAR or interval == 0:
                 _rate(plan, s, h, k, left, right, 0.0, W, w0)
@@ -260,17 +250,11 @@ def _step_adjoint(plan, A, c, s, g, k, g_y, g_z, left, right, dt, done, length, 
         a0, a1, a2 = dt * A[column], dt * A[column + COLUMNS], dt * A[column + 2 * COLUMNS]
         a3, a4 = dt * A[column + 3 * COLUMNS], dt * A[column + 4 * COLUMNS]
         for q in range(0, n, lanes):
-            value = _weighted(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, a3, a4, 0.0, count)
-            value = times_derivative(value, load(s, k_i + q), plan.activation)
-            of_left = load(s, left + q) + (1.0 - fraction) * value
-            of_right = load(s, right + q) + fraction * value
-            store(s, g_z_i + q, value)
-            store(s, g_y_i + q, 0.0)
-            store(s, left + q, of_left)
-            store(s, right + q, of_right)
+            value = _weighted_six(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, a3, a4, 0.0, count)
+            pass_back(plan, s, value, k_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
         apply(plan, W, w0, s, g_z_i, g_y_i)
     for q in range(0, n, lanes):
-        store(s, g + q, _weighted(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, stages))
+        store(s, g + q, _weighted_six(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, stages))
 
 
 @inner
@@ -283,12 +267,6 @@ def _again(plan, A, c, s, y, k, left, right, dt, done, length, following, W, w0)
         _rate(plan, s, y + i * n, k + i * n, left, right, (done + c[i] * dt) / length, W, w0)
     if following >= 0:
         _stage(plan, A, plan.stages, s, y, k, dt, following)
-
-
-@inner
-def _move(plan, s, source, target):
-    for q in range(0, plan.rows * plan.width, lanes_of(s)):
-        store(s, target + q, load(s, source + q))
 
 
 @inner
@@ -329,12 +307,11 @@ def _backward_item(
             # The adjoints of the drive at both ends; at a sample two intervals meet and add.
             right, left = left, right
             clear(s, left, n)
-            if plan.kind == LINEAR:
-                v_right, v_left = v_left, v_right
-            else:
+            if plan.kind != LINEAR:
                 clear(s, right, n)
-                drive(plan, s, inputs, V, v0, x_right, x_member, first, interval, v_right)
-            drive(plan, s, inputs, V, v0, x_left, x_member, first, interval, v_left)
+            v_left, v_right = drive_ends(
+                plan, s, inputs, V, v0, x_left, x_right, x_member, first, interval, v_left, v_right, True
+            )  # fmt: skip
             length = lengths[interval]
             count = counts[tile * plan.intervals + interval]
             position -= count
@@ -342,19 +319,19 @@ def _backward_item(
             done, last_segment = 0.0, max(0, count - 1) // segment
             for step in range(last_segment * segment):
                 if step % segment == 0:
-                    _move(plan, s, checkpoints + step // segment * n, y_all)
+                    copy(s, checkpoints + step // segment * n, s, y_all, n, False)
                 dt = steps[position + step]
                 _again(plan, A, c, s, y_all, k_all, v_left, v_right, dt, done, length, y_all, W, w0)
                 done += dt
                 if (step + 1) % segment == 0:
-                    _move(plan, s, y_all, checkpoints + (step + 1) // segment * n)
+                    copy(s, y_all, s, checkpoints + (step + 1) // segment * n, n, False)
             for place in range(last_segment, -1, -1):
                 begins, stop = place * segment, min(count, (place + 1) * segment)
                 if place < last_segment:
                     done = 0.0
                     for step in range(begins):
                         done += steps[position + step]
-                _move(plan, s, checkpoints + place * n, y_all)
+                copy(s, checkpoints + place * n, s, y_all, n, False)
                 for step in range(begins, stop):
                     dt = steps[position + step]
                     at = (step - begins) * stages * n
@@ -368,15 +345,9 @@ def _backward_item(
                     _step_adjoint(plan, A, c, s, g, k_all + at, g_y, g_z, left, right, dt, done, length, W_adjoint, w0)
                     if plan.of_W > 0:
                         sum_outer(plan, g_W, gw0, s, g_z, y_all + at, stages * plan.rows)
-            if plan.kind == LINEAR:
-                input_gradient(plan, s, right, inputs, g_inputs, U, x_left, member, first, interval + 1, g_V, gv0, g_left)
-            elif plan.kind == JUMPS:
-                input_gradient(plan, s, right, inputs, g_inputs, U, x_right, member, first, interval, g_V, gv0, g_right)
-                input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, interval, g_V, gv0, g_left)
-            else:
-                for q in range(0, n, lanes_of(s)):
-                    store(s, left + q, load(s, left + q) + load(s, right + q))
-                input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, interval, g_V, gv0, g_left)
+            drive_ends_gradient(
+                plan, s, left, right, inputs, g_inputs, U, x_left, x_right, member, first, interval, g_V, gv0, g_left, g_right
+            )  # fmt: skip
         if plan.kind == LINEAR:
             input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, 0, g_V, gv0, g_left)
         read(plan, g_all, member, first, times, 0, plan.m, s, g, width, True)

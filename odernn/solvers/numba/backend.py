@@ -54,7 +54,7 @@ def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor,
     """Shapes as for `Problem`."""
     plan = _runge_kutta_plan(problem, W, left, h0)
     h = _with_initial(h0, plan.intervals)
-    W, V = _padded(_for_rows(problem, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
+    W, V = _forwards(problem, W, V, plan)
     _run(runge_kutta.runge_kutta, plan, _tableau(problem.tableau), problem.steps, W, V, left, right, h)
     return h
 
@@ -65,8 +65,8 @@ def backward(
     plan = _runge_kutta_plan(problem, W, left, h[:, :, 0])
     sums = _Sums.of(plan, problem, W, V, left, wanted)
     plan = sums.plan
-    forwards = _padded(_for_rows(problem, W), columns=plan.width)
-    given = forwards, _adjoint(problem, W, plan), _padded(V.mT, plan.inputs, plan.width), _to_inputs(V, plan), left, right, h, g
+    W_forwards, V_forwards = _forwards(problem, W, V, plan)
+    given = W_forwards, _adjoint(problem, W, plan), V_forwards, _to_inputs(V, plan), left, right, h, g
     _run(runge_kutta.runge_kutta_adjoint, plan, _tableau(problem.tableau), problem.steps, *given, *sums.tensors)
     return sums.gradients(W, V, left, right)
 
@@ -88,7 +88,7 @@ def adaptive_forward(
 
     plan = _adaptive_plan(problem, W, left, h0)
     h, tiles = _with_initial(h0, plan.intervals), h0.shape[0] * -(-plan.batch // plan.rows)
-    W, V = _padded(_for_rows(problem, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
+    W, V = _forwards(problem, W, V, plan)
     counts = torch.zeros(tiles, plan.intervals, dtype=torch.int64)
     tries, ends = torch.zeros(tiles, dtype=torch.int64), torch.zeros(tiles, dtype=torch.int64)
     room = torch.full((tiles,), _ROOM + _ROOM_PER_INTERVAL * plan.intervals if records else 0)
@@ -117,8 +117,8 @@ def adaptive_backward(
     plan = sums.plan
     most = max(1, int(record.counts.max())) if record.counts.numel() else 1
     segment = min(most, max(_SEGMENT, math.isqrt(most)))
-    forwards = _padded(_for_rows(problem, W), columns=plan.width)
-    given = forwards, _adjoint(problem, W, plan), _padded(V.mT, plan.inputs, plan.width), _to_inputs(V, plan), left, right, h
+    W_forwards, V_forwards = _forwards(problem, W, V, plan)
+    given = W_forwards, _adjoint(problem, W, plan), V_forwards, _to_inputs(V, plan), left, right, h
     taken, sizes = (record.steps, record.starts, record.counts), (segment, -(-most // segment))
     _run(adaptive.adaptive_adjoint, plan, *sizes, _pair(problem.tableau), problem.steps, *given, *taken, g, *sums.tensors)
     return sums.gradients(W, V, left, right)
@@ -128,7 +128,7 @@ def scan_forward(problem: Scan, W: Tensor, V: Tensor, left: Tensor, right: Tenso
     """Shapes as for `Scan`."""
     plan = _plan(problem, W, left, h0, d_inputs=2 * left.shape[-1] + 1)
     h = _with_initial(h0, plan.intervals)
-    W, V = _padded(_for_rows(problem, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
+    W, V = _forwards(problem, W, V, plan)
     _run(scan.scan, plan, W, V, left, right, h)
     return h
 
@@ -238,6 +238,11 @@ def _plan(problem: Problem | Scan, W: Tensor, x: Tensor, h0: Tensor, d_inputs: i
 def _for_rows(problem: Problem | Scan, W: Tensor) -> Tensor:
     """The matrix that multiplies row vectors from the right as W multiplies column vectors from the left."""
     return W.mT if problem.structure == "dense" else W
+
+
+def _forwards(problem: Problem | Scan, W: Tensor, V: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+    """W and V, laid out for the kernels."""
+    return _padded(_for_rows(problem, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
 
 
 def _adjoint(problem: Problem | Scan, W: Tensor, plan: Plan) -> Tensor:

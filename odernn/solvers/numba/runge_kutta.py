@@ -10,8 +10,8 @@ from numba import prange
 
 from .activations import activate, times_derivative
 from .compilation import inline, inner, kernel
-from .drive import drive, input_gradient
-from .plan import DENSE, JUMPS, LINEAR
+from .drive import drive, drive_ends, drive_ends_gradient, input_gradient
+from .plan import DENSE, LINEAR
 from .products import apply, plus_entries, sum_outer
 from .simd import MARGIN, aligned_pointer_to, lanes_of, load, pointer_to, store
 from .tiles import batch_share, clear, read, set_column, write
@@ -27,7 +27,7 @@ class Tableau(NamedTuple):
 
 
 @inline
-def _weighted(s, base, scale, terms, n, q, c0, c1, c2, c3, count):
+def weighted(s, base, scale, terms, n, q, c0, c1, c2, c3, count):
     """scale base + sum_j c_j terms_j over j < count, one vector of each."""
     value = scale * load(s, base + q)
     if count > 0:
@@ -54,7 +54,7 @@ def _stages(plan, A, c, s, y, k, left, right, dt, step, W, w0):
             for j in range(0, plan.width, lanes_of(s)):
                 q = r + j
                 z = (1.0 - fraction) * load(s, left + q) + fraction * load(s, right + q)
-                state = _weighted(s, y, 1.0, k, n, q, a0, a1, a2, 0.0, i)
+                state = weighted(s, y, 1.0, k, n, q, a0, a1, a2, 0.0, i)
                 if plan.structure != DENSE:
                     z = plus_entries(plan, z, W, w0 + j, state)
                 if i > 0:
@@ -71,7 +71,7 @@ def _advance(plan, b, s, y, k, dt, following):
     n = plan.rows * plan.width
     b0, b1, b2, b3 = dt * b[0], dt * b[1], dt * b[2], dt * b[3]
     for q in range(0, n, lanes_of(s)):
-        store(s, following + q, _weighted(s, y, 1.0, k, n, q, b0, b1, b2, b3, plan.stages))
+        store(s, following + q, weighted(s, y, 1.0, k, n, q, b0, b1, b2, b3, plan.stages))
 
 
 @inner
@@ -88,15 +88,9 @@ def _forward_item(plan, A, b, c, item, steps, W, V, x_left, x_right, h_all, s):
         if plan.kind == LINEAR:
             drive(plan, s, inputs, V, v0, x_left, x_member, first, 0, right)
         for interval in range(plan.intervals):
-            if plan.kind == LINEAR:
-                left, right = right, left
-                drive(plan, s, inputs, V, v0, x_left, x_member, first, interval + 1, right)
-            else:
-                drive(plan, s, inputs, V, v0, x_left, x_member, first, interval, left)
-                if plan.kind == JUMPS:
-                    drive(plan, s, inputs, V, v0, x_right, x_member, first, interval, right)
-                else:
-                    right = left
+            left, right = drive_ends(
+                plan, s, inputs, V, v0, x_left, x_right, x_member, first, interval, left, right, False
+            )  # fmt: skip
             dt = steps[interval] / plan.substeps
             for step in range(plan.substeps):
                 _stages(plan, A, c, s, y, k, left, right, dt, step, W, w0)
@@ -125,6 +119,19 @@ def runge_kutta(plan, tableau, steps, W, V, x_left, x_right, h_all):
         buffer[0] = 0  # a last use: keeps it alive until here
 
 
+@inline
+def pass_back(plan, s, value, k, fraction, left, right, g_z, g_y):
+    """One vector of the adjoint of a rate k = sigma(z) with z = W y + v, passed on: that of z to g_z, 0 to g_y for the product
+    with W^T to come, and what it adds to those of the drive, `left` and `right`."""
+    value = times_derivative(value, load(s, k), plan.activation)
+    of_left = load(s, left) + (1.0 - fraction) * value
+    of_right = load(s, right) + fraction * value
+    store(s, g_z, value)
+    store(s, g_y, 0.0)
+    store(s, left, of_left)
+    store(s, right, of_right)
+
+
 @inner
 def _stage_adjoints(plan, A, b, c, s, g, k, g_y, g_z, left, right, dt, step, W, w0):
     """The adjoints of one step: g <- that of its h, from that of its result; g_z_i of all stages; and what it adds to those of
@@ -137,17 +144,11 @@ def _stage_adjoints(plan, A, b, c, s, g, k, g_y, g_z, left, right, dt, step, W, 
         count, b_i = stages - 1 - i, dt * b[i]
         a0, a1, a2 = dt * A[4 * i + 4 + i], dt * A[4 * i + 8 + i], dt * A[4 * i + 12 + i]
         for q in range(0, n, lanes):
-            value = _weighted(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, 0.0, count)
-            value = times_derivative(value, load(s, k_i + q), plan.activation)
-            of_left = load(s, left + q) + (1.0 - fraction) * value
-            of_right = load(s, right + q) + fraction * value
-            store(s, g_z_i + q, value)
-            store(s, g_y_i + q, 0.0)
-            store(s, left + q, of_left)
-            store(s, right + q, of_right)
+            value = weighted(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, 0.0, count)
+            pass_back(plan, s, value, k_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
         apply(plan, W, w0, s, g_z_i, g_y_i)
     for q in range(0, n, lanes):
-        store(s, g + q, _weighted(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, stages))
+        store(s, g + q, weighted(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, stages))
 
 
 @inner
@@ -177,15 +178,11 @@ def _backward_item(
             # The adjoints of the drive at both ends; at a sample two intervals meet and add.
             right, left = left, right
             clear(s, left, n)
-            if plan.kind == LINEAR:
-                v_right, v_left = v_left, v_right
-            else:
+            if plan.kind != LINEAR:
                 clear(s, right, n)
-                if plan.kind == JUMPS:
-                    drive(plan, s, inputs, V, v0, x_right, x_member, first, interval, v_right)
-                else:
-                    v_right = v_left
-            drive(plan, s, inputs, V, v0, x_left, x_member, first, interval, v_left)
+            v_left, v_right = drive_ends(
+                plan, s, inputs, V, v0, x_left, x_right, x_member, first, interval, v_left, v_right, True
+            )  # fmt: skip
             dt = steps[interval] / plan.substeps
             read(plan, h_all, member, first, times, interval, plan.m, s, y_all, width, False)
             for step in range(plan.substeps):
@@ -198,15 +195,9 @@ def _backward_item(
                 _stage_adjoints(plan, A, b, c, s, g, k, g_y, g_z, left, right, dt, step, W_adjoint, w0)
                 if plan.of_W > 0:
                     sum_outer(plan, g_W, gw0, s, g_z, y, stages * plan.rows)
-            if plan.kind == LINEAR:
-                input_gradient(plan, s, right, inputs, g_inputs, U, x_left, member, first, interval + 1, g_V, gv0, g_left)
-            elif plan.kind == JUMPS:
-                input_gradient(plan, s, right, inputs, g_inputs, U, x_right, member, first, interval, g_V, gv0, g_right)
-                input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, interval, g_V, gv0, g_left)
-            else:
-                for q in range(0, n, lanes_of(s)):
-                    store(s, left + q, load(s, left + q) + load(s, right + q))
-                input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, interval, g_V, gv0, g_left)
+            drive_ends_gradient(
+                plan, s, left, right, inputs, g_inputs, U, x_left, x_right, member, first, interval, g_V, gv0, g_left, g_right
+            )  # fmt: skip
         if plan.kind == LINEAR:
             input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, 0, g_V, gv0, g_left)
         read(plan, g_all, member, first, times, 0, plan.m, s, g, width, True)
