@@ -33,8 +33,9 @@ def problem(
     uneven = torch.cumsum(0.1 + 0.5 * torch.rand(times, generator=generator, dtype=F64), 0)
     t = torch.linspace(0, 2, times, dtype=F64) if even else uneven
     x = randn(*x_axes, batch, times, model.input_size)
-    h0 = randn(*model.ensemble, batch, model.hidden_size)
-    return x, t, h0, randn(*model.ensemble, batch, times, model.hidden_size), interpolation
+    states = model.num_layers * model.hidden_size
+    h0 = randn(*model.ensemble, batch, states)
+    return x, t, h0, randn(*model.ensemble, batch, times, states), interpolation
 
 
 def states_and_gradients(

@@ -16,6 +16,7 @@ from ..models import SequenceModel
 from ..paths import Path as ControlPath
 from ..paths import interpolate
 from ..solvers import Adaptive, Exact, Fused, Solver, TorchDiffEq, choose_solver
+from ..solvers.fused import TAKEN
 from .config import DTYPES, ExperimentConfig
 
 # Solvers are compared on a field, a path, times and initial states.
@@ -104,7 +105,7 @@ def solver_of(config: ExperimentConfig, model: SequenceModel, t: Tensor, x: Call
         solver = Adaptive(rtol=config.rtol, atol=config.atol)
     if not solver.supports(model.field()):
         needs = "one layer that is linear in its state (model 'ssm', or activation 'linear')"
-        needs = needs if config.solver == "exact" else "one layer"
+        needs = needs if config.solver == "exact" else TAKEN
         raise ValueError(f"solver {config.solver!r} needs {needs}: choose --solver auto")
     return solver
 

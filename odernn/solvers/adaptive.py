@@ -10,7 +10,6 @@ from torch import Tensor
 
 from targets import arguments
 
-from ..activations import ACTIVATIONS
 from ..fields import VectorField
 from ..paths import Path
 from . import adaptive_reference
@@ -18,7 +17,7 @@ from .backends import backend_for, obstacle
 from .base import TIGHTEST, Solution, Solver, check_arguments, check_tolerances, empty_solution, solve_grid
 from .comparison import compare_with_small_steps
 from .first_order import first_order_only
-from .fused import TABLEAUX, kernel_of
+from .fused import TABLEAUX, TAKEN, describe, kernels_of
 from .numba.step_control import Control
 from .standard_form import EmbeddedPair, Problem, StepCount, inputs_of, standard_weights
 
@@ -106,7 +105,8 @@ class Adaptive(Solver):
     A block whose step size underflows, or that tries more than 10,000 steps in one interval, has nan for its states from there
     on, which a model refuses (DivergedSolve) unless told not to check; other blocks are not affected.
 
-    Supports one layer, of either form, with every activation that has a kernel and every W, on ensembles of any shape.
+    Supports stacks of equal layers, of either form, with every activation that has a kernel and every W, on ensembles of any
+    shape. (The steps of a stack keep all its layers within the tolerance.)
 
     Args:
         method: 'dopri5', 'tsit5' (order 5) or 'bosh3' (order 3).
@@ -148,7 +148,7 @@ class Adaptive(Solver):
         return self.rtol or rtol, self.atol or atol
 
     def supports(self, field: VectorField) -> bool:
-        return len(field.layers) == 1 and kernel_of(field) is not None
+        return kernels_of(field) is not None
 
     def unchecked(self) -> Adaptive:
         return replace(self, check=False)
@@ -158,12 +158,10 @@ class Adaptive(Solver):
         return None if rtol <= max(TIGHTEST, 10 * torch.finfo(dtype).eps) else replace(self, rtol=rtol / 10, atol=atol / 10)
 
     def solve(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
-        activation = kernel_of(field)
-        if len(field.layers) > 1 or activation is None:
-            known = ", ".join(name for name, one in ACTIVATIONS.items() if one.kernel)
+        kernels = kernels_of(field)
+        if kernels is None:
             raise ValueError(
-                f"the compiled adaptive solver takes models of one layer with one of the activations {known}, got "
-                f"{len(field.layers)} layer(s) with {field.activation.name!r}: choose TorchDiffEq({self.method!r})"
+                f"the compiled adaptive solver takes {TAKEN}, got {describe(field)}: choose TorchDiffEq({self.method!r})"
             )
         check_arguments(field, path, t, h0)
         rtol, atol = TOLERANCES.get(h0.dtype, TOLERANCES[torch.float32])
@@ -172,9 +170,11 @@ class Adaptive(Solver):
         if h0.shape[-2] == 0:
             return replace(empty_solution(field, t, h0), accepted=0, rejected=0)
         grid = solve_grid(path, t)
-        weights = standard_weights(field.layers[0], h0)
+        weights = standard_weights(field.layers, h0)
         inputs = inputs_of(grid.path, weights.ensemble)
-        problem = Problem(PAIRS[self.method], 1, grid.times.diff(), activation, weights.structure, inputs.kind)
+        problem = Problem(
+            PAIRS[self.method], 1, grid.times.diff(), kernels[0], weights.structure, inputs.kind, len(field.layers), kernels[1]
+        )
         control = Control(*solver.tolerances, float(self.order))
         given = weights.W, weights.V, inputs.left, inputs.right, weights.h0
         if self.backend == "torch" or (self.backend == "auto" and obstacle("numba", h0) is not None):

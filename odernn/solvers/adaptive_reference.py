@@ -29,7 +29,7 @@ from .numba.step_control import (
     step_within,
 )
 from .standard_form import EmbeddedPair, Problem, StepCount
-from .torch_reference import apply, drive
+from .torch_reference import drive, product
 
 
 def solve(
@@ -91,7 +91,7 @@ class _Member:
 
     def _rate(self, y: Tensor, interval: int, fraction: float) -> Tensor:
         drive = torch.lerp(self.v_left[..., interval, :], self.v_right[..., interval, :], fraction)
-        return activations.get(self.problem.activation)(apply(self.problem.structure, self.W, y) + drive)
+        return activations.get(self.problem.activation)(product(self.problem, self.W, y) + drive)
 
     def _step(self, h: Tensor, k: Tensor, interval: int, done: float, dt: float, length: float) -> tuple[Tensor, list[Tensor]]:
         """The state at the end of a step, and the rates of its stages and there."""

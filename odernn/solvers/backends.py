@@ -20,18 +20,19 @@ TRITON_MAX_SIZE = 128
 _NUMBA_DTYPES, _TRITON_DTYPES = (torch.float32, torch.float64), (torch.float32,)
 
 
-def backend_for(name: Backend, like: Tensor) -> ModuleType:
+def backend_for(name: Backend, like: Tensor, layers: int = 1) -> ModuleType:
     """The module of a backend, for states like this tensor; see `odernn.solvers.standard_form.Problem`.
 
     Args:
         name: 'auto' for the first of the others that takes such states.
+        layers: of the stack that they belong to.
 
     Raises:
         ValueError: a backend that is not installed or does not take such states.
     """
     if name == "auto":
-        name = next(one for one in ("numba", "triton", "products") if obstacle(one, like) is None)
-    reason = obstacle(name, like)
+        name = next(one for one in ("numba", "triton", "products") if obstacle(one, like, layers) is None)
+    reason = obstacle(name, like, layers)
     if reason is not None:
         raise ValueError(f"backend {name!r} {reason}: choose backend 'products' or 'auto'")
     if name == "numba":
@@ -51,7 +52,7 @@ def backend_for(name: Backend, like: Tensor) -> ModuleType:
     return torch_reference
 
 
-def obstacle(name: str, like: Tensor) -> str | None:
+def obstacle(name: str, like: Tensor, layers: int = 1) -> str | None:
     """Why a backend cannot take states like this one; None where it can."""
     if name in ("products", "torch"):
         return None
@@ -61,6 +62,8 @@ def obstacle(name: str, like: Tensor) -> str | None:
         return f"runs on {device}, got tensors on {like.device}"
     if like.dtype not in dtypes:
         return f"computes in {', '.join(map(str, dtypes))}, got {like.dtype}"
+    if name == "triton" and layers > 1:
+        return f"takes one layer, got {layers}"
     if name == "triton" and like.shape[-1] > TRITON_MAX_SIZE:
         return f"holds W on chip for at most {TRITON_MAX_SIZE} hidden units, got {like.shape[-1]}"
     return "needs the package triton (pip install triton)" if name == "triton" and not _triton_installed() else None

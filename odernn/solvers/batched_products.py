@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import activations
 from . import torch_reference
 from .standard_form import Problem
-from .torch_reference import adjoint_entries, apply, input_gradients, outer
+from .torch_reference import adjoint_product, input_gradients, product, product_gradient
 
 # Bytes of the stages held at once; a longer solve goes through its intervals in segments.
 SEGMENT_BYTES = 2**28
@@ -31,7 +31,7 @@ def backward(
     tableau, substeps = problem.tableau, problem.substeps
     v_left, v_right = torch_reference.drive(problem, V, left, right)
     g_left, g_right = (h_all.new_empty(*h_all.shape[:2], problem.steps.numel(), h_all.shape[-1]) for _ in range(2))
-    g_W, W_adjoint = torch.zeros_like(W), adjoint_entries(problem.structure, W)
+    g_W = torch.zeros_like(W)
     fractions = [(step + c) / substeps for step in range(substeps) for c in tableau.c]
     g = torch.zeros_like(h_all[:, :, 0])
     intervals = problem.steps.numel()
@@ -42,8 +42,8 @@ def backward(
         h, left_end, right_end = (along[:, :, span].transpose(1, 2) for along in (h_all, v_left, v_right))
         states, slopes = _stages(problem, W, h, left_end, right_end, problem.steps[span], fractions)
         incoming = g_all[:, :, span.start + 1 : end + 1]
-        adjoints, g = _adjoints(problem, W_adjoint, g, incoming, slopes, problem.steps[span].tolist())
-        g_W += outer(problem.structure, adjoints.flatten(1, 3), states.flatten(1, 3))
+        adjoints, g = _adjoints(problem, W, g, incoming, states, slopes, problem.steps[span].tolist())
+        g_W += product_gradient(problem, adjoints.flatten(1, 3), states.flatten(1, 3))
         weights = adjoints.new_tensor(fractions)
         g_left[:, :, span] = torch.einsum("esktm,s->etkm", adjoints, 1 - weights)
         g_right[:, :, span] = torch.einsum("esktm,s->etkm", adjoints, weights)
@@ -67,14 +67,14 @@ def _stages(
             h, k = h + dt * sum(b_i * k_i for b_i, k_i in zip(b, k)), []
         y = h + dt * sum(a * k_j for a, k_j in zip(A[stage], k)) if k else h
         states[:, index] = y
-        z = apply(problem.structure, W, states[:, index].flatten(1, 2)).unflatten(1, y.shape[1:3])
+        z = product(problem, W, states[:, index].flatten(1, 2)).unflatten(1, y.shape[1:3])
         k.append(sigma(z + torch.lerp(v_left, v_right, fraction)))
         slopes[:, index] = sigma.derivative_of_value(k[-1])
     return states, slopes
 
 
 def _adjoints(
-    problem: Problem, W_adjoint: Tensor, g: Tensor, incoming: Tensor, slopes: Tensor, steps: list[float]
+    problem: Problem, W: Tensor, g: Tensor, incoming: Tensor, states: Tensor, slopes: Tensor, steps: list[float]
 ) -> tuple[Tensor, Tensor]:
     """The adjoints of the arguments of sigma, in place of the slopes, and that of the first state."""
     A, b = problem.tableau.A, problem.tableau.b
@@ -88,7 +88,8 @@ def _adjoints(
                 for j, adjoint in g_y.items():
                     if A[j][i]:
                         g_k = g_k.add(adjoint, alpha=dt * A[j][i])
-                g_z = slopes[:, step * len(b) + i, interval].mul_(g_k)
-                g_y[i] = apply(problem.structure, W_adjoint, g_z)
+                index = step * len(b) + i
+                g_z = slopes[:, index, interval].mul_(g_k)
+                g_y[i] = adjoint_product(problem, W, g_z, states[:, index, interval])
             g = g + sum(g_y.values())
     return slopes, g

@@ -15,7 +15,7 @@ from .adaptive import Adaptive
 from .backends import obstacle
 from .base import TIGHTEST, DivergedSolve, Solver
 from .exact import Exact
-from .fused import MAX_SUBSTEPS, Fused
+from .fused import MAX_SUBSTEPS, Fused, describe
 from .resolution import richardson
 from .torchdiffeq import TorchDiffEq
 
@@ -24,8 +24,8 @@ _REFERENCE = TorchDiffEq("dopri5", rtol=TIGHTEST, atol=1e-11, adjoint=False, che
 
 
 def automatic(field: VectorField) -> Solver:
-    """`Exact` where the state equation is linear; else `Adaptive` where it takes the field, compiled; else, for stacks of layers,
-    activations without a kernel, and GPUs, TorchDiffEq's dopri5 with backpropagation through its steps, which is said once.
+    """`Exact` where the state equation is linear; else `Adaptive` where it takes the field, compiled; else, for
+    activations without a kernel and on GPUs, TorchDiffEq's dopri5 with backpropagation through its steps, which is said once.
 
     All keep to tolerances, whatever the input: `choose_solver` may find a faster one for a given input.
     """
@@ -48,10 +48,9 @@ def _say_once(field: VectorField) -> None:
     if not _said:
         _said.append(True)
         logging.getLogger("odernn").warning(
-            "solver=None is torchdiffeq's dopri5 here, some hundred times slower than the compiled Adaptive, which takes one "
-            "layer with an activation that has a kernel, in float32 or float64 on the CPU; got %d layer(s) with %r in %s on %s",
-            len(field.layers),
-            field.activation.name,
+            "solver=None is torchdiffeq's dopri5 here, some hundred times slower than the compiled Adaptive, which takes "
+            "activations that have a kernel, in float32 or float64 on the CPU; got %s in %s on %s",
+            describe(field),
             field.c.dtype,
             field.c.device,
         )
@@ -79,8 +78,8 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
     """The cheapest solver whose `deviation` along this path is at most `tolerance`.
 
     `Exact` for linear state equations; else `Fused` rk4 with the smallest number of substeps out of 1, 2, 4, ... that does; else,
-    where the model has no fused form or `MAX_SUBSTEPS` are not enough, dopri5 at a tenth of the tolerance (`Adaptive` where it is
-    compiled, else `TorchDiffEq`).
+    where the model has no fused form or `MAX_SUBSTEPS` are not enough, dopri5 at a tenth of the tolerance, a hundredth or a
+    thousandth (`Adaptive` where it is compiled, else `TorchDiffEq`).
 
     Args:
         field: at the weights to judge by, at the start of a training say.
@@ -96,14 +95,14 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
     if Exact().supports(field):
         return Exact()
     reference = _reference(field, path, t, h0)
-    # (No dtype can hold less than its precision: a tolerance that asks for it is refused below.)
-    rtol = max(0.1 * tolerance, torch.finfo(h0.dtype).eps)
-    adaptive: Solver = TorchDiffEq("dopri5", rtol, 1e-3 * tolerance, adjoint=False)
-    if _compiled(field):
-        adaptive = Adaptive("dopri5", rtol, 1e-3 * tolerance)
-    candidates: list[Solver] = [adaptive]
+    candidates: list[Solver] = []
     if Fused().supports(field):
-        candidates = [*(Fused("rk4", 2**k) for k in range(MAX_SUBSTEPS.bit_length())), adaptive]
+        candidates += [Fused("rk4", 2**k) for k in range(MAX_SUBSTEPS.bit_length())]
+    for step_tolerance in (0.1 * tolerance, 0.01 * tolerance, 0.001 * tolerance):
+        # (No dtype can hold less than its precision: a tolerance that asks for it is refused below.)
+        rtol, atol = max(step_tolerance, torch.finfo(h0.dtype).eps), 0.01 * step_tolerance
+        compiled = _compiled(field)
+        candidates.append(Adaptive("dopri5", rtol, atol) if compiled else TorchDiffEq("dopri5", rtol, atol, adjoint=False))
     for solver in candidates:
         found = _distance(solver.unchecked().solve(field, path, t, h0).h, reference)
         if found <= tolerance:

@@ -27,7 +27,7 @@ _COMPARABLE = 1e-8
 
 
 def compare_with_small_steps(solver: Solver, field: VectorField, x: Tensor, grid: Grid, h: Tensor, evaluations: int) -> None:
-    """Warns where some sequences of a solve of one layer are off by more than `NOTICEABLE_TOLERANCES` from small equal steps in
+    """Warns where some sequences of a solve are off by more than `NOTICEABLE_TOLERANCES` from small equal steps in
     double precision, compiled. They begin with as many evaluations as the solve took, and become finer up to where they agree
     with it or settle; where the input is too stiff for either, there is no verdict.
 

@@ -80,7 +80,7 @@ class Exact(Solver):
 
 def _compiled(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
     """The recurrence as h_{k+1} = E h_k + G [x_k, x_{k+1}, 1]: what multiplies x_k is D (phi_1 - phi_2) U, and so on."""
-    weights = standard_weights(layer, h0)
+    weights = standard_weights([layer], h0)
     inputs = inputs_of(path, weights.ensemble)
     W, U, b = layer.W, weights.V[..., :-1], weights.V[..., -1:]
     if isinstance(W, DenseMatrix):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import cast, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from . import batched_products, torch_reference
 from .backends import Backend, BackendSolve, backend_for
 from .base import Solution, Solver, check_arguments, empty_solution, solve_grid
 from .resolution import Judged, judged_members, judged_sequences, relative_distance, richardson, warn_if_inaccurate
-from .standard_form import Inputs, Problem, StandardWeights, Tableau, inputs_of, standard_weights
+from .standard_form import Inputs, Problem, StandardWeights, Tableau, inputs_of, stacks, standard_weights
 
 # The tableaux of torchdiffeq's methods of the same names; its 'rk4' is Kutta's 3/8 rule. 'bosh3' is the third-order solution of
 # Bogacki and Shampine, Appl. Math. Lett. 2 (1989), which torchdiffeq offers with adaptive steps only.
@@ -42,7 +42,8 @@ class Fused(Solver):
     weights, x and h0; they differentiate once (a second derivative is refused). The backward pass computes the
     stages again, interval by interval, so memory grows in time only by the states themselves.
 
-    Supports one layer, of either form, with every activation that has a kernel and every W, on ensembles of any shape.
+    Supports stacks of equal layers, of either form, with every activation that has a kernel and every W, on ensembles of any
+    shape.
 
     Args:
         method: one of `odernn.solvers.fused.TABLEAUX`.
@@ -71,7 +72,7 @@ class Fused(Solver):
         return TABLEAUX[self.method].order
 
     def supports(self, field: VectorField) -> bool:
-        return len(field.layers) == 1 and kernel_of(field) is not None
+        return kernels_of(field) is not None
 
     def unchecked(self) -> Fused:
         return replace(self, check=False)
@@ -80,27 +81,26 @@ class Fused(Solver):
         return replace(self, substeps=2 * self.substeps) if self.substeps < MAX_SUBSTEPS else None
 
     def solve(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
-        if not self.supports(field):
-            known = ", ".join(name for name, one in ACTIVATIONS.items() if one.kernel)
-            raise ValueError(
-                f"the fused solver takes models of one layer with one of the activations {known}, got {len(field.layers)} "
-                f"layer(s) with {field.activation.name!r}: choose 'rk4' or 'dopri5' of torchdiffeq (TorchDiffEq)"
-            )
+        kernels = kernels_of(field)
+        if kernels is None:
+            raise ValueError(f"the fused solver takes {TAKEN}, got {describe(field)}: choose TorchDiffEq('rk4')")
         check_arguments(field, path, t, h0)
         if h0.shape[-2] == 0:
             return empty_solution(field, t, h0)
         grid = solve_grid(path, t)
-        weights = standard_weights(field.layers[0], h0)
+        weights = standard_weights(field.layers, h0)
         inputs = inputs_of(grid.path, weights.ensemble)
         problem = Problem(
             tableau=TABLEAUX[self.method],
             substeps=self.substeps,
             steps=grid.times.diff(),
-            activation=cast(str, kernel_of(field)),
+            activation=kernels[0],
             structure=weights.structure,
             kind=inputs.kind,
+            layers=len(field.layers),
+            between=kernels[1],
         )
-        backend = backend_for(self.backend, h0)
+        backend = backend_for(self.backend, h0, problem.layers)
         given = weights.W, weights.V, inputs.left, inputs.right, weights.h0
         h = BackendSolve.apply(problem, backend.forward, backend.backward, *given)
         estimate = None
@@ -144,6 +144,21 @@ def _error_estimate(problem: Problem, backend: ModuleType, weights: StandardWeig
     return richardson(TABLEAUX["rk4"].order) * relative_distance(h, finer)
 
 
-def kernel_of(field: VectorField) -> str | None:
-    """The kernels' name for the sigma of dh/dt; None where they do not know it."""
-    return field.activation.kernel if field.form == "rnn" else "linear"
+TAKEN = "layers of one size and one structure of W with one of the activations " + ", ".join(
+    name for name, one in ACTIVATIONS.items() if one.kernel
+)
+
+
+def describe(field: VectorField) -> str:
+    sizes = " and ".join(str(layer.U.shape[-2]) for layer in field.layers)
+    return f"{len(field.layers)} layer(s) of {sizes} units with {field.activation.name!r}"
+
+
+def kernels_of(field: VectorField) -> tuple[str, str] | None:
+    """The kernels' names for the activation of the rates and for that between layers; None where they do not know the field."""
+    if not stacks(field.layers):
+        return None
+    if field.form == "rnn":
+        return None if field.activation.kernel is None else (field.activation.kernel, "linear")
+    between = "linear" if len(field.layers) == 1 else field.activation.kernel
+    return None if between is None else ("linear", between)

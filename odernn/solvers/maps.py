@@ -41,7 +41,7 @@ def _euler(field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Tensor:
 
 
 def _affine(field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Tensor:
-    weights = standard_weights(field.layers[0], h0)
+    weights = standard_weights(field.layers, h0)
     inputs = inputs_of(path, weights.ensemble)
     U, b = weights.V[..., :-1], weights.V[..., -1:]
     G = torch.cat([U, torch.zeros_like(U), b], -1)  # of [x_k, x_k, 1]

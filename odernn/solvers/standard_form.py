@@ -1,8 +1,10 @@
-"""Solves in the form that backends take: one layer and its input, with flat ensembles and few cases."""
+"""Solves in the form that backends take: a stack of equal layers and its input, with flat ensembles and few cases."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -60,15 +62,22 @@ class StepCount:
 
 @dataclass(frozen=True)
 class Problem:
-    """The equation dh/dt = sigma(W h + V [x, 1]) and its steps, but for the tensors.
+    """The equation of a stack of L layers of m states, and its steps, but for the tensors:
+
+        dh_l/dt = sigma(W_l h_l + U_l tau(h_{l-1}) + b_l),    tau(h_0) = x.
 
     A backend is a module with `forward(problem, W, V, left, right, h0) -> h` and `backward(problem, W, V, left, right, h, g,
     wanted)`, which gives the gradients of (W, V, left, right, h0), or None where `wanted` is false. Shapes:
 
-        W: (E, m, m); its diagonal (E, 1, m); or for pairs (E, 2, m), see `odernn.state_matrices`.
-        V: (E, m, d + 1), [U b].
+        W: (E, rows, m), one below the other: W_l of every layer, each as (m, m), its diagonal (1, m) or for pairs (2, m), see
+            `odernn.state_matrices`; then U_l of the layers above the first, (m, m) each.
+        V: (E, L m, d + 1), [U b], with U = 0 for the layers above the first.
         left, right: as in `Inputs`.
-        h, g: (E, batch, K + 1, m).
+        h, g: (E, batch, K + 1, L m).
+
+    Args:
+        activation, between: the kernels' names of sigma and tau.
+        layers: L.
     """
 
     tableau: Tableau
@@ -77,6 +86,8 @@ class Problem:
     activation: str
     structure: Structure
     kind: Kind
+    layers: int = 1
+    between: str = "linear"
 
 
 @dataclass(frozen=True)
@@ -90,19 +101,18 @@ class Scan:
         V: (E, S, m, 2 d + 1).
     """
 
+    layers: ClassVar[int] = 1
+
     structure: Structure
     kind: Kind
 
 
 @dataclass(frozen=True)
 class StandardWeights:
-    """A layer and an initial state, with the ensemble flattened to one axis E.
+    """The tensors W and V of a `Problem`, and its initial state (E, batch, L m), with the ensemble flattened to one axis E.
 
     Args:
         ensemble: the axes that E stands for; E = 1 for none.
-        W: (E, m, m), (E, 1, m) or (E, 2, m), see `odernn.state_matrices`.
-        V: (E, m, d + 1), [U b].
-        h0: (E, batch, m).
     """
 
     ensemble: tuple[int, ...]
@@ -125,13 +135,31 @@ class Inputs:
     right: Tensor
 
 
-def standard_weights(layer: Layer, h0: Tensor) -> StandardWeights:
-    W = layer.W.entries
-    b = layer.U.new_zeros(layer.U.shape[:-1]) if layer.b is None else layer.b
-    V = torch.cat([layer.U, b.unsqueeze(-1).expand(*layer.U.shape[:-1], 1)], -1)
-    ensemble = torch.broadcast_shapes(W.shape[:-2], V.shape[:-2], h0.shape[:-2])
-    W, V, h0 = (tensor.expand(*ensemble, *tensor.shape[-2:]).reshape(-1, *tensor.shape[-2:]) for tensor in (W, V, h0))
-    return StandardWeights(tuple(ensemble), layer.W.structure, W, V, h0)
+def stacks(layers: Sequence[Layer]) -> bool:
+    """Whether these layers make a `Problem`: of one size, and each W of one structure."""
+    first = layers[0]
+    return all(layer.W.structure == first.W.structure and layer.U.shape[-2] == first.U.shape[-2] for layer in layers)
+
+
+def standard_weights(layers: Sequence[Layer], h0: Tensor) -> StandardWeights:
+    input_size, above = layers[0].U.shape[-1], [layer.U for layer in layers[1:]]
+    V = [_with_bias(layers[0], layers[0].U)]
+    V += [_with_bias(layer, layer.U.new_zeros(1).expand(*layer.U.shape[:-1], input_size)) for layer in layers[1:]]
+    W = [*(layer.W.entries for layer in layers), *above]
+    ensemble = torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in (*W, *V, h0)))
+    W_all, V_all, h0 = (_flat_rows(tensors, ensemble) for tensors in (W, V, [h0]))
+    return StandardWeights(tuple(ensemble), layers[0].W.structure, W_all, V_all, h0)
+
+
+def _with_bias(layer: Layer, U: Tensor) -> Tensor:
+    b = U.new_zeros(U.shape[:-1]) if layer.b is None else layer.b
+    return torch.cat([U, b.unsqueeze(-1).expand(*U.shape[:-1], 1)], -1)
+
+
+def _flat_rows(tensors: list[Tensor], ensemble: torch.Size) -> Tensor:
+    """The tensors one below the other, (E, rows, columns)."""
+    flat = [tensor.expand(*ensemble, *tensor.shape[-2:]).reshape(-1, *tensor.shape[-2:]) for tensor in tensors]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, 1)
 
 
 def inputs_of(path: Path, ensemble: tuple[int, ...]) -> Inputs:

@@ -32,7 +32,6 @@ def backward(
     derivative = activations.get(problem.activation).derivative_of_value
     assert derivative is not None  # of all that have kernels
     A, b, c = problem.tableau.A, problem.tableau.b, problem.tableau.c
-    W_adjoint = adjoint_entries(problem.structure, W)
     g_W = torch.zeros_like(W)
     g_left, g_right = torch.zeros_like(v_left), torch.zeros_like(v_right)
     g = torch.zeros_like(h_all[..., 0, :])
@@ -52,8 +51,8 @@ def backward(
             for i in reversed(range(len(b))):
                 g_k = dt * (b[i] * g + sum(A[j][i] * g_y[j] for j in g_y))
                 g_z = g_k * derivative(k[i])
-                g_y[i] = apply(problem.structure, W_adjoint, g_z)
-                g_W += outer(problem.structure, g_z, y[i])
+                g_y[i] = adjoint_product(problem, W, g_z, y[i])
+                g_W += product_gradient(problem, g_z, y[i])
                 fraction = (step + c[i]) / problem.substeps
                 g_left[..., interval, :] += (1 - fraction) * g_z
                 g_right[..., interval, :] += fraction * g_z
@@ -62,7 +61,49 @@ def backward(
     return (g_W, *input_gradients(problem, V, left, right, g_left, g_right, wanted[2] or wanted[3]), g_h0)
 
 
-def apply(structure: str, W: Tensor, y: Tensor) -> Tensor:
+def product(problem: Problem, W: Tensor, y: Tensor) -> Tensor:
+    """W_l y_l + U_l tau(y_{l-1}) of all layers, for y (E, n, L m)."""
+    own, above = _blocks(problem, W)
+    layers = y.chunk(problem.layers, -1)
+    z = [_apply(problem.structure, W_l, y_l) for W_l, y_l in zip(own, layers)]
+    for index, U in enumerate(above):
+        z[index + 1] = z[index + 1] + _emit(problem, layers[index]) @ U.mT
+    return torch.cat(z, -1)
+
+
+def adjoint_product(problem: Problem, W: Tensor, g: Tensor, y: Tensor) -> Tensor:
+    """The gradient of y in z = product(W, y), from the gradient g of z."""
+    own, above = _blocks(problem, W)
+    tau = activations.get(problem.between)
+    assert tau.derivative_of_value is not None
+    layers, of_layers = y.chunk(problem.layers, -1), g.chunk(problem.layers, -1)
+    g_y = [_apply(problem.structure, adjoint_entries(problem.structure, W_l), g_l) for W_l, g_l in zip(own, of_layers)]
+    for index, U in enumerate(above):
+        slope = tau.derivative_of_value(_emit(problem, layers[index]))
+        g_y[index] = g_y[index] + slope * (of_layers[index + 1] @ U)
+    return torch.cat(g_y, -1)
+
+
+def product_gradient(problem: Problem, g: Tensor, y: Tensor) -> Tensor:
+    """The gradient of W in z = product(W, y), from the gradient g of z, summed over n."""
+    layers, of_layers = y.chunk(problem.layers, -1), g.chunk(problem.layers, -1)
+    own = [_outer(problem.structure, g_l, y_l) for g_l, y_l in zip(of_layers, layers)]
+    above = [g_l.mT @ _emit(problem, y_l) for g_l, y_l in zip(of_layers[1:], layers)]
+    return torch.cat([*own, *above], 1)
+
+
+def _blocks(problem: Problem, W: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """W_l of all layers, and U_l of those above the first."""
+    above = (problem.layers - 1) * W.shape[-1]
+    own, couplings = W.split([W.shape[-2] - above, above], -2)
+    return own.chunk(problem.layers, -2), couplings.split(W.shape[-1], -2) if above else ()
+
+
+def _emit(problem: Problem, y: Tensor) -> Tensor:
+    return activations.get(problem.between)(y)
+
+
+def _apply(structure: str, W: Tensor, y: Tensor) -> Tensor:
     """W y for y (E, batch, m) and the entries of W that belong to its structure."""
     if structure == "dense":
         return y @ W.mT
@@ -82,7 +123,7 @@ def partners(y: Tensor) -> Tensor:
     return y.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
 
 
-def outer(structure: str, g: Tensor, y: Tensor) -> Tensor:
+def _outer(structure: str, g: Tensor, y: Tensor) -> Tensor:
     if structure == "dense":
         return g.mT @ y
     own = (g * y).sum(-2, keepdim=True)
@@ -136,7 +177,7 @@ def _stages(
     for row, c in zip(problem.tableau.A, problem.tableau.c):
         y.append(h + dt * sum(a * k_j for a, k_j in zip(row, k)) if k else h)
         drive = torch.lerp(v_left, v_right, (step + c) / problem.substeps)
-        k.append(sigma(apply(problem.structure, W, y[-1]) + drive))
+        k.append(sigma(product(problem, W, y[-1]) + drive))
     return y, k
 
 

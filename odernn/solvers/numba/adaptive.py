@@ -17,11 +17,11 @@ from .activations import activate
 from .compilation import inline, inner, kernel
 from .drive import drive, drive_ends, drive_ends_gradient, input_gradient
 from .plan import LINEAR
-from .products import apply, sum_outer
+from .products import apply, couple, couple_back, emitted, sum_outer
 from .runge_kutta import pass_back, weighted
 from .simd import MARGIN, aligned_pointer_to, lanes_of, load, pointer_to, store, where_less
 from .step_control import DONE, LEAST_ERROR, MAX_STEPS, TOO_MANY, UNDERFLOW
-from .tiles import batch_share, clear, copy, read, set_column, write
+from .tiles import batch_share, clear, copy, read_states, set_column, write_states
 
 # Columns of a tableau: stages of the longest pair.
 COLUMNS = 6
@@ -55,12 +55,13 @@ def _weighted_six(s, base, scale, terms, n, q, c0, c1, c2, c3, c4, c5, count):
 
 
 @inner
-def _rate(plan, s, y, k, left, right, fraction, W, w0):
-    """k = sigma(W y + v) at a fraction of the interval."""
+def _rate(plan, s, y, k, e, left, right, fraction, W, w0):
+    """k = sigma(W y + U e + v) at a fraction of the interval, e as in `couple`."""
     n = plan.rows * plan.width
     for q in range(0, n, lanes_of(s)):
         store(s, k + q, (1.0 - fraction) * load(s, left + q) + fraction * load(s, right + q))
     apply(plan, W, w0, s, y, k)
+    couple(plan, W, w0, s, y, e, k)
     activate(s, k, n, plan.activation)
 
 
@@ -85,6 +86,7 @@ def _step_error(plan, control, e, s, h, k, y, dt, ratio, spare):
     """The largest RMS over the states of a sequence of the estimated error / (atol + rtol max(|h|, |y|)); inf where it is not
     finite."""
     n, m, lanes = plan.rows * plan.width, plan.m, lanes_of(s)
+    states = plan.layers * m
     rtol, atol, last = control.rtol, control.atol, k + plan.stages * n
     e0, e1, e2, e3, e4, e5, e6 = dt * e[0], dt * e[1], dt * e[2], dt * e[3], dt * e[4], dt * e[5], dt * e[6]
     for q in range(0, n, lanes):
@@ -93,19 +95,20 @@ def _step_error(plan, control, e, s, h, k, y, dt, ratio, spare):
     whole, worst = m // lanes * lanes, 0.0
     for r in range(ratio, ratio + n, plan.width):
         total = 0.0
-        if whole > 0:
-            squares = load(s, r) * load(s, r)
-            for j in range(lanes, whole, lanes):
-                squares = squares + load(s, r + j) * load(s, r + j)
-            store(s, spare, squares)
-            for j in range(lanes):
-                total += s[spare + j]
-        for j in range(whole, m):
-            total += s[r + j] * s[r + j]
+        for start in range(r, r + plan.width, plan.block):
+            if whole > 0:
+                squares = load(s, start) * load(s, start)
+                for j in range(lanes, whole, lanes):
+                    squares = squares + load(s, start + j) * load(s, start + j)
+                store(s, spare, squares)
+                for j in range(lanes):
+                    total += s[spare + j]
+            for j in range(whole, m):
+                total += s[start + j] * s[start + j]
         if not total < np.inf:
             return np.inf
         worst = max(worst, total)
-    return np.sqrt(worst / m)
+    return np.sqrt(worst / states)
 
 
 @inner
@@ -114,37 +117,38 @@ def _size(plan, control, s, v, h):
     worst = 0.0
     for r in range(0, plan.rows * plan.width, plan.width):
         total = 0.0
-        for j in range(r, r + plan.m):
-            ratio = s[v + j] / (control.atol + control.rtol * abs(s[h + j]))
-            total += ratio * ratio
+        for start in range(r, r + plan.width, plan.block):
+            for j in range(start, start + plan.m):
+                ratio = s[v + j] / (control.atol + control.rtol * abs(s[h + j]))
+                total += ratio * ratio
         if not total < np.inf:
             return np.inf
         worst = max(worst, total)
-    return np.sqrt(worst / plan.m)
+    return np.sqrt(worst / (plan.layers * plan.m))
 
 
 @inner
-def _first_proposal(plan, control, s, h, k, left, right, length, y, rate, W, w0):
+def _first_proposal(plan, control, s, h, k, e, left, right, length, y, rate, W, w0):
     n = plan.rows * plan.width
     slope = _size(plan, control, s, k, h)
     exploring = _exploring_step(length, _size(plan, control, s, h, h), slope)
     for q in range(0, n, lanes_of(s)):
         store(s, y + q, load(s, h + q) + exploring * load(s, k + q))
-    _rate(plan, s, y, rate, left, right, exploring / length, W, w0)
+    _rate(plan, s, y, rate, e, left, right, exploring / length, W, w0)
     for q in range(0, n, lanes_of(s)):
         store(s, rate + q, load(s, rate + q) - load(s, k + q))
     return _first_step(control.order, length, exploring, slope, _size(plan, control, s, rate, h) / exploring)
 
 
 @inner
-def _try_step(plan, A, c, s, h, k, y, left, right, dt, done, length, W, w0):
+def _try_step(plan, A, c, s, h, k, y, e, left, right, dt, done, length, W, w0):
     """y at the end of a step that starts `done` into the interval, and the rates k_1, ... of it and at its end, from k_0."""
     stages, n = plan.stages, plan.rows * plan.width
     for i in range(1, stages):
         _stage(plan, A, i, s, h, k, dt, y)
-        _rate(plan, s, y, k + i * n, left, right, (done + c[i] * dt) / length, W, w0)
+        _rate(plan, s, y, k + i * n, e, left, right, (done + c[i] * dt) / length, W, w0)
     _stage(plan, A, stages, s, h, k, dt, y)
-    _rate(plan, s, y, k + stages * n, left, right, min(1.0, (done + dt) / length), W, w0)
+    _rate(plan, s, y, k + stages * n, e, left, right, min(1.0, (done + dt) / length), W, w0)
 
 
 @inner
@@ -154,14 +158,15 @@ def _forward_item(plan, control, A, c, e, item, lengths, W, V, x_left, x_right, 
     tiles = (plan.batch + plan.rows - 1) // plan.rows
     x_member, w0, v0 = member % plan.x_members, member * plan.weights, member * plan.inputs * width
     left, right, h, y, ratio, k = 0, n, 2 * n, 3 * n, 4 * n, 5 * n
-    spare = k + (stages + 1) * n
+    e_at = k + (stages + 1) * n
+    spare = e_at + plan.emits * n
     inputs = spare + MARGIN
     set_column(s, inputs + plan.d, plan.inputs, plan.rows)
     begin, end = batch_share(plan, item)
     for first in range(begin, end, plan.rows):
         tile = member * tiles + first // plan.rows
         position, room = starts[tile], starts[tile + 1]
-        read(plan, h_all, member, first, times, 0, plan.m, s, h, width, False)
+        read_states(plan, h_all, member, first, times, 0, s, h, False)
         if plan.kind == LINEAR:
             drive(plan, s, inputs, V, v0, x_left, x_member, first, 0, right)
         proposal, before, tried, how = 0.0, LEAST_ERROR, 0, DONE
@@ -171,9 +176,9 @@ def _forward_item(plan, control, A, c, e, item, lengths, W, V, x_left, x_right, 
             )  # fmt: skip
             length = lengths[interval]
             if plan.kind != LINEAR or interval == 0:
-                _rate(plan, s, h, k, left, right, 0.0, W, w0)
+                _rate(plan, s, h, k, e_at, left, right, 0.0, W, w0)
             if interval == 0:
-                proposal = _first_proposal(plan, control, s, h, k, left, right, length, y, k + n, W, w0)
+                proposal = _first_proposal(plan, control, s, h, k, e_at, left, right, length, y, k + n, W, w0)
             done, count, attempts, again = 0.0, 0, 0, False
             while done < length and how == DONE:
                 rest = length - done
@@ -184,7 +189,7 @@ def _forward_item(plan, control, A, c, e, item, lengths, W, V, x_left, x_right, 
                     how = TOO_MANY
                 else:
                     attempts += 1
-                    _try_step(plan, A, c, s, h, k, y, left, right, dt, done, length, W, w0)
+                    _try_step(plan, A, c, s, h, k, y, e_at, left, right, dt, done, length, W, w0)
                     error = _step_error(plan, control, e, s, h, k, y, dt, ratio, spare)
                     if error <= 1.0:
                         if position < room:
@@ -208,9 +213,9 @@ def _forward_item(plan, control, A, c, e, item, lengths, W, V, x_left, x_right, 
                 for q in range(0, n, lanes_of(s)):
                     store(s, h + q, np.nan)
                 for later in range(interval, plan.intervals):
-                    write(plan, s, h, width, h_all, member, first, times, later + 1, plan.m, False)
+                    write_states(plan, s, h, h_all, member, first, times, later + 1)
                 break
-            write(plan, s, h, width, h_all, member, first, times, interval + 1, plan.m, False)
+            write_states(plan, s, h, h_all, member, first, times, interval + 1)
         tries[tile], ends[tile] = tried, how
 
 
@@ -227,7 +232,7 @@ def adaptive(plan, control, pair, lengths, W, V, x_left, x_right, h_all, steps, 
         tries: steps tried, (tiles,).
         ends: DONE, UNDERFLOW or TOO_MANY, (tiles,).
     """
-    entries = plan.rows * (plan.width * (6 + plan.stages) + plan.inputs) + MARGIN
+    entries = plan.rows * (plan.width * (6 + plan.stages + plan.emits) + plan.inputs) + MARGIN
     for item in prange(plan.items):
         buffer = np.zeros(entries + MARGIN, h_all.dtype)
         _forward_item(
@@ -239,7 +244,7 @@ def adaptive(plan, control, pair, lengths, W, V, x_left, x_right, h_all, steps, 
 
 
 @inner
-def _step_adjoint(plan, A, c, s, g, k, g_y, g_z, left, right, dt, done, length, W, w0):
+def _step_adjoint(plan, A, c, s, g, k, e, g_y, g_z, spare, left, right, dt, done, length, W, w0):
     """As `runge_kutta._stage_adjoints`, for a step that starts `done` into the interval."""
     stages, n = plan.stages, plan.rows * plan.width
     lanes = lanes_of(s)
@@ -253,18 +258,19 @@ def _step_adjoint(plan, A, c, s, g, k, g_y, g_z, left, right, dt, done, length, 
             value = _weighted_six(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, a3, a4, 0.0, count)
             pass_back(plan, s, value, k_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
         apply(plan, W, w0, s, g_z_i, g_y_i)
+        couple_back(plan, W, w0, s, g_z_i, e + i * n, spare, g_y_i)
     for q in range(0, n, lanes):
         store(s, g + q, _weighted_six(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, stages))
 
 
 @inner
-def _again(plan, A, c, s, y, k, left, right, dt, done, length, following, W, w0):
+def _again(plan, A, c, s, y, k, e, left, right, dt, done, length, following, W, w0):
     """The stage states and rates of a step from y_0, and where `following` is a place (not -1), the state at its end."""
     n = plan.rows * plan.width
     for i in range(plan.stages):
         if i > 0:
             _stage(plan, A, i, s, y, k, dt, y + i * n)
-        _rate(plan, s, y + i * n, k + i * n, left, right, (done + c[i] * dt) / length, W, w0)
+        _rate(plan, s, y + i * n, k + i * n, e + i * n, left, right, (done + c[i] * dt) / length, W, w0)
     if following >= 0:
         _stage(plan, A, plan.stages, s, y, k, dt, following)
 
@@ -284,7 +290,9 @@ def _backward_item(
     # All that the forward pass of one segment went through, and the states that the segments of an interval start from.
     y_all = g_z + stages * n
     k_all = y_all + segment * stages * n
-    checkpoints = k_all + segment * stages * n
+    e_all = k_all + segment * stages * n
+    spare = e_all + plan.emits * segment * stages * n
+    checkpoints = spare + plan.emits * n
     inputs = checkpoints + segments * n
     g_inputs = inputs + plan.rows * plan.inputs
     set_column(s, inputs + plan.d, plan.inputs, plan.rows)
@@ -299,8 +307,8 @@ def _backward_item(
         if plan.kind == LINEAR:
             drive(plan, s, inputs, V, v0, x_left, x_member, first, plan.intervals, v_left)
         for interval in range(plan.intervals - 1, -1, -1):
-            read(plan, g_all, member, first, times, interval + 1, plan.m, s, g, width, True)
-            state = h_all[((member * plan.batch + first) * times + interval + 1) * plan.m]
+            read_states(plan, g_all, member, first, times, interval + 1, s, g, True)
+            state = h_all[((member * plan.batch + first) * times + interval + 1) * plan.layers * plan.m]
             if state != state:  # the tile failed: nobody knows what such a state depends on
                 for q in range(g, g + n, lanes_of(s)):
                     store(s, q, where_less(0.0, load(s, q) * load(s, q), np.nan, load(s, q)))
@@ -315,13 +323,13 @@ def _backward_item(
             length = lengths[interval]
             count = counts[tile * plan.intervals + interval]
             position -= count
-            read(plan, h_all, member, first, times, interval, plan.m, s, checkpoints, width, False)
+            read_states(plan, h_all, member, first, times, interval, s, checkpoints, False)
             done, last_segment = 0.0, max(0, count - 1) // segment
             for step in range(last_segment * segment):
                 if step % segment == 0:
                     copy(s, checkpoints + step // segment * n, s, y_all, n, False)
                 dt = steps[position + step]
-                _again(plan, A, c, s, y_all, k_all, v_left, v_right, dt, done, length, y_all, W, w0)
+                _again(plan, A, c, s, y_all, k_all, e_all, v_left, v_right, dt, done, length, y_all, W, w0)
                 done += dt
                 if (step + 1) % segment == 0:
                     copy(s, y_all, s, checkpoints + (step + 1) // segment * n, n, False)
@@ -336,22 +344,23 @@ def _backward_item(
                     dt = steps[position + step]
                     at = (step - begins) * stages * n
                     following = y_all + at + stages * n if step + 1 < stop else -1
-                    _again(plan, A, c, s, y_all + at, k_all + at, v_left, v_right, dt, done, length, following, W, w0)
+                    _again(plan, A, c, s, y_all + at, k_all + at, e_all + at, v_left, v_right, dt, done, length, following, W, w0)
                     done += dt
                 for step in range(stop - 1, begins - 1, -1):
                     dt = steps[position + step]
                     done -= dt
                     at = (step - begins) * stages * n
-                    _step_adjoint(plan, A, c, s, g, k_all + at, g_y, g_z, left, right, dt, done, length, W_adjoint, w0)
+                    y, k, e = y_all + at, k_all + at, emitted(plan, y_all + at, e_all + at)
+                    _step_adjoint(plan, A, c, s, g, k, e, g_y, g_z, spare, left, right, dt, done, length, W_adjoint, w0)
                     if plan.of_W > 0:
-                        sum_outer(plan, g_W, gw0, s, g_z, y_all + at, stages * plan.rows)
+                        sum_outer(plan, g_W, gw0, s, g_z, y, e, stages * plan.rows)
             drive_ends_gradient(
                 plan, s, left, right, inputs, g_inputs, U, x_left, x_right, member, first, interval, g_V, gv0, g_left, g_right
             )  # fmt: skip
         if plan.kind == LINEAR:
             input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, 0, g_V, gv0, g_left)
-        read(plan, g_all, member, first, times, 0, plan.m, s, g, width, True)
-        write(plan, s, g, width, g_initial, member, first, 1, 0, plan.m, False)
+        read_states(plan, g_all, member, first, times, 0, s, g, True)
+        write_states(plan, s, g, g_initial, member, first, 1, 0)
 
 
 @kernel
@@ -364,7 +373,7 @@ def adaptive_adjoint(
     Args:
         segment, segments: the steps of an interval are gone through again in at most so many segments of so many steps.
     """
-    buffers = 5 + 2 * plan.stages * (1 + segment) + segments
+    buffers = 5 + 2 * plan.stages + (2 + plan.emits) * plan.stages * segment + plan.emits + segments
     entries = plan.rows * (plan.width * buffers + plan.inputs + plan.columns)
     for item in prange(plan.items):
         buffer = np.zeros(entries + MARGIN, h_all.dtype)

@@ -20,7 +20,7 @@ from ..torch_reference import adjoint_entries
 from . import runge_kutta, scan
 from .activations import CODES
 from .compilation import Kernel
-from .plan import JUMPS, KINDS, ROWS, SET_STRIDE, STRUCTURES, TILE_ENTRIES, Plan
+from .plan import DENSE, JUMPS, KINDS, ROWS, SET_STRIDE, STRUCTURES, TILE_ENTRIES, Plan
 from .simd import VECTOR_BYTES
 from .step_control import Control, count_steps
 
@@ -159,13 +159,14 @@ class _Sums:
     def of(plan: Plan, problem: Problem | Scan, W: Tensor, V: Tensor, left: Tensor, wanted: Sequence[bool]) -> _Sums:
         members, between = W.shape[0], W.shape[1:-2]  # `between`: the intervals of a scan that changes
         columns = _round_up(V.shape[-1] - 1, _lanes(V)) if wanted[2] or wanted[3] else 0
-        rows = plan.width if problem.structure == "dense" else W.shape[-2]
-        g_W = W.new_zeros(plan.items, *between, rows, plan.width) if wanted[0] else W.new_empty(0)
+        rows = plan.block if problem.structure == "dense" else _rows(problem, W) // plan.layers
+        of_W = rows * plan.width + (plan.layers - 1) * plan.block**2
+        g_W = W.new_zeros(plan.items, *between, of_W) if wanted[0] else W.new_empty(0)
         g_V = V.new_zeros(plan.items, *between, plan.inputs, plan.width)
         g_left = left.new_empty(members, *left.shape[1:]) if columns else left.new_empty(0)
         g_right = torch.empty_like(g_left) if problem.kind == "jumps" else g_left
-        g_h0 = W.new_empty(members, plan.batch, plan.m)
-        plan = plan._replace(columns=columns, of_W=rows * plan.width if wanted[0] else 0)
+        g_h0 = W.new_empty(members, plan.batch, plan.layers * plan.m)
+        plan = plan._replace(columns=columns, of_W=of_W if wanted[0] else 0)
         return _Sums(plan, wanted[1], g_W, g_V, g_left, g_right, g_h0)
 
     @property
@@ -175,13 +176,13 @@ class _Sums:
     def gradients(self, W: Tensor, V: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor | None, ...]:
         plan = self.plan
 
-        def total(shares: Tensor, like: Tensor) -> Tensor:
-            return shares.unflatten(0, (-1, plan.per_member)).sum(1)[..., : like.shape[-2], : like.shape[-1]]
+        def total(shares: Tensor) -> Tensor:
+            return shares.unflatten(0, (-1, plan.per_member)).sum(1)
 
         of_x = plan.columns > 0
         return (
-            total(self.W, W) if plan.of_W else None,
-            total(self.V, V.mT).mT if self.of_V else None,
+            _entries(plan, total(self.W)) if plan.of_W else None,
+            _unpadded(plan, total(self.V)[..., : V.shape[-1], :]).mT if self.of_V else None,
             self.left.sum_to_size(left.shape) if of_x else None,
             self.right.sum_to_size(right.shape) if of_x and plan.kind == JUMPS else None,
             self.h0,
@@ -190,7 +191,14 @@ class _Sums:
 
 def _runge_kutta_plan(problem: Problem, W: Tensor, x: Tensor, h0: Tensor) -> Plan:
     plan = _plan(problem, W, x, h0, d_inputs=x.shape[-1] + 1)
-    return plan._replace(activation=CODES[problem.activation], stages=problem.tableau.stages, substeps=problem.substeps)
+    between = CODES[problem.between]
+    return plan._replace(
+        activation=CODES[problem.activation],
+        between=between,
+        emits=int(between != CODES["linear"] and plan.layers > 1),
+        stages=problem.tableau.stages,
+        substeps=problem.substeps,
+    )
 
 
 def _adaptive_plan(problem: Problem, W: Tensor, x: Tensor, h0: Tensor) -> Plan:
@@ -200,10 +208,12 @@ def _adaptive_plan(problem: Problem, W: Tensor, x: Tensor, h0: Tensor) -> Plan:
 
 
 def _plan(problem: Problem | Scan, W: Tensor, x: Tensor, h0: Tensor, d_inputs: int) -> Plan:
-    members, batch, m = h0.shape
-    width = _round_up(m, max(_lanes(W), ROWS))
-    if width * W.element_size() % SET_STRIDE == 0:
-        width += max(_lanes(W), ROWS)
+    members, batch, states = h0.shape
+    m = states // problem.layers
+    block = _round_up(m, max(_lanes(W), ROWS))
+    if block * W.element_size() % SET_STRIDE == 0:
+        block += max(_lanes(W), ROWS)
+    width, own = problem.layers * block, _rows(problem, W)
     changes = W.ndim > 3
     threads = _threads()
     # Tiles as large as caches like, but no fewer of them than threads.
@@ -220,39 +230,80 @@ def _plan(problem: Problem | Scan, W: Tensor, x: Tensor, h0: Tensor, d_inputs: i
         intervals=x.shape[2] - (problem.kind == "linear"),
         m=m,
         d=x.shape[-1],
+        layers=problem.layers,
+        block=block,
         width=width,
         inputs=_round_up(d_inputs, ROWS),
         columns=0,
         x_members=x.shape[0],
-        weights=W.shape[-2] * width,
+        weights=W.shape[-2] * block,
+        own=own * block,
         of_W=0,
         structure=STRUCTURES[problem.structure],
         kind=KINDS[problem.kind],
         activation=CODES["linear"],
+        between=CODES["linear"],
+        emits=0,
         stages=0,
         substeps=1,
         changes=int(changes),
     )
 
 
-def _for_rows(problem: Problem | Scan, W: Tensor) -> Tensor:
-    """The matrix that multiplies row vectors from the right as W multiplies column vectors from the left."""
-    return W.mT if problem.structure == "dense" else W
+def _rows(problem: Problem | Scan, W: Tensor) -> int:
+    """Rows of W that lead from layers to themselves."""
+    return W.shape[-2] - (problem.layers - 1) * W.shape[-1]
 
 
 def _forwards(problem: Problem | Scan, W: Tensor, V: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-    """W and V, laid out for the kernels."""
-    return _padded(_for_rows(problem, W), columns=plan.width), _padded(V.mT, plan.inputs, plan.width)
+    """W and V, laid out for the kernels: as matrices that multiply row vectors from the right."""
+    V = V.mT.unflatten(-1, (plan.layers, plan.m))
+    V = _padded(V, columns=plan.block).flatten(-2)
+    return _laid_out(problem, W, plan, transposed=False), _padded(V, rows=plan.inputs)
 
 
 def _adjoint(problem: Problem | Scan, W: Tensor, plan: Plan) -> Tensor:
-    """W^T, laid out for the kernels."""
-    return _padded(_for_rows(problem, adjoint_entries(problem.structure, W)), columns=plan.width)
+    """W^T, laid out likewise."""
+    return _laid_out(problem, W, plan, transposed=True)
+
+
+def _laid_out(problem: Problem | Scan, W: Tensor, plan: Plan, transposed: bool) -> Tensor:
+    rows = _rows(problem, W)
+    own = W[..., :rows, :].unflatten(-2, (plan.layers, -1))  # (..., L, rows of a layer, m)
+    if problem.structure == "dense":
+        own = _padded(own if transposed else own.mT, columns=plan.block).flatten(-3)
+    else:
+        own = adjoint_entries(problem.structure, own) if transposed else own
+        own = _padded(own, columns=plan.block).transpose(-3, -2).flatten(-3)
+    if plan.layers == 1:
+        return own
+    above = W[..., rows:, :].unflatten(-2, (plan.layers - 1, -1))
+    return torch.cat([own, _padded(above if transposed else above.mT, columns=plan.block).flatten(-3)], -1)
+
+
+def _entries(plan: Plan, total: Tensor) -> Tensor:
+    """The gradient of the entries of W, as `Problem` has them, from that in the order of `sum_outer`, (..., plan.of_W)."""
+    m, block = plan.m, plan.block
+    above = (plan.layers - 1) * block**2
+    own, couplings = total.split([total.shape[-1] - above, above], -1)
+    if plan.structure == DENSE:
+        own = own.unflatten(-1, (plan.layers, block, block))[..., :m, :m]
+    else:
+        own = own.unflatten(-1, (-1, plan.layers, block))[..., :m].transpose(-3, -2)
+    own = own.flatten(-3, -2)
+    if plan.layers == 1:
+        return own
+    return torch.cat([own, couplings.unflatten(-1, (plan.layers - 1, block, block))[..., :m, :m].flatten(-3, -2)], -2)
+
+
+def _unpadded(plan: Plan, tile: Tensor) -> Tensor:
+    """(..., L m) of (..., width)."""
+    return tile.unflatten(-1, (plan.layers, plan.block))[..., : plan.m].flatten(-2)
 
 
 def _to_inputs(V: Tensor, plan: Plan) -> Tensor:
-    """The matrix that leads from the drive back to x; empty where no gradient of x is wanted."""
-    return _padded(V[..., :-1], columns=plan.columns) if plan.columns else V.new_empty(0)
+    """The matrix that leads from the drive of the first layer back to x; empty where no gradient of x is wanted."""
+    return _padded(V[..., : plan.m, :-1], columns=plan.columns) if plan.columns else V.new_empty(0)
 
 
 def _with_initial(h0: Tensor, intervals: int) -> Tensor:

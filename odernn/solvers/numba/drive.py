@@ -43,6 +43,7 @@ def input_gradient(plan, s, g, inputs, g_inputs, U, x, member, first, k, g_V, gv
     columns = plan.columns
     if columns > 0:
         clear(s, g_inputs, plan.rows * columns)
+        # Only the first layer reads x: its block comes first.
         product(s, g, width, 1, U, member * plan.m * columns, columns, s, g_inputs, columns, plan.rows, columns, plan.m)
         write(plan, s, g_inputs, columns, g_x, member, first, times, k, plan.d, False)
 

@@ -29,14 +29,18 @@ class Plan(NamedTuple):
         items, per_member: shares of work in all, and for each member of the ensemble.
         rows: of a tile, a multiple of ROWS.
         batch, intervals, m, d: as everywhere.
-        width: of a tile: m in whole vectors, and one more where `SET_STRIDE` divides that.
+        layers: of a stack; the states of one are `layers * m` entries.
+        block: columns of a tile that hold one layer: m in whole vectors, and one more where `SET_STRIDE` divides that.
+        width: of a tile, `layers * block`.
         inputs: width of a tile of inputs, a multiple of ROWS: [x, 1] for Runge-Kutta; [x left, x right, 1] for scans.
         columns: of the matrix that leads back to x, in whole vectors; 0 where no gradient of x is wanted.
         x_members: leading axis of x: the members, or 1 for an x that all share.
         weights: entries of W per member, and per interval where it changes with these.
+        own: of these, the ones that lead from a layer to itself; those from layer to layer come after.
         of_W: entries of the gradient of W per item, and per interval likewise; 0 where it is not wanted.
         structure, kind: of W and of the path, the integers above.
-        activation: one of `activations.CODES`.
+        activation, between: of the rates and between layers, each one of `activations.CODES`.
+        emits: whether layers pass on something else than their states (0 or 1).
         stages, substeps: of Runge-Kutta: evaluations in a step, steps in an interval.
         changes: whether the matrices of a scan change from interval to interval (0 or 1).
     """
@@ -48,15 +52,20 @@ class Plan(NamedTuple):
     intervals: int
     m: int
     d: int
+    layers: int
+    block: int
     width: int
     inputs: int
     columns: int
     x_members: int
     weights: int
+    own: int
     of_W: int
     structure: int
     kind: int
     activation: int
+    between: int
+    emits: int
     stages: int
     substeps: int
     changes: int

@@ -7,9 +7,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from .activations import activate, times_derivative
 from .compilation import FLAGS, inline, inner
 from .plan import DENSE, PAIRS, ROWS
 from .simd import Vector, address, as_vector, lanes_of, load, partners, store
+from .tiles import clear, copy
 
 
 @intrinsic(prefer_literal=True)
@@ -88,11 +90,13 @@ def plus_entries(plan, z, W, w, y):
 
 @inner
 def apply(plan, W, w0, s, y, z):
-    """z += y W for the row vectors of a tile. W is (m, width), or its diagonal (1, width), or for pairs (2, width): W[0, j]
-    multiplies y[j] and W[1, j] the other entry of the pair."""
-    width = plan.width
+    """z += y W for the row vectors of a tile, each layer by itself. W is (layers, m, block), or its diagonal (1, width), or for
+    pairs (2, width): W[0, j] multiplies y[j] and W[1, j] the other entry of the pair."""
+    width, block = plan.width, plan.block
     if plan.structure == DENSE:
-        product(s, y, width, 1, W, w0, width, s, z, width, plan.rows, width, plan.m)
+        for layer in range(plan.layers):
+            at = layer * block
+            product(s, y + at, width, 1, W, w0 + layer * plan.m * block, block, s, z + at, width, plan.rows, block, plan.m)
         return
     for r in range(0, plan.rows * width, width):
         for j in range(0, width, lanes_of(s)):
@@ -100,11 +104,59 @@ def apply(plan, W, w0, s, y, z):
 
 
 @inner
-def sum_outer(plan, total, t0, s, g, y, rows):
-    """The gradient of W in z = W y, summed over rows: (width, width), or the entries that `apply` takes."""
-    width = plan.width
+def emitted(plan, y, e):
+    """Where what the layers of a tile at y pass on to those above stands: at y itself, or at e."""
+    return e if plan.emits else y
+
+
+@inner
+def couple(plan, W, w0, s, y, e, z):
+    """z_l += sigma(y_{l-1}) U for the layers above the first, U of shape (layers - 1, m, block) after the other entries of W;
+    sigma(y) is left at e, see `emitted`."""
+    if plan.layers == 1:
+        return
+    width, block = plan.width, plan.block
+    if plan.emits:
+        copy(s, y, s, e, plan.rows * width, False)
+        activate(s, e, plan.rows * width, plan.between)
+        y = e
+    for layer in range(1, plan.layers):
+        U, below = w0 + plan.own + (layer - 1) * plan.m * block, (layer - 1) * block
+        product(s, y + below, width, 1, W, U, block, s, z + below + block, width, plan.rows, block, plan.m)
+
+
+@inner
+def couple_back(plan, W, w0, s, g, e, spare, g_y):
+    """The adjoint of `couple`: adds to g_y what the adjoint g of z gives, for W with the transposes of U; `spare` is room for a
+    tile."""
+    if plan.layers == 1:
+        return
+    width, block = plan.width, plan.block
+    target = g_y
+    if plan.emits:
+        target = spare
+        clear(s, spare, plan.rows * width)
+    for layer in range(1, plan.layers):
+        U, below = w0 + plan.own + (layer - 1) * plan.m * block, (layer - 1) * block
+        product(s, g + below + block, width, 1, W, U, block, s, target + below, width, plan.rows, block, plan.m)
+    if plan.emits:
+        for q in range(0, plan.rows * width, lanes_of(s)):
+            store(s, g_y + q, load(s, g_y + q) + times_derivative(load(s, spare + q), load(s, e + q), plan.between))
+
+
+@inner
+def sum_outer(plan, total, t0, s, g, y, e, rows):
+    """The gradient of W in z = W y + U e, summed over rows: (layers, block, block), or the entries that `apply` takes; then
+    (layers - 1, block, block)."""
+    width, block = plan.width, plan.block
+    own = plan.of_W - (plan.layers - 1) * block * block
+    for layer in range(1, plan.layers):
+        at, below = t0 + own + (layer - 1) * block * block, (layer - 1) * block
+        product(s, g + below + block, 1, width, s, e + below, width, total, at, block, block, block, rows)
     if plan.structure == DENSE:
-        product(s, g, 1, width, s, y, width, total, t0, width, width, width, rows)
+        for layer in range(plan.layers):
+            at = layer * block
+            product(s, g + at, 1, width, s, y + at, width, total, t0 + at * block, block, block, block, rows)
         return
     for j in range(0, width, lanes_of(s)):
         own = load(total, t0 + j)

@@ -12,9 +12,9 @@ from .activations import activate, times_derivative
 from .compilation import inline, inner, kernel
 from .drive import drive, drive_ends, drive_ends_gradient, input_gradient
 from .plan import DENSE, LINEAR
-from .products import apply, plus_entries, sum_outer
+from .products import apply, couple, couple_back, emitted, plus_entries, sum_outer
 from .simd import MARGIN, aligned_pointer_to, lanes_of, load, pointer_to, store
-from .tiles import batch_share, clear, read, set_column, write
+from .tiles import batch_share, clear, read_states, set_column, write_states
 
 
 class Tableau(NamedTuple):
@@ -42,9 +42,9 @@ def weighted(s, base, scale, terms, n, q, c0, c1, c2, c3, count):
 
 
 @inner
-def _stages(plan, A, c, s, y, k, left, right, dt, step, W, w0):
-    """Stage states y_i = h + dt sum_j A_ij k_j, with h = y_0 given, and rates k_i = sigma(W y_i + v(t_i)) of one step, for
-    the drive v that runs linearly from `left` to `right` in an interval."""
+def _stages(plan, A, c, s, y, k, e, left, right, dt, step, W, w0):
+    """Stage states y_i = h + dt sum_j A_ij k_j, with h = y_0 given, and rates k_i = sigma(W y_i + U e_i + v(t_i)) of one step,
+    for the drive v that runs linearly from `left` to `right` in an interval, and e_i as in `couple`."""
     n = plan.rows * plan.width
     for i in range(plan.stages):
         y_i, k_i = y + i * n, k + i * n
@@ -62,6 +62,7 @@ def _stages(plan, A, c, s, y, k, left, right, dt, step, W, w0):
                 store(s, k_i + q, z)
         if plan.structure == DENSE:
             apply(plan, W, w0, s, y_i, k_i)
+        couple(plan, W, w0, s, y_i, e + i * n, k_i)
         activate(s, k_i, n, plan.activation)
 
 
@@ -80,11 +81,12 @@ def _forward_item(plan, A, b, c, item, steps, W, V, x_left, x_right, h_all, s):
     member = item // plan.per_member
     x_member, w0, v0 = member % plan.x_members, member * plan.weights, member * plan.inputs * plan.width
     left, right, y, k = 0, n, 2 * n, (2 + stages) * n
-    inputs = k + stages * n
+    e = k + stages * n
+    inputs = e + plan.emits * stages * n
     set_column(s, inputs + plan.d, plan.inputs, plan.rows)
     begin, end = batch_share(plan, item)
     for first in range(begin, end, plan.rows):
-        read(plan, h_all, member, first, times, 0, plan.m, s, y, plan.width, False)
+        read_states(plan, h_all, member, first, times, 0, s, y, False)
         if plan.kind == LINEAR:
             drive(plan, s, inputs, V, v0, x_left, x_member, first, 0, right)
         for interval in range(plan.intervals):
@@ -93,22 +95,22 @@ def _forward_item(plan, A, b, c, item, steps, W, V, x_left, x_right, h_all, s):
             )  # fmt: skip
             dt = steps[interval] / plan.substeps
             for step in range(plan.substeps):
-                _stages(plan, A, c, s, y, k, left, right, dt, step, W, w0)
+                _stages(plan, A, c, s, y, k, e, left, right, dt, step, W, w0)
                 _advance(plan, b, s, y, k, dt, y)
-            write(plan, s, y, plan.width, h_all, member, first, times, interval + 1, plan.m, False)
+            write_states(plan, s, y, h_all, member, first, times, interval + 1)
 
 
 @kernel
 def runge_kutta(plan, tableau, steps, W, V, x_left, x_right, h_all):
-    """Fills h_all (members, batch, intervals + 1, m) after its first time.
+    """Fills h_all (members, batch, intervals + 1, layers * m) after its first time.
 
     Args:
         steps: lengths of the intervals.
-        W: (members, m, width), W^T, or as in `apply`.
+        W: (members, plan.weights), what `apply` and then what `couple` takes.
         V: (members, inputs, width), [U b]^T.
         x_left, x_right: x at the ends of the intervals; LINEAR: both are x at all times; HOLD: both the same.
     """
-    entries = plan.rows * (plan.width * (2 + 2 * plan.stages) + plan.inputs)
+    entries = plan.rows * (plan.width * (2 + (2 + plan.emits) * plan.stages) + plan.inputs)
     for item in prange(plan.items):
         buffer = np.zeros(entries + MARGIN, h_all.dtype)
         _forward_item(
@@ -133,7 +135,7 @@ def pass_back(plan, s, value, k, fraction, left, right, g_z, g_y):
 
 
 @inner
-def _stage_adjoints(plan, A, b, c, s, g, k, g_y, g_z, left, right, dt, step, W, w0):
+def _stage_adjoints(plan, A, b, c, s, g, k, e, g_y, g_z, spare, left, right, dt, step, W, w0):
     """The adjoints of one step: g <- that of its h, from that of its result; g_z_i of all stages; and what it adds to those of
     the drive, `left` and `right`. That of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of z_i sigma' times it."""
     stages, n = plan.stages, plan.rows * plan.width
@@ -147,6 +149,7 @@ def _stage_adjoints(plan, A, b, c, s, g, k, g_y, g_z, left, right, dt, step, W, 
             value = weighted(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, 0.0, count)
             pass_back(plan, s, value, k_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
         apply(plan, W, w0, s, g_z_i, g_y_i)
+        couple_back(plan, W, w0, s, g_z_i, e + i * n, spare, g_y_i)
     for q in range(0, n, lanes):
         store(s, g + q, weighted(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, stages))
 
@@ -164,7 +167,9 @@ def _backward_item(
     # All that the forward pass of one interval went through.
     y_all = g_z + stages * n
     k_all = y_all + plan.substeps * stages * n
-    inputs = k_all + plan.substeps * stages * n
+    e_all = k_all + plan.substeps * stages * n
+    spare = e_all + plan.emits * plan.substeps * stages * n
+    inputs = spare + plan.emits * n
     g_inputs = inputs + plan.rows * plan.inputs
     set_column(s, inputs + plan.d, plan.inputs, plan.rows)
     begin, end = batch_share(plan, item)
@@ -174,7 +179,7 @@ def _backward_item(
         if plan.kind == LINEAR:
             drive(plan, s, inputs, V, v0, x_left, x_member, first, plan.intervals, v_left)
         for interval in range(plan.intervals - 1, -1, -1):
-            read(plan, g_all, member, first, times, interval + 1, plan.m, s, g, width, True)
+            read_states(plan, g_all, member, first, times, interval + 1, s, g, True)
             # The adjoints of the drive at both ends; at a sample two intervals meet and add.
             right, left = left, right
             clear(s, left, n)
@@ -184,24 +189,25 @@ def _backward_item(
                 plan, s, inputs, V, v0, x_left, x_right, x_member, first, interval, v_left, v_right, True
             )  # fmt: skip
             dt = steps[interval] / plan.substeps
-            read(plan, h_all, member, first, times, interval, plan.m, s, y_all, width, False)
+            read_states(plan, h_all, member, first, times, interval, s, y_all, False)
             for step in range(plan.substeps):
-                y, k = y_all + step * stages * n, k_all + step * stages * n
-                _stages(plan, A, c, s, y, k, v_left, v_right, dt, step, W, w0)
+                y, k, e = y_all + step * stages * n, k_all + step * stages * n, e_all + step * stages * n
+                _stages(plan, A, c, s, y, k, e, v_left, v_right, dt, step, W, w0)
                 if step + 1 < plan.substeps:
                     _advance(plan, b, s, y, k, dt, y + stages * n)
             for step in range(plan.substeps - 1, -1, -1):
                 y, k = y_all + step * stages * n, k_all + step * stages * n
-                _stage_adjoints(plan, A, b, c, s, g, k, g_y, g_z, left, right, dt, step, W_adjoint, w0)
+                e = emitted(plan, y, e_all + step * stages * n)
+                _stage_adjoints(plan, A, b, c, s, g, k, e, g_y, g_z, spare, left, right, dt, step, W_adjoint, w0)
                 if plan.of_W > 0:
-                    sum_outer(plan, g_W, gw0, s, g_z, y, stages * plan.rows)
+                    sum_outer(plan, g_W, gw0, s, g_z, y, e, stages * plan.rows)
             drive_ends_gradient(
                 plan, s, left, right, inputs, g_inputs, U, x_left, x_right, member, first, interval, g_V, gv0, g_left, g_right
             )  # fmt: skip
         if plan.kind == LINEAR:
             input_gradient(plan, s, left, inputs, g_inputs, U, x_left, member, first, 0, g_V, gv0, g_left)
-        read(plan, g_all, member, first, times, 0, plan.m, s, g, width, True)
-        write(plan, s, g, width, g_initial, member, first, 1, 0, plan.m, False)
+        read_states(plan, g_all, member, first, times, 0, s, g, True)
+        write_states(plan, s, g, g_initial, member, first, 1, 0)
 
 
 @kernel
@@ -211,16 +217,17 @@ def runge_kutta_adjoint(
     """The exact adjoint of `runge_kutta`, from the gradient g_all of its result h_all.
 
     Args:
-        W_adjoint: what W^T is to W: (members, m, width), W itself, or as in `apply`.
+        W_adjoint: what W^T is to W.
         U: (members, m, columns), d in whole vectors; empty where no gradient of x is wanted.
 
     Fills:
         g_W: per item, zeros before; empty where no gradient of W is wanted.
         g_V: (items, inputs, width), zeros before.
         g_left, g_right: like x_left and x_right but with all members; empty where not wanted.
-        g_initial: (members, batch, m).
+        g_initial: (members, batch, layers * m).
     """
-    entries = plan.rows * (plan.width * (5 + 2 * plan.stages * (1 + plan.substeps)) + plan.inputs + plan.columns)
+    kept = (2 + plan.emits) * plan.stages * plan.substeps + plan.emits
+    entries = plan.rows * (plan.width * (5 + 2 * plan.stages + kept) + plan.inputs + plan.columns)
     for item in prange(plan.items):
         buffer = np.zeros(entries + MARGIN, h_all.dtype)
         _backward_item(

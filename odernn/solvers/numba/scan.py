@@ -89,7 +89,7 @@ def _scan_adjoint_item(plan, item, W, U, x_left, x_right, h_all, g_all, g_W, g_V
             if used == slots or k == 0:
                 total = sums + k if plan.changes else sums
                 if plan.of_W > 0:
-                    sum_outer(plan, g_W, total * plan.of_W, s, g_slots, h_slots, used * plan.rows)
+                    sum_outer(plan, g_W, total * plan.of_W, s, g_slots, h_slots, h_slots, used * plan.rows)
                 product(
                     s, inputs, 1, plan.inputs, s, g_slots, width, g_V, total * v_size, width, plan.inputs, width, used * plan.rows
                 )

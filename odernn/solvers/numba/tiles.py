@@ -41,6 +41,25 @@ def write(plan, s, tile, stride, target, member, first, times, k, channels, adds
 
 
 @inner
+def read_states(plan, source, member, first, times, k, s, tile, adds):
+    """`read` for states: every layer of (member, first + r, k) into its columns of the tile."""
+    for r in range(min(plan.rows, plan.batch - first) if adds else plan.rows):
+        row = min(first + r, plan.batch - 1)
+        at = ((member * plan.batch + row) * times + k) * plan.layers * plan.m
+        for layer in range(plan.layers):
+            copy(source, at + layer * plan.m, s, tile + r * plan.width + layer * plan.block, plan.m, adds)
+
+
+@inner
+def write_states(plan, s, tile, target, member, first, times, k):
+    """The way back of `read_states`."""
+    for r in range(min(plan.rows, plan.batch - first)):
+        at = ((member * plan.batch + first + r) * times + k) * plan.layers * plan.m
+        for layer in range(plan.layers):
+            copy(s, tile + r * plan.width + layer * plan.block, target, at + layer * plan.m, plan.m, False)
+
+
+@inner
 def set_column(s, start, stride, count):
     for r in range(count):
         s[start + r * stride] = 1

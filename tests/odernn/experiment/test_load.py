@@ -87,19 +87,15 @@ def test_a_warm_started_run_resumes_and_loads_without_the_narrow_one(tmp_path):
     assert loaded.config.solver == "fused"
 
 
-def test_a_run_with_adaptive_steps_loads_with_them(tmp_path):
-    experiment, run = start(tmp_path, solver="adaptive", rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_run_with_adaptive_steps_loads_with_them(tmp_path, num_layers):
+    experiment, run = start(tmp_path, solver="adaptive", rtol=1e-4, atol=1e-5, num_layers=num_layers)
     assert experiment.solver == Adaptive("dopri5", 1e-4, 1e-5)
     experiment.train(run, progress=False)
     loaded = load_run(run.path)
     assert loaded.solver == experiment.solver
     assert with_solver(loaded.config, loaded.solver) == replace(loaded.config, solver_chosen=True)
     assert loaded.solver.finer(torch.float64).tolerances == pytest.approx((1e-5, 1e-6))
-
-
-def test_adaptive_steps_of_a_stack_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="solver 'adaptive' needs one layer: choose --solver auto"):
-        start(tmp_path, solver="adaptive", num_layers=2)
 
 
 @pytest.mark.parametrize(

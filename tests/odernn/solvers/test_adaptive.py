@@ -14,7 +14,7 @@ from problems import F64, central_difference, dop853, perturb_bias
 from solves import RECURRENCES, assert_close, problem, states_and_gradients
 
 from odernn import Adaptive, ContinuousRNN, DivergedSolve, Fused, InaccurateSolve, StateSpaceModel, TorchDiffEq, paths
-from odernn.activations import ACTIVATIONS
+from odernn.activations import ACTIVATIONS, Activation
 from odernn.solvers import PAIRS, adaptive, adaptive_reference, comparison
 from odernn.solvers.base import solve_grid
 from odernn.solvers.numba import backend, step_control
@@ -23,6 +23,7 @@ from odernn.solvers.standard_form import Problem, inputs_of, standard_weights
 KERNELS = [name for name, activation in ACTIVATIONS.items() if activation.kernel]
 SMOOTH = [name for name in KERNELS if name not in ("relu", "hardtanh")]
 BACKENDS = ("numba", "torch")
+SOFTSIGN = Activation("softsign", torch.nn.functional.softsign, rests_at_zero=True)
 
 
 def path_of(x, t, interpolation):
@@ -34,11 +35,12 @@ def path_of(x, t, interpolation):
 def steps_of(model, path, t, h0, solver):
     """The accepted steps of the compiled solve, block by block, and those of tensor operations, member by member."""
     grid, field = solve_grid(path, t), model.field()
-    weights = standard_weights(field.layers[0], h0)
+    weights = standard_weights(field.layers, h0)
     inputs = inputs_of(grid.path, weights.ensemble)
     pair = PAIRS[solver.method]
     given = (weights.W, weights.V, inputs.left, inputs.right, weights.h0)
-    case = Problem(pair, 1, grid.times.diff(), adaptive.kernel_of(field), weights.structure, inputs.kind)
+    activation, between = adaptive.kernels_of(field)
+    case = Problem(pair, 1, grid.times.diff(), activation, weights.structure, inputs.kind, len(field.layers), between)
     control = step_control.Control(*solver.tolerances, float(pair.order))
     _, _, record = backend.adaptive_forward(case, control, True, *(tensor.detach() for tensor in given))
     _, _, plain = adaptive_reference.solve(case, control, *given)
@@ -479,10 +481,10 @@ def test_bad_settings_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             Adaptive(**settings)
-    model = ContinuousRNN(1, 4, 1, num_layers=2, dtype=F64)
+    model = ContinuousRNN(1, 4, 1, SOFTSIGN, num_layers=2, dtype=F64)
     assert not Adaptive().supports(model.field())
     x, t = torch.zeros(2, 3, 1, dtype=F64), torch.arange(3, dtype=F64)
-    with pytest.raises(ValueError, match=r"got 2 layer.s. with 'tanh': choose TorchDiffEq\('dopri5'\)"):
+    with pytest.raises(ValueError, match=r"got 2 layer.s. of 4 and 4 units with 'softsign': choose TorchDiffEq\('dopri5'\)"):
         model(x, t, solver=Adaptive())
     single = ContinuousRNN(1, 4, 1, dtype=torch.float32)
     with pytest.raises(ValueError, match=r"below what torch.float32 can hold"):

@@ -26,19 +26,21 @@ def test_linear_state_equations_are_solved_exactly():
 def test_nonlinear_ones_are_solved_by_compiled_adaptive_steps_where_there_are_any(monkeypatch, caplog):
     monkeypatch.setattr(choice, "_said", [])
     for dtype in (F64, torch.float32):
-        assert automatic(ContinuousRNN(1, 4, 1, dtype=dtype).field()) == Adaptive()
+        for layers in (1, 2):
+            assert automatic(ContinuousRNN(1, 4, 1, num_layers=layers, dtype=dtype).field()) == Adaptive()
+        assert automatic(StateSpaceModel(1, 4, 1, num_layers=3, dtype=dtype).field()) == Adaptive()
     assert not caplog.messages
     softsign = Activation("softsign", torch.nn.functional.softsign, rests_at_zero=True)
     others = (
-        ContinuousRNN(1, 4, 1, num_layers=2, dtype=F64),
-        ContinuousRNN(1, 4, 1, softsign, dtype=F64),
+        ContinuousRNN(1, 4, 1, softsign, num_layers=2, dtype=F64),
+        StateSpaceModel(1, 4, 1, softsign, num_layers=2, dtype=F64),
         ContinuousRNN(1, 4, 1, dtype=torch.bfloat16),
     )
     for model in others:
         assert automatic(model.field()) == TorchDiffEq("dopri5", adjoint=False)
     (said,) = caplog.messages  # once
     assert "torchdiffeq's dopri5 here" in said
-    assert "got 2 layer(s) with 'tanh' in torch.float64 on cpu" in said
+    assert "got 2 layer(s) of 4 and 4 units with 'softsign' in torch.float64 on cpu" in said
 
 
 def test_the_choice_keeps_to_its_tolerance_with_no_more_substeps_than_needed():
@@ -53,7 +55,8 @@ def test_the_choice_keeps_to_its_tolerance_with_no_more_substeps_than_needed():
 
 
 def test_what_has_no_fused_form_falls_back_to_dopri5():
-    arguments = trial(ContinuousRNN(1, 4, 1, "tanh", num_layers=2, dtype=F64))
+    softsign = Activation("softsign", torch.nn.functional.softsign, rests_at_zero=True)
+    arguments = trial(ContinuousRNN(1, 4, 1, softsign, dtype=F64))
     solver = choose_solver(*arguments)
     assert isinstance(solver, TorchDiffEq)
     assert deviation(solver, *arguments) <= 1e-5

@@ -13,7 +13,7 @@ from problems import F64, central_difference, dop853, perturb_bias
 from solves import RECURRENCES, assert_close, problem, relative, states_and_gradients
 
 from odernn import ContinuousRNN, DivergedSolve, Fused, StateSpaceModel, TorchDiffEq, paths
-from odernn.activations import ACTIVATIONS
+from odernn.activations import ACTIVATIONS, Activation
 from odernn.solvers import TABLEAUX, batched_products
 from odernn.solvers.backends import backend_for
 from odernn.solvers.numba.plan import SET_STRIDE
@@ -259,9 +259,10 @@ def test_bad_settings_are_refused():
         Fused("dopri5")
     with pytest.raises(ValueError, match="expected one of auto"):
         Fused(backend="cuda")
-    model = ContinuousRNN(1, 4, 1, num_layers=2, dtype=F64)
+    softsign = Activation("softsign", torch.nn.functional.softsign, rests_at_zero=True)
+    model = ContinuousRNN(1, 4, 1, softsign, num_layers=2, dtype=F64)
     assert not Fused().supports(model.field())
-    with pytest.raises(ValueError, match=r"got 2 layer.s. with 'tanh': choose 'rk4' or 'dopri5'"):
+    with pytest.raises(ValueError, match=r"got 2 layer.s. of 4 and 4 units with 'softsign': choose TorchDiffEq\('rk4'\)"):
         model(torch.zeros(2, 3, 1, dtype=F64), torch.arange(3, dtype=F64), solver=Fused(check=False))
 
 
