@@ -124,7 +124,7 @@ def memory_function(
         directions: (n, d), the only x / |x|_inf to try, in place of the search; None for the search.
         warmup: time for which the system runs without input before the probe.
         hold: time for which the reversed probe holds x before t = 0; None: until the system has settled.
-        solver: of the continuous models; None for `Exact` where it applies, else dopri5 at rtol 1e-10, atol 1e-12 (in float64).
+        solver: of the continuous models; None for `odernn.solvers.automatic` at rtol 1e-10, atol 1e-12 (in float64).
         dt: time of one sample of a sampled system; None for the smallest step of `times`.
         input_size: d of a callable that does not tell; 1 by default.
         ascent_steps: of the gradient ascent (d > 1, nonlinear); 0 for none.

@@ -8,9 +8,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from odernn import Exact, SequenceModel, Solver, TorchDiffEq
+from odernn import SequenceModel, Solver
 from odernn.paths import heaviside
 from odernn.readouts import readout_along
+from odernn.solvers import automatic
+from odernn.solvers.base import check_finite
 
 from .base import MAX_DOUBLINGS, Probe, ProbedSystem, ProbeResponse, with_zero_input
 
@@ -88,15 +90,14 @@ class ContinuousSystem(ProbedSystem):
         return ProbeResponse(values, error, math.prod(x.shape[:-1]))
 
     def _default_solver(self, tolerances: dict[torch.dtype, tuple[float, float]]) -> Solver:
-        if Exact().supports(self._field):
-            return Exact()
-        rtol, atol = tolerances.get(self.dtype, tolerances[torch.float32])
-        return TorchDiffEq("dopri5", rtol=rtol, atol=atol, adjoint=False)
+        return automatic(self._field, *tolerances.get(self.dtype, tolerances[torch.float32])).unchecked()
 
     def _states(self, h0: Tensor, x: Tensor, grid: Tensor, solver: Solver) -> Tensor:
         """h along the grid under the constant input x, (*ensemble, batch, time, state)."""
-        # a state that overflows is not refused: its memory is infinite
-        return solver.solve(self._field, heaviside(grid, x), grid, h0).h
+        solution = solver.solve(self._field, heaviside(grid, x), grid, h0)
+        if solution.failure:
+            check_finite(solution, self._field)  # a state that overflows is not refused: its memory is infinite
+        return solution.h
 
     def _rest(self) -> Tensor:
         h = self._field.rest_state()

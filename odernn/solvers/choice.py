@@ -23,18 +23,21 @@ from .torchdiffeq import TorchDiffEq
 _REFERENCE = TorchDiffEq("dopri5", rtol=TIGHTEST, atol=1e-11, adjoint=False, check=False)
 
 
-def automatic(field: VectorField) -> Solver:
-    """`Exact` where the state equation is linear; else `Adaptive` where it takes the field, compiled; else, for
-    activations without a kernel and on GPUs, TorchDiffEq's dopri5 with backpropagation through its steps, which is said once.
+def automatic(field: VectorField, rtol: float | None = None, atol: float | None = None) -> Solver:
+    """`Exact` where the state equation is linear; else `Adaptive` where it takes the field, compiled; else, for activations
+    without a kernel and on GPUs, TorchDiffEq's dopri5 with backpropagation through its steps, which is said once.
 
     All keep to tolerances, whatever the input: `choose_solver` may find a faster one for a given input.
+
+    Args:
+        rtol, atol: of the steps; None for the defaults of the solver.
     """
     if Exact().supports(field):
         return Exact()
     if _compiled(field):
-        return Adaptive()
+        return Adaptive("dopri5", rtol, atol)
     _say_once(field)
-    return TorchDiffEq("dopri5", adjoint=False)
+    return TorchDiffEq("dopri5", rtol or TorchDiffEq.rtol, atol or TorchDiffEq.atol, adjoint=False)
 
 
 def _compiled(field: VectorField) -> bool:
