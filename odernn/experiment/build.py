@@ -16,7 +16,6 @@ from ..losses import relative_l2
 from ..runs import RunDirectory
 from ..seals import fingerprint
 from ..solvers import DivergedSolve, Fused, Solver, choose_solver, deviation
-from ..solvers.choice import estimated_deviation
 from ..training import Data, Trainer
 from ..version import __version__
 from ..warm_start import widen
@@ -26,9 +25,6 @@ from .parts import Trial, device_of, inputs_of, model_of, solver_of, target_of, 
 
 # The settings that 'auto' sets.
 _SOLVER_SETTINGS = ("solver", "substeps", "rtol", "atol", "adjoint")
-# The estimate from half the steps stands for the deviation up to this factor (it presumes the method's order, which a kink of the
-# activation takes away).
-_ESTIMATE_FACTOR = 2.0
 
 
 class Experiment:
@@ -200,8 +196,6 @@ class Experiment:
             return
         tolerance, trial = self.config.solver_tolerance, self._trial()
         try:
-            if _ESTIMATE_FACTOR * estimated_deviation(self.solver, *trial) <= tolerance:
-                return  # the usual case: the reference below takes as long as an epoch
             found = deviation(self.solver, *trial)
             if found > tolerance:
                 solver = choose_solver(*trial, tolerance)
