@@ -61,9 +61,21 @@ def obstacle(name: str, like: Tensor) -> str | None:
         return f"runs on {device}, got tensors on {like.device}"
     if like.dtype not in dtypes:
         return f"computes in {', '.join(map(str, dtypes))}, got {like.dtype}"
-    if name == "triton" and like.shape[-1] > TRITON_MAX_SIZE:
-        return f"holds W on chip for at most {TRITON_MAX_SIZE} hidden units, got {like.shape[-1]}"
+    if name == "triton":
+        largest = triton_size(torch.cuda.get_device_capability(like.device)) if like.is_cuda else TRITON_MAX_SIZE
+        if largest == 0:
+            return "needs a GPU with tensor cores for bfloat16 (compute capability 8.0)"
+        if like.shape[-1] > largest:
+            return f"holds W on chip for at most {largest} hidden units, got {like.shape[-1]}"
     return "needs the package triton (pip install triton)" if name == "triton" and not _triton_installed() else None
+
+
+def triton_size(capability: tuple[int, int]) -> int:
+    """The widest W that Triton's kernels hold on chip, by the compute capability of a GPU; 0 where they do not run."""
+    if capability < (8, 0):
+        return 0
+    # GPUs with 99 KiB of shared memory instead of 163 or 227.
+    return 64 if capability in ((8, 6), (8, 9)) or capability[0] == 12 else TRITON_MAX_SIZE
 
 
 class BackendSolve(torch.autograd.Function):

@@ -29,9 +29,10 @@ from .launch import backward_settings, forward_settings
 # Clocks in GHz and names, by compute capability: the boost clocks of the data sheets.
 GPUS = {80: ("A100", 1.41), 90: ("H100", 1.755)}
 KERNELS = ("forward", "stages", "backward")
-_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+WIDTHS = (16, 32, 64, 128)
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
-# Cycles of instructions that others wait for by a barrier, after microbenchmarks (Z. Jia et al., arXiv:1804.06826 and later ones).
+# Cycles of instructions that others wait for by a barrier, by microbenchmarks such as those of Z. Jia et al., arXiv:1804.06826.
 # (Reads of global memory are asked for a step ahead, and count as short.)
 _WAITS = {"LDS": 30, "LDSM": 33, "LDG": 35, "BAR": 30, "MUFU": 20, "F2F": 20, "S2R": 20, "S2UR": 20}
 # Cycles between two tensor-core products m16n8k16 of bfloat16 on one of the four parts of a multiprocessor, at most 1024 (A100)
@@ -90,11 +91,11 @@ def compile_kernel(
         cubin = folder / "kernel.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
         usage = {key: int(value) for key, value in re.findall(r"([A-Z]+):(\d+)", _cuobjdump("-res-usage", cubin))}
-        step = _loop(_instructions(_cuobjdump("-sass", cubin)))
+        step = _step(_instructions(_cuobjdump("-sass", cubin)))
     return Compiled(
         name, m, capability, options["num_warps"], settings["ROWS"], usage["REG"], usage["STACK"] + usage["LOCAL"],
         compiled.metadata.shared, seconds, sum(one.operation == "HMMA" for one in step),
-        estimated_cycles(step, options["num_warps"], capability) / substeps,
+        estimated_cycles(step, options["num_warps"], capability),
     )  # fmt: skip
 
 
@@ -117,8 +118,9 @@ class Instruction:
 
 
 def estimated_cycles(step: list[Instruction], warps: int, capability: int) -> float:
-    """Cycles of one step: the larger of what one warp takes by itself, from the stalls and waits that the compiler wrote into its
-    instructions, and of what the tensor cores take for the products of all warps, a quarter of which share one."""
+    """Cycles of one step, the largest of three: what one warp takes by itself, by the stalls and waits that the compiler wrote
+    into its instructions; the instructions of all warps, of which each quarter of a multiprocessor issues one a cycle; and their
+    products on its tensor core. What other programs on the same multiprocessor take is not in it."""
     now, clear = 0.0, [0.0] * 8
     for one in step:
         now = max([now, *(clear[barrier] for barrier in range(6) if one.waits >> barrier & 1)])
@@ -127,7 +129,7 @@ def estimated_cycles(step: list[Instruction], warps: int, capability: int) -> fl
         clear[7] = 0.0
         now += max(one.stall, 1) + (_WAITS["BAR"] if one.operation == "BAR" else 0)
     products = sum(one.operation == "HMMA" for one in step) * _PRODUCT_CYCLES[capability]
-    return max(now, products * max(1.0, warps / 4))
+    return max(now, max(products, len(step)) * max(1.0, warps / 4))
 
 
 def _instructions(listing: str) -> list[Instruction]:
@@ -143,14 +145,14 @@ def _instructions(listing: str) -> list[Instruction]:
     return found
 
 
-def _loop(program: list[Instruction]) -> list[Instruction]:
-    """The body of the outermost loop, which is one interval."""
+def _step(program: list[Instruction]) -> list[Instruction]:
+    """The body of the innermost loop with products in it, which is one step."""
     bodies = [
         [one for one in program if end.target <= one.address <= end.address]
         for end in program
         if end.target is not None and end.target < end.address
     ]
-    return max(bodies, key=len)
+    return min((body for body in bodies if any(one.operation == "HMMA" for one in body)), key=len)
 
 
 def _source(function: Any, settings: dict[str, Any]) -> Any:
@@ -165,7 +167,7 @@ def _source(function: Any, settings: dict[str, Any]) -> Any:
 
 
 def _cuobjdump(option: str, cubin: Path) -> str:
-    return subprocess.run([_TOOLS / "cuobjdump", option, cubin], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([TOOLS / "cuobjdump", option, cubin], capture_output=True, text=True, check=True).stdout
 
 
 def _cpu_seconds() -> float:
@@ -191,7 +193,7 @@ def _empty_cache() -> Iterator[Path]:
 def main() -> None:
     print("kernel      m   for   warps  rows  registers  stack  shared    compiled in   per step (estimate)")
     for name in KERNELS:
-        for m in (16, 32, 64, 128):
+        for m in WIDTHS:
             for capability in GPUS:
                 one = compile_kernel(name, m, capability)
                 print(

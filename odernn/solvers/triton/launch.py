@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -19,23 +20,27 @@ _SEGMENT_BYTES = 2**27
 _PROGRAMS = 1024
 
 
-def settings_for(m: int) -> dict[str, int | bool]:
-    """How a kernel for m hidden units is compiled.
+# Warps of a program, by the width of W: each takes 8 columns, the fewest that its tensor core takes, up to 8 warps, whose threads
+# may have 255 registers each. The parts of W then fill 3/4 WIDTH of them, 96 for 128. (16 columns stay together: of a tile no
+# wider than high Triton would give each warp rows instead, and there are no more than it takes.)
+_WARPS = {16: 1, 32: 4, 64: 8, 128: 8}
 
-    A program takes 16 rows of the batch, the fewest that tensor cores take, for as many programs as there can be. A warp takes 16
-    columns of W: its parts are then 3/4 WIDTH registers of a thread, 96 of at most 255 for m = 128.
-    """
+
+def settings_for(m: int) -> dict[str, Any]:
+    """How a kernel for m hidden units is compiled. (A program takes 16 sequences, the fewest that tensor cores take, for as many
+    programs as there can be.)"""
     width = max(16, triton.next_power_of_2(m))
-    return {"m": m, "WIDTH": width, "ROWS": 16, "num_warps": width // 16, "num_stages": 1, "enable_fp_fusion": True}
+    # Where fusing of products and sums is not asked for, Triton 3.9 warns that a later one will leave it out.
+    return {"m": m, "WIDTH": width, "ROWS": 16, "num_warps": _WARPS[width], "num_stages": 1, "enable_fp_fusion": True}
 
 
-def method_settings(tableau: Tableau, substeps: int) -> dict[str, float]:
+def method_settings(tableau: Tableau, substeps: int) -> dict[str, Any]:
     A = {f"A{i}{j}": tableau.A[i][j] if i < tableau.stages else 0.0 for i in range(4) for j in range(i)}
     B = {f"B{i}": tableau.b[i] if i < tableau.stages else 0.0 for i in range(4)}
     return A | B | {"STAGES": tableau.stages, "SUBSTEPS": substeps}
 
 
-def forward_settings(tableau: Tableau, substeps: int, activation: str, m: int, keep: bool) -> dict[str, float]:
+def forward_settings(tableau: Tableau, substeps: int, activation: str, m: int, keep: bool) -> dict[str, Any]:
     C = {f"C{i}": float(tableau.c[i]) if i < tableau.stages else 0.0 for i in range(1, 4)}
     # Programs that go through a path one after the other load the next drive early; those that keep the stages are so many that
     # they need not.
@@ -43,7 +48,7 @@ def forward_settings(tableau: Tableau, substeps: int, activation: str, m: int, k
     return method_settings(tableau, substeps) | C | own | settings_for(m)
 
 
-def backward_settings(tableau: Tableau, substeps: int, m: int) -> dict[str, float]:
+def backward_settings(tableau: Tableau, substeps: int, m: int) -> dict[str, Any]:
     return method_settings(tableau, substeps) | {"AHEAD": 2} | settings_for(m)
 
 
