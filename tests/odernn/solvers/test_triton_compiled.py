@@ -7,12 +7,14 @@ from functools import cache
 
 import pytest
 
-pytest.importorskip("triton", reason="triton is not installed")
+triton = pytest.importorskip("triton", reason="triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter does not compile", allow_module_level=True)
-from odernn.solvers.backends import TRITON_MAX_SIZE, triton_size
-from odernn.solvers.triton import ahead_of_time
-from odernn.solvers.triton.ahead_of_time import GPUS, KERNELS, WIDTHS, Compiled
+if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
+    pytest.skip("ahead of time, kernels are described to triton 3.3 and later", allow_module_level=True)
+from odernn.solvers.backends import TRITON_MAX_SIZE, triton_size  # noqa: E402
+from odernn.solvers.triton import ahead_of_time  # noqa: E402
+from odernn.solvers.triton.ahead_of_time import GPUS, KERNELS, WIDTHS, Compiled  # noqa: E402
 
 if not (ahead_of_time.TOOLS / "cuobjdump").exists():
     pytest.skip("this triton brings no tools for NVIDIA GPUs", allow_module_level=True)
