@@ -87,7 +87,7 @@ def forward(
     """The states at intervals + 1 times from the first one, in h_all (members, batch, intervals + 1, m).
 
     With KEEP the states are there, and each interval goes by itself; of those from `begin` to `end` a program takes `share`. What
-    they leave is y_i and sigma'(z_i), the two of kept (2, members, batch, end - begin, SUBSTEPS, STAGES, m).
+    they leave is y_i and sigma'(z_i), the two of kept (2, members, batch, end - begin, SUBSTEPS, STAGES, m), else not touched.
     """
     member = tl.program_id(1).to(tl.int64)
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]

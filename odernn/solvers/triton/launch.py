@@ -18,8 +18,6 @@ from . import forward as kernel
 _SEGMENT_BYTES = 2**27
 # Programs that the stages of a segment are shared out to: a few for each of the hundred multiprocessors of a large GPU.
 _PROGRAMS = 1024
-
-
 # Warps of a program, by the width of W: each takes 8 columns, the fewest that its tensor core takes, up to 8 warps, whose threads
 # may have 255 registers each. The parts of W then fill 3/4 WIDTH of them, 96 for 128. (16 columns stay together: of a tile no
 # wider than high Triton would give each warp rows instead, and there are no more than it takes.)

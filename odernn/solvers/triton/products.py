@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-def"
 """Products in single precision on tensor cores, which multiply numbers of eight significant bits.
 
-A float32 is the sum of three bfloat16, x = x_0 + x_1 + x_2 to within 2^-26 |x|. Of the nine products of the parts the six largest
-count; the other three come to less than 2^-25 |x y|. What is left is the rounding of the sums: for 16 to 128 terms, with tensor
-cores that cut off, an error of 0.6 to 1.0 times that of a sum of float32 products (three products of tf32: 1.2 to 2.3 times).
-Products of float32 itself would run on the scalar units, unrolled into thousands of instructions whose operands spill.
+A float32 is the sum of three bfloat16, x = x_0 + x_1 + x_2. Of the nine products of the parts the six largest count; the others
+are 2^-27 |x y| in the root mean square, and less than 2^-23 |x y|. What is left is the rounding of the sums: for 16 to 128 terms,
+with tensor cores that cut off, an error of 0.6 to 1.0 times that of a sum of float32 products (three products of tf32: 1.2 to 2.3
+times). Products of float32 itself would run on the scalar units, unrolled into thousands of instructions whose operands spill.
 """
 
 from __future__ import annotations

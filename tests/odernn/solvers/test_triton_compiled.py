@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 
+import numpy as np
 import pytest
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
@@ -64,6 +65,49 @@ def test_the_widest_kernels_spill_nothing_with_any_method(name, method, substeps
 @pytest.mark.parametrize("name", KERNELS)
 def test_what_a_gpu_with_little_shared_memory_is_given_fits(name):
     assert compiled(name, triton_size((8, 9)), 80).shared <= SHARED[89]
+
+
+@pytest.mark.parametrize("terms", [16, 64, 128])
+@pytest.mark.parametrize("sign", ["both", "one"])
+def test_sums_of_six_products_that_tensor_cores_cut_off_err_no_more_than_those_of_float32(terms, sign):
+    generator = np.random.default_rng(terms)
+    x, y = generator.standard_normal((2, 5000, terms)).astype(np.float32)
+    if sign == "one":
+        x, y = abs(x), abs(y)
+    exact, size = (x.astype(float) * y).sum(1), abs(x.astype(float) * y).sum(1)
+
+    def error(found):
+        return np.sqrt(np.mean(((found - exact) / size) ** 2))
+
+    fused = np.zeros(len(x), np.float32)
+    for k in range(terms):
+        fused = (fused + x[:, k].astype(float) * y[:, k]).astype(np.float32)
+    (x_0, x_1, x_2), (y_0, y_1, y_2) = parts(x), parts(y)
+    small = on_tensor_cores((x_2, y_0), (x_1, y_1), (x_0, y_2))
+    large = on_tensor_cores((x_1, y_0), (x_0, y_1), (x_0, y_0))
+    assert error((small + large).astype(np.float32)) < 1.1 * error(fused)
+
+
+def parts(x):
+    """As `products.parts_of`, in float64."""
+    found = []
+    for _ in range(3):
+        part = ((x.view(np.int32) + np.int32(0x8000)) & np.int32(-0x10000)).view(np.float32)
+        found.append(part.astype(float))
+        x = x - part
+    assert not x.any()
+    return found
+
+
+def on_tensor_cores(*pairs):
+    """Products of 16 terms at once, added without an error and then cut off to float32."""
+    total = np.zeros(len(pairs[0][0]))
+    for x, y in pairs:
+        for k in range(0, x.shape[1], 16):
+            total = total + (x[:, k : k + 16] * y[:, k : k + 16]).sum(1)
+            near = total.astype(np.float32)
+            total = np.where(abs(near) > abs(total), np.nextafter(near, np.float32(0)), near).astype(float)
+    return total
 
 
 def test_the_widest_w_follows_the_gpu():
