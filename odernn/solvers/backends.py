@@ -20,19 +20,19 @@ TRITON_MAX_SIZE = 128
 _NUMBA_DTYPES, _TRITON_DTYPES = (torch.float32, torch.float64), (torch.float32,)
 
 
-def backend_for(name: Backend, like: Tensor, layers: int = 1) -> ModuleType:
+def backend_for(name: Backend, like: Tensor, emits: bool = False) -> ModuleType:
     """The module of a backend, for states like this tensor; see `odernn.solvers.standard_form.Problem`.
 
     Args:
         name: 'auto' for the first of the others that takes such states.
-        layers: of the stack that they belong to.
+        emits: whether layers pass on something else than their states to those above.
 
     Raises:
         ValueError: a backend that is not installed or does not take such states.
     """
     if name == "auto":
-        name = next(one for one in ("numba", "triton", "products") if obstacle(one, like, layers) is None)
-    reason = obstacle(name, like, layers)
+        name = next(one for one in ("numba", "triton", "products") if obstacle(one, like, emits) is None)
+    reason = obstacle(name, like, emits)
     if reason is not None:
         raise ValueError(f"backend {name!r} {reason}: choose backend 'products' or 'auto'")
     if name == "numba":
@@ -52,7 +52,7 @@ def backend_for(name: Backend, like: Tensor, layers: int = 1) -> ModuleType:
     return torch_reference
 
 
-def obstacle(name: str, like: Tensor, layers: int = 1) -> str | None:
+def obstacle(name: str, like: Tensor, emits: bool = False) -> str | None:
     """Why a backend cannot take states like this one; None where it can."""
     if name in ("products", "torch"):
         return None
@@ -62,11 +62,23 @@ def obstacle(name: str, like: Tensor, layers: int = 1) -> str | None:
         return f"runs on {device}, got tensors on {like.device}"
     if like.dtype not in dtypes:
         return f"computes in {', '.join(map(str, dtypes))}, got {like.dtype}"
-    if name == "triton" and layers > 1:
-        return f"takes one layer, got {layers}"
-    if name == "triton" and like.shape[-1] > TRITON_MAX_SIZE:
-        return f"holds W on chip for at most {TRITON_MAX_SIZE} hidden units, got {like.shape[-1]}"
+    if name == "triton" and emits:
+        return "takes no activation between layers"
+    if name == "triton":
+        largest = triton_size(torch.cuda.get_device_capability(like.device)) if like.is_cuda else TRITON_MAX_SIZE
+        if largest == 0:
+            return "needs a GPU with tensor cores for bfloat16 (compute capability 8.0)"
+        if like.shape[-1] > largest:
+            return f"holds W on chip for at most {largest} hidden units, got {like.shape[-1]}"
     return "needs the package triton (pip install triton)" if name == "triton" and not _triton_installed() else None
+
+
+def triton_size(capability: tuple[int, int]) -> int:
+    """The widest W that Triton's kernels hold on chip, by the compute capability of a GPU; 0 where they do not run."""
+    if capability < (8, 0):
+        return 0
+    # GPUs with 99 KiB of shared memory instead of 163 or 227.
+    return 64 if capability in ((8, 6), (8, 9)) or capability[0] == 12 else TRITON_MAX_SIZE
 
 
 class BackendSolve(torch.autograd.Function):

@@ -100,7 +100,7 @@ class Fused(Solver):
             layers=len(field.layers),
             between=kernels[1],
         )
-        backend = backend_for(self.backend, h0, problem.layers)
+        backend = backend_for(self.backend, h0, problem.emits)
         given = weights.W, weights.V, inputs.left, inputs.right, weights.h0
         h = BackendSolve.apply(problem, backend.forward, backend.backward, *given)
         estimate = None

@@ -89,6 +89,11 @@ class Problem:
     layers: int = 1
     between: str = "linear"
 
+    @property
+    def emits(self) -> bool:
+        """Whether layers pass on something else than their states."""
+        return self.layers > 1 and self.between != "linear"
+
 
 @dataclass(frozen=True)
 class Scan:

@@ -191,11 +191,10 @@ class _Sums:
 
 def _runge_kutta_plan(problem: Problem, W: Tensor, x: Tensor, h0: Tensor) -> Plan:
     plan = _plan(problem, W, x, h0, d_inputs=x.shape[-1] + 1)
-    between = CODES[problem.between]
     return plan._replace(
         activation=CODES[problem.activation],
-        between=between,
-        emits=int(between != CODES["linear"] and plan.layers > 1),
+        between=CODES[problem.between],
+        emits=int(problem.emits),
         stages=problem.tableau.stages,
         substeps=problem.substeps,
     )

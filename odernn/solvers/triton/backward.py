@@ -6,107 +6,58 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .forward import HARDTANH, RELU, SIGMOID, TANH, step_on, tile_of
+from .forward import square_at
+from .products import product
 
 
-@triton.jit
-def _times_derivative(g, k, ACTIVATION: tl.constexpr):
-    """g sigma'(z), from k = sigma(z)."""
-    if ACTIVATION == TANH:
-        g = g * (1.0 - k * k)
-    elif ACTIVATION == SIGMOID:
-        g = g * (k * (1.0 - k))
-    elif ACTIVATION == RELU:
-        g = tl.where(k > 0.0, g, 0.0 * k)
-    elif ACTIVATION == HARDTANH:
-        g = tl.where(k * k < 1.0, g, 0.0 * k)
-    return g
-
-
-@triton.jit
-def _stage_adjoint(g_k, k_i, z_i_at, mask, W, ACTIVATION: tl.constexpr):
-    """g_z = sigma' g_k, left where the rate was, and g_y = W^T g_z."""
-    g_z = _times_derivative(g_k, k_i, ACTIVATION)
-    tl.store(z_i_at, g_z, mask=mask)
-    return g_z, tl.dot(g_z, W, input_precision="ieee")
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "intervals", "begin", "end"])
 def backward(
-    h_all, g_all, carry, left, right, W, tableau, steps, y_all, z_all, g_left, g_right,
-    batch, intervals, m, x_times, shift, begin, end,
-    SUBSTEPS: tl.constexpr, STAGES: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    g_all, carry, W, steps, slopes, batch, intervals, begin, end,
+    A10: tl.constexpr, A20: tl.constexpr, A21: tl.constexpr, A30: tl.constexpr, A31: tl.constexpr, A32: tl.constexpr,
+    B0: tl.constexpr, B1: tl.constexpr, B2: tl.constexpr, B3: tl.constexpr, STAGES: tl.constexpr, SUBSTEPS: tl.constexpr,
+    m: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """Intervals end - 1 down to begin. `carry` (members, batch, m) is the adjoint of h at `end`, then at `begin`, without what
-    g_all adds there; y_all and z_all (members, batch, (end - begin) * substeps * stages, m) receive y_i and g_z_i."""
-    member, row, column, mask = tile_of(batch, m, ROWS, WIDTH)
-    one = tl.arange(0, WIDTH)
-    inside = (one < m)[:, None] & (one < m)[None, :]
-    W_T = tl.load(W + member * m * m + one[None, :] * m + one[:, None], mask=inside, other=0.0)
-    W_here = tl.load(W + member * m * m + one[:, None] * m + one[None, :], mask=inside, other=0.0)
-    g = tl.load(carry + row * m + column, mask=mask, other=0.0)
-    places = (end - begin) * SUBSTEPS * STAGES
-    for back in range(end - begin):
+    """Intervals end - 1 down to begin. `carry` (members, batch, m) is the adjoint of h at the later end, then at the earlier,
+    without what g_all adds there. The adjoint of z_i takes the place of sigma'(z_i) in `slopes`, as `forward` left it."""
+    member = tl.program_id(1).to(tl.int64)
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = tl.arange(0, WIDTH)[None, :]
+    mask = (row < batch) & (column < m)
+    sequence = member * batch + row
+    W_0, W_1, W_2 = square_at(W + member * m * m, m, WIDTH, False)
+    g_all += (sequence * (intervals + 1) + 1) * m + column
+    slopes += sequence * (end - begin) * (SUBSTEPS * STAGES * m) + column
+    carry += sequence * m + column
+    stride = tl.cast(m, tl.int64)
+    g = tl.load(carry, mask=mask, other=0.0)
+    for back in tl.range(end - begin, num_stages=AHEAD):
         k = end - 1 - back
-        g += tl.load(g_all + (row * (intervals + 1) + k + 1) * m + column, mask=mask, other=0.0)
-        v_left = tl.load(left + (row * x_times + k) * m + column, mask=mask, other=0.0)
-        v_right = tl.load(right + (row * x_times + k + shift) * m + column, mask=mask, other=0.0)
+        g += tl.load(g_all + k * stride, mask=mask, other=0.0)
         dt = tl.load(steps + k) / SUBSTEPS
-        h = tl.load(h_all + (row * (intervals + 1) + k) * m + column, mask=mask, other=0.0)
-        for step in range(SUBSTEPS):
-            at = (row * places + ((k - begin) * SUBSTEPS + step) * STAGES) * m + column
-            tl.store(y_all + at, h, mask=mask)
-            h, y_1, y_2, y_3, k_0, k_1, k_2, k_3 = step_on(
-                h, v_left, v_right, dt, step, W_T, tableau, SUBSTEPS, STAGES, ACTIVATION
-            )
-            tl.store(z_all + at, k_0, mask=mask)
-            if STAGES > 1:
-                tl.store(y_all + at + m, y_1, mask=mask)
-                tl.store(z_all + at + m, k_1, mask=mask)
-            if STAGES > 2:
-                tl.store(y_all + at + 2 * m, y_2, mask=mask)
-                tl.store(z_all + at + 2 * m, k_2, mask=mask)
-            if STAGES > 3:
-                tl.store(y_all + at + 3 * m, y_3, mask=mask)
-                tl.store(z_all + at + 3 * m, k_3, mask=mask)
-        tl.debug_barrier()  # what one thread stored another may load
-        of_left = tl.zeros([ROWS, WIDTH], dtype=tl.float32)
-        of_right = tl.zeros([ROWS, WIDTH], dtype=tl.float32)
         for back_step in range(SUBSTEPS):
-            step = SUBSTEPS - 1 - back_step
-            at = (row * places + ((k - begin) * SUBSTEPS + step) * STAGES) * m + column
-            z_at = z_all + at
+            at = slopes + ((k - begin + 1) * SUBSTEPS - 1 - back_step) * (STAGES * stride)
+            # The adjoint of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of z_i is sigma' times it, g_y_i = W^T g_z_i.
             total = g
-            g_y_1, g_y_2, g_y_3 = 0.0 * g, 0.0 * g, 0.0 * g
+            g_k_0, g_k_1, g_k_2 = B0 * g, B1 * g, B2 * g
             if STAGES > 3:
-                k_3 = tl.load(z_at + 3 * m, mask=mask, other=0.0)
-                g_k = dt * tl.load(tableau + 19) * g
-                g_z, g_y_3 = _stage_adjoint(g_k, k_3, z_at + 3 * m, mask, W_here, ACTIVATION)
-                fraction = (step + tl.load(tableau + 23)) / SUBSTEPS
-                of_left, of_right, total = of_left + (1.0 - fraction) * g_z, of_right + fraction * g_z, total + g_y_3
+                g_z = dt * (B3 * g) * tl.load(at + 3 * m, mask=mask, other=0.0)
+                tl.store(at + 3 * m, g_z, mask=mask)
+                g_y = product(g_z, W_0, W_1, W_2)
+                total += g_y
+                g_k_0, g_k_1, g_k_2 = g_k_0 + A30 * g_y, g_k_1 + A31 * g_y, g_k_2 + A32 * g_y
             if STAGES > 2:
-                k_2 = tl.load(z_at + 2 * m, mask=mask, other=0.0)
-                g_k = dt * (tl.load(tableau + 18) * g + tl.load(tableau + 14) * g_y_3)
-                g_z, g_y_2 = _stage_adjoint(g_k, k_2, z_at + 2 * m, mask, W_here, ACTIVATION)
-                fraction = (step + tl.load(tableau + 22)) / SUBSTEPS
-                of_left, of_right, total = of_left + (1.0 - fraction) * g_z, of_right + fraction * g_z, total + g_y_2
+                g_z = dt * g_k_2 * tl.load(at + 2 * m, mask=mask, other=0.0)
+                tl.store(at + 2 * m, g_z, mask=mask)
+                g_y = product(g_z, W_0, W_1, W_2)
+                total += g_y
+                g_k_0, g_k_1 = g_k_0 + A20 * g_y, g_k_1 + A21 * g_y
             if STAGES > 1:
-                k_1 = tl.load(z_at + m, mask=mask, other=0.0)
-                g_k = dt * (tl.load(tableau + 17) * g + tl.load(tableau + 9) * g_y_2 + tl.load(tableau + 13) * g_y_3)
-                g_z, g_y_1 = _stage_adjoint(g_k, k_1, z_at + m, mask, W_here, ACTIVATION)
-                fraction = (step + tl.load(tableau + 21)) / SUBSTEPS
-                of_left, of_right, total = of_left + (1.0 - fraction) * g_z, of_right + fraction * g_z, total + g_y_1
-            k_0 = tl.load(z_at, mask=mask, other=0.0)
-            g_k = dt * (
-                tl.load(tableau + 16) * g
-                + tl.load(tableau + 4) * g_y_1
-                + tl.load(tableau + 8) * g_y_2
-                + tl.load(tableau + 12) * g_y_3
-            )
-            g_z, g_y_0 = _stage_adjoint(g_k, k_0, z_at, mask, W_here, ACTIVATION)
-            fraction = (step + tl.load(tableau + 20)) / SUBSTEPS
-            of_left, of_right = of_left + (1.0 - fraction) * g_z, of_right + fraction * g_z
-            g = total + g_y_0
-        tl.store(g_left + (row * intervals + k) * m + column, of_left, mask=mask)
-        tl.store(g_right + (row * intervals + k) * m + column, of_right, mask=mask)
-    tl.store(carry + row * m + column, g, mask=mask)
+                g_z = dt * g_k_1 * tl.load(at + m, mask=mask, other=0.0)
+                tl.store(at + m, g_z, mask=mask)
+                g_y = product(g_z, W_0, W_1, W_2)
+                total += g_y
+                g_k_0 += A10 * g_y
+            g_z = dt * g_k_0 * tl.load(at, mask=mask, other=0.0)
+            tl.store(at, g_z, mask=mask)
+            g = total + product(g_z, W_0, W_1, W_2)
+    tl.store(carry, g, mask=mask)

@@ -7,9 +7,10 @@ import triton
 import triton.language as tl
 
 from ..numba.tanh import FAR, P1, P2, P3, P4, Q1, Q2, Q3, Q4
+from .products import parts_of, product
 
 CODES = {"linear": 0, "hardtanh": 1, "tanh": 2, "relu": 3, "sigmoid": 4}
-HARDTANH, TANH, RELU, SIGMOID = (tl.constexpr(CODES[name]) for name in ("hardtanh", "tanh", "relu", "sigmoid"))
+_HARDTANH, _TANH, _RELU, _SIGMOID = (tl.constexpr(CODES[name]) for name in ("hardtanh", "tanh", "relu", "sigmoid"))
 _FAR, _P1, _P2, _P3, _P4, _Q1, _Q2, _Q3, _Q4 = (tl.constexpr(value) for value in (FAR, P1, P2, P3, P4, Q1, Q2, Q3, Q4))
 
 
@@ -23,66 +24,105 @@ def _tanh(x):
 
 
 @triton.jit
-def _rate(y, v_left, v_right, fraction, W_T, ACTIVATION: tl.constexpr):
-    """sigma(W y + v) for the rows of a tile."""
-    z = tl.dot(y, W_T, input_precision="ieee") + (1.0 - fraction) * v_left + fraction * v_right
-    if ACTIVATION == TANH:
+def _sigma(z, ACTIVATION: tl.constexpr):
+    if ACTIVATION == _TANH:
         z = _tanh(z)
-    elif ACTIVATION == SIGMOID:
+    elif ACTIVATION == _SIGMOID:
         z = 0.5 + 0.5 * _tanh(0.5 * z)
-    elif ACTIVATION == RELU:
+    elif ACTIVATION == _RELU:
         z = tl.where(z < 0.0, 0.0, z)
-    elif ACTIVATION == HARDTANH:
+    elif ACTIVATION == _HARDTANH:
         z = tl.where(z > 1.0, 1.0, tl.where(z < -1.0, -1.0, z))
     return z
 
 
 @triton.jit
-def step_on(h, v_left, v_right, dt, step, W_T, tableau, SUBSTEPS: tl.constexpr, STAGES: tl.constexpr, ACTIVATION: tl.constexpr):
-    """h one step on, the stage states y_1.. and the rates k_0..; those past STAGES repeat others. `tableau` holds A (4, 4), b and
-    c one after the other."""
-    k_0 = _rate(h, v_left, v_right, (step + tl.load(tableau + 20)) / SUBSTEPS, W_T, ACTIVATION)
-    y_1, y_2, y_3, k_1, k_2, k_3 = h, h, h, k_0, k_0, k_0
-    new = h + dt * tl.load(tableau + 16) * k_0
-    if STAGES > 1:
-        y_1 = h + dt * tl.load(tableau + 4) * k_0
-        k_1 = _rate(y_1, v_left, v_right, (step + tl.load(tableau + 21)) / SUBSTEPS, W_T, ACTIVATION)
-        new += dt * tl.load(tableau + 17) * k_1
-    if STAGES > 2:
-        y_2 = h + dt * (tl.load(tableau + 8) * k_0 + tl.load(tableau + 9) * k_1)
-        k_2 = _rate(y_2, v_left, v_right, (step + tl.load(tableau + 22)) / SUBSTEPS, W_T, ACTIVATION)
-        new += dt * tl.load(tableau + 18) * k_2
-    if STAGES > 3:
-        y_3 = h + dt * (tl.load(tableau + 12) * k_0 + tl.load(tableau + 13) * k_1 + tl.load(tableau + 14) * k_2)
-        k_3 = _rate(y_3, v_left, v_right, (step + tl.load(tableau + 23)) / SUBSTEPS, W_T, ACTIVATION)
-        new += dt * tl.load(tableau + 19) * k_3
-    return new, y_1, y_2, y_3, k_0, k_1, k_2, k_3
+def _slope(k, ACTIVATION: tl.constexpr):
+    """sigma'(z) from k = sigma(z); NaN stays NaN."""
+    if ACTIVATION == _TANH:
+        slope = 1.0 - k * k
+    elif ACTIVATION == _SIGMOID:
+        slope = k * (1.0 - k)
+    elif ACTIVATION == _RELU:
+        slope = tl.where(k > 0.0, 1.0, 0.0 * k)
+    elif ACTIVATION == _HARDTANH:
+        slope = tl.where(k * k < 1.0, 1.0, 0.0 * k)
+    else:
+        slope = 1.0 + 0.0 * k
+    return slope
 
 
 @triton.jit
-def tile_of(batch, m, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Member, the rows' indices in (members * batch), columns, and the mask of what exists."""
-    member = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, WIDTH)
-    mask = (row < batch)[:, None] & (column < m)[None, :]
-    return member, (member * batch + row)[:, None], column[None, :], mask
+def _rate(y, W_0, W_1, W_2, left, right, fraction, at, apart, mask, ACTIVATION: tl.constexpr, KEEP: tl.constexpr):
+    """sigma(W y + v) with v at a fraction of the interval; with KEEP y and sigma' stay in memory."""
+    v = tl.load(left, mask=mask, other=0.0)
+    v += fraction * (tl.load(right, mask=mask, other=0.0) - v)
+    k = _sigma(product(y, W_0, W_1, W_2) + v, ACTIVATION)
+    if KEEP:
+        tl.store(at, y, mask=mask)
+        tl.store(at + apart, _slope(k, ACTIVATION), mask=mask)
+    return k
 
 
 @triton.jit
-def forward(
-    h_all, left, right, W, tableau, steps, batch, intervals, m, x_times, shift,
-    SUBSTEPS: tl.constexpr, STAGES: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    member, row, column, mask = tile_of(batch, m, ROWS, WIDTH)
+def square_at(W, m: tl.constexpr, WIDTH: tl.constexpr, TRANSPOSED: tl.constexpr):
+    """The parts of W (m, m), or of W^T, with zeros around it."""
     one = tl.arange(0, WIDTH)
     inside = (one < m)[:, None] & (one < m)[None, :]
-    W_T = tl.load(W + member * m * m + one[None, :] * m + one[:, None], mask=inside, other=0.0)
-    h = tl.load(h_all + row * (intervals + 1) * m + column, mask=mask, other=0.0)
-    for k in range(intervals):
-        v_left = tl.load(left + (row * x_times + k) * m + column, mask=mask, other=0.0)
-        v_right = tl.load(right + (row * x_times + k + shift) * m + column, mask=mask, other=0.0)
+    if TRANSPOSED:
+        W += one[:, None] + m * one[None, :]
+    else:
+        W += m * one[:, None] + one[None, :]
+    return parts_of(tl.load(W, mask=inside, other=0.0))
+
+
+@triton.jit(do_not_specialize=["batch", "intervals", "x_times", "shift", "begin", "end", "share"])
+def forward(
+    h_all, left, right, W, steps, kept, batch, intervals, x_times, shift, begin, end, share,
+    A10: tl.constexpr, A20: tl.constexpr, A21: tl.constexpr, A30: tl.constexpr, A31: tl.constexpr, A32: tl.constexpr,
+    B0: tl.constexpr, B1: tl.constexpr, B2: tl.constexpr, B3: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, C3: tl.constexpr,
+    STAGES: tl.constexpr, SUBSTEPS: tl.constexpr, ACTIVATION: tl.constexpr, KEEP: tl.constexpr,
+    m: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """The states at intervals + 1 times from the first one, in h_all (members, batch, intervals + 1, m).
+
+    With KEEP the states are there, and each interval goes by itself; of those from `begin` to `end` a program takes `share`. What
+    they leave is y_i and sigma'(z_i), the two of kept (2, members, batch, end - begin, SUBSTEPS, STAGES, m), else not touched.
+    """
+    member = tl.program_id(1).to(tl.int64)
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = tl.arange(0, WIDTH)[None, :]
+    mask = (row < batch) & (column < m)
+    sequence = member * batch + row
+    stride = tl.cast(m, tl.int64)
+    W_0, W_1, W_2 = square_at(W + member * m * m, m, WIDTH, True)
+    h_all += sequence * (intervals + 1) * m + column
+    left += sequence * x_times * m + column
+    right += (sequence * x_times + shift) * m + column
+    kept += sequence * (end - begin) * (SUBSTEPS * STAGES * m) + column
+    apart = tl.num_programs(1).to(tl.int64) * batch * (end - begin) * (SUBSTEPS * STAGES * m)
+    first = begin + tl.program_id(2) * share
+    h = tl.load(h_all + first * stride, mask=mask, other=0.0)
+    for k in tl.range(first, tl.minimum(first + share, end), num_stages=AHEAD):
+        left_at, right_at = left + k * stride, right + k * stride
         dt = tl.load(steps + k) / SUBSTEPS
+        if KEEP:
+            h = tl.load(h_all + k * stride, mask=mask, other=0.0)
         for step in range(SUBSTEPS):
-            h, _1, _2, _3, _4, _5, _6, _7 = step_on(h, v_left, v_right, dt, step, W_T, tableau, SUBSTEPS, STAGES, ACTIVATION)
-        tl.store(h_all + (row * (intervals + 1) + k + 1) * m + column, h, mask=mask)
+            at = kept + ((k - begin) * SUBSTEPS + step) * (STAGES * stride)
+            rate = _rate(h, W_0, W_1, W_2, left_at, right_at, step / SUBSTEPS, at, apart, mask, ACTIVATION, KEEP)
+            y_1, y_2, y_3, h = h + dt * A10 * rate, h + dt * A20 * rate, h + dt * A30 * rate, h + dt * B0 * rate
+            if STAGES > 1:
+                fraction = (step + C1) / SUBSTEPS
+                rate = _rate(y_1, W_0, W_1, W_2, left_at, right_at, fraction, at + m, apart, mask, ACTIVATION, KEEP)
+                y_2, y_3, h = y_2 + dt * A21 * rate, y_3 + dt * A31 * rate, h + dt * B1 * rate
+            if STAGES > 2:
+                fraction = (step + C2) / SUBSTEPS
+                rate = _rate(y_2, W_0, W_1, W_2, left_at, right_at, fraction, at + 2 * m, apart, mask, ACTIVATION, KEEP)
+                y_3, h = y_3 + dt * A32 * rate, h + dt * B2 * rate
+            if STAGES > 3:
+                fraction = (step + C3) / SUBSTEPS
+                rate = _rate(y_3, W_0, W_1, W_2, left_at, right_at, fraction, at + 3 * m, apart, mask, ACTIVATION, KEEP)
+                h += dt * B3 * rate
+        if not KEEP:
+            tl.store(h_all + (k + 1) * stride, h, mask=mask)

@@ -3,34 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from ..standard_form import Problem
+from ..standard_form import Problem, Tableau
 from ..torch_reference import drive_along, input_gradients
 from . import backward as adjoint_kernel
 from . import forward as kernel
 
-# Rows of the batch to a program: the fewest that tl.dot takes, for as many programs as there can be.
-_ROWS = 16
 # Bytes that the stages of one segment may take.
 _SEGMENT_BYTES = 2**27
+# Programs that the stages of a segment are shared out to: a few for each of the hundred multiprocessors of a large GPU.
+_PROGRAMS = 1024
+# Warps of a program, by the width of W: each takes 8 columns, the fewest that its tensor core takes, up to 8 warps, whose threads
+# may have 255 registers each. The parts of W then fill 3/4 WIDTH of them, 96 for 128. (16 columns stay together: of a tile no
+# wider than high Triton would give each warp rows instead, and there are no more than it takes.)
+_WARPS = {16: 1, 32: 4, 64: 8, 128: 8}
+
+
+def settings_for(m: int) -> dict[str, Any]:
+    """How a kernel for m hidden units is compiled. (A program takes 16 sequences, the fewest that tensor cores take, for as many
+    programs as there can be.)"""
+    width = max(16, triton.next_power_of_2(m))
+    # Where fusing of products and sums is not asked for, Triton 3.9 warns that a later one will leave it out.
+    return {"m": m, "WIDTH": width, "ROWS": 16, "num_warps": _WARPS[width], "num_stages": 1, "enable_fp_fusion": True}
+
+
+def method_settings(tableau: Tableau, substeps: int) -> dict[str, Any]:
+    A = {f"A{i}{j}": tableau.A[i][j] if i < tableau.stages else 0.0 for i in range(4) for j in range(i)}
+    B = {f"B{i}": tableau.b[i] if i < tableau.stages else 0.0 for i in range(4)}
+    return A | B | {"STAGES": tableau.stages, "SUBSTEPS": substeps}
+
+
+def forward_settings(tableau: Tableau, substeps: int, activation: str, m: int, keep: bool) -> dict[str, Any]:
+    C = {f"C{i}": float(tableau.c[i]) if i < tableau.stages else 0.0 for i in range(1, 4)}
+    # Programs that go through a path one after the other load the next drive early; those that keep the stages are so many that
+    # they need not.
+    own = {"ACTIVATION": kernel.CODES[activation], "KEEP": keep, "AHEAD": 1 if keep else 2}
+    return method_settings(tableau, substeps) | C | own | settings_for(m)
+
+
+def backward_settings(tableau: Tableau, substeps: int, m: int) -> dict[str, Any]:
+    return method_settings(tableau, substeps) | {"AHEAD": 2} | settings_for(m)
 
 
 def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
     members, batch, m = h0.shape
-    v_left, v_right, settings = _prepared(problem, V, left, right, m)
     intervals = problem.steps.numel()
     h = h0.new_empty(members, batch, intervals + 1, m)
     h[:, :, 0] = h0
-    grid = (triton.cdiv(batch, _ROWS), members)
-    dense = _dense(problem, W)
-    steps = problem.steps.to(h0)
+    v_left, v_right = _drive(problem, V, left, right)
+    settings = forward_settings(problem.tableau, problem.substeps, problem.activation, m, keep=False)
+    grid = (triton.cdiv(batch, settings["ROWS"]), members)
     kernel.forward[grid](
-        h, v_left, v_right, dense, _tableau(problem, h0), steps, batch, intervals, m, v_left.shape[2], _shift(problem), **settings
-    )
+        h, v_left, v_right, _dense(problem, W), problem.steps.to(h0), h, batch, intervals, v_left.shape[2], _shift(problem),
+        0, intervals, intervals, **settings,
+    )  # fmt: skip
     return h
 
 
@@ -38,53 +69,45 @@ def backward(
     problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h: Tensor, g: Tensor, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
     members, batch, times, m = h.shape
-    intervals = times - 1
-    v_left, v_right, settings = _prepared(problem, V, left, right, m)
-    dense, g, carry = _dense(problem, W), g.contiguous(), torch.zeros_like(h[:, :, 0])
+    intervals, substeps, tableau = times - 1, problem.substeps, problem.tableau
+    v_left, v_right = _drive(problem, V, left, right)
+    dense, steps, g, carry = _dense(problem, W), problem.steps.to(h), g.contiguous(), torch.zeros_like(h[:, :, 0])
     g_left, g_right = h.new_empty(members, batch, intervals, m), h.new_empty(members, batch, intervals, m)
     g_dense = torch.zeros_like(dense)
-    places = problem.substeps * problem.tableau.stages  # in one interval
+    fractions = h.new_tensor([(step + c) / substeps for step in range(substeps) for c in tableau.c])
+    of_ends = torch.stack([1 - fractions, fractions])
+    places = fractions.numel()  # in one interval
+    stages_of = forward_settings(tableau, substeps, problem.activation, m, keep=True)
+    adjoint_of = backward_settings(tableau, substeps, m)
+    tiles = triton.cdiv(batch, adjoint_of["ROWS"])
     length = max(1, min(intervals, _SEGMENT_BYTES // (2 * h.element_size() * members * batch * places * m)))
-    y, z = (h.new_empty(members * batch * length * places * m) for _ in range(2))
-    tableau, steps = _tableau(problem, h), problem.steps.to(h)
-    grid = (triton.cdiv(batch, _ROWS), members)
+    buffer = h.new_empty(2 * members * batch * length * places * m)
     for end in range(intervals, 0, -length):
         begin = max(0, end - length)
-        adjoint_kernel.backward[grid](
-            h, g, carry, v_left, v_right, dense, tableau, steps, y, z, g_left, g_right,
-            batch, intervals, m, v_left.shape[2], _shift(problem), begin, end, **settings,
+        kept = buffer[: 2 * members * batch * (end - begin) * places * m].view(2, members, batch, end - begin, places, m)
+        share = triton.cdiv((end - begin) * tiles * members, _PROGRAMS)
+        kernel.forward[tiles, members, triton.cdiv(end - begin, share)](
+            h, v_left, v_right, dense, steps, kept, batch, intervals, v_left.shape[2], _shift(problem),
+            begin, end, share, **stages_of,
         )  # fmt: skip
+        y, g_z = kept
+        adjoint_kernel.backward[tiles, members](g, carry, dense, steps, g_z, batch, intervals, begin, end, **adjoint_of)
         if wanted[0]:
-            rows = batch * (end - begin) * places
-            y_rows, z_rows = (buffer[: members * rows * m].view(members, rows, m) for buffer in (y, z))
-            g_dense += z_rows.mT @ y_rows
+            g_dense += g_z.flatten(1, 3).mT @ y.flatten(1, 3)
+        g_left[:, :, begin:end], g_right[:, :, begin:end] = (of_ends @ g_z).unbind(-2)
     of_inputs = input_gradients(problem, V, left, right, g_left, g_right, wanted[2] or wanted[3])
     return (_entries_of(problem, g_dense) if wanted[0] else None, *of_inputs, carry + g[:, :, 0])
 
 
-def _prepared(problem: Problem, V: Tensor, left: Tensor, right: Tensor, m: int) -> tuple[Tensor, Tensor, dict[str, int]]:
-    """The drive at all times of both inputs, and the compile-time settings of the kernels."""
+def _drive(problem: Problem, V: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The drive at all times of both inputs."""
     v_left = drive_along(V, left)
-    settings = {
-        "SUBSTEPS": problem.substeps,
-        "STAGES": problem.tableau.stages,
-        "ACTIVATION": kernel.CODES[problem.activation],
-        "ROWS": _ROWS,
-        "WIDTH": max(16, triton.next_power_of_2(m)),
-    }
-    return v_left, drive_along(V, right) if problem.kind == "jumps" else v_left, settings
+    return v_left, drive_along(V, right) if problem.kind == "jumps" else v_left
 
 
 def _shift(problem: Problem) -> int:
     """How many samples after the left end of an interval its right end comes."""
     return 1 if problem.kind == "linear" else 0
-
-
-def _tableau(problem: Problem, like: Tensor) -> Tensor:
-    rows = [[*row, *[0.0] * (4 - len(row))] for row in problem.tableau.A]
-    rows += [[0.0] * 4] * (4 - len(rows))
-    ends = [[*values, *[0.0] * (4 - len(values))] for values in (problem.tableau.b, problem.tableau.c)]
-    return torch.tensor([*rows, *ends], dtype=like.dtype, device=like.device)
 
 
 def _dense(problem: Problem, W: Tensor) -> Tensor:

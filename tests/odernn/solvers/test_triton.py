@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,13 @@ from solves import RECURRENCES, assert_close, problem, relative, states_and_grad
 
 from odernn import ContinuousRNN, Fused, StateSpaceModel, TorchDiffEq, activations, paths
 
-pytest.importorskip("triton", reason="triton is not installed")
+triton = pytest.importorskip("triton", reason="triton is not installed")
+import triton.language as tl  # noqa: E402
+
+from odernn.solvers.backends import backend_for  # noqa: E402
+from odernn.solvers.triton.forward import square_at  # noqa: E402
+from odernn.solvers.triton.products import product  # noqa: E402
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 needs_gpu = pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="no GPU")
 
@@ -65,11 +72,47 @@ def test_every_number_of_stages(method):
 
 
 @needs_gpu
+@pytest.mark.parametrize(("m", "batch"), [(16, 1), (32, 17), (64, 33), (128, 3)])
+def test_every_width(m, batch):
+    model = perturb_bias(ContinuousRNN(1, m, 1, dtype=torch.float64))
+    compare(model, batch=batch, times=3)
+
+
+@needs_gpu
 def test_a_long_path_goes_back_in_segments(monkeypatch):
     from odernn.solvers.triton import launch
 
     monkeypatch.setattr(launch, "_SEGMENT_BYTES", 4000)
     compare(perturb_bias(ContinuousRNN(1, 5, 1, dtype=torch.float64)), times=9)
+
+
+@needs_gpu
+@pytest.mark.parametrize("programs", [1, 4])
+def test_a_program_takes_a_share_of_the_intervals(monkeypatch, programs):
+    from odernn.solvers.triton import launch
+
+    monkeypatch.setattr(launch, "_PROGRAMS", programs)
+    compare(perturb_bias(ContinuousRNN(1, 5, 1, dtype=torch.float64)), times=8, substeps=2)
+
+
+@needs_gpu
+@pytest.mark.parametrize("m", [16, 128])
+def test_products_of_parts_are_as_precise_as_those_of_float32(m):
+    device = "cpu" if INTERPRETED else "cuda"
+    generator = torch.Generator().manual_seed(m)
+    x, W = (torch.randn(*shape, generator=generator).to(device) for shape in ((16, m), (m, m)))
+    found = torch.empty_like(x)
+    _multiply[(1,)](x, W, found, m)
+    exact = x.double() @ W.double()
+    size = x.double().abs() @ W.double().abs()
+    assert float(((found - exact) / size).abs().max()) < 2 * float(((x @ W - exact) / size).abs().max())
+
+
+@triton.jit
+def _multiply(x, W, found, m: tl.constexpr):
+    at = tl.arange(0, 16)[:, None] * m + tl.arange(0, m)[None, :]
+    W_0, W_1, W_2 = square_at(W, m, m, False)
+    tl.store(found + at, product(tl.load(x + at), W_0, W_1, W_2))
 
 
 @needs_gpu
@@ -102,6 +145,27 @@ def test_what_does_not_fit_is_refused_or_falls_back():
     x, t = torch.zeros(2, 3, 1), torch.arange(3.0)
     with pytest.raises(ValueError, match="runs on cuda, got tensors on cpu"):
         model(x, t, solver=Fused(backend="triton"))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter is told to work on the CPU")
+@pytest.mark.parametrize(
+    ("capability", "m", "dtype", "backend"),
+    [
+        ((9, 0), 128, "float32", "triton.launch"),
+        ((9, 0), 129, "float32", "batched_products"),
+        ((8, 6), 64, "float32", "triton.launch"),
+        ((8, 6), 65, "float32", "batched_products"),
+        ((7, 5), 4, "float32", "batched_products"),
+        ((8, 0), 4, "float64", "batched_products"),
+    ],
+)
+def test_what_is_too_wide_for_a_gpu_goes_through_batched_products(monkeypatch, capability, m, dtype, backend):
+    states = SimpleNamespace(device=torch.device("cuda"), is_cuda=True, dtype=getattr(torch, dtype), shape=(1, 2, m))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert backend_for("auto", states).__name__ == f"odernn.solvers.{backend}"
+    if backend == "batched_products":
+        with pytest.raises(ValueError, match=r"backend 'triton' .*choose backend 'products'"):
+            backend_for("triton", states)
 
 
 @pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="no GPU")
