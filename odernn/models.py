@@ -20,8 +20,8 @@ from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
 from .raw_weights import BIAS, INPUT, READOUT, RawWeight
 from .readouts import readout_along
-from .solvers import DivergedSolve, Solution, Solver, automatic, maps
-from .solvers.base import check_finite
+from .solvers import Solution, Solver, automatic, maps, operators
+from .solvers.base import check_finite, check_start
 
 
 @dataclass(frozen=True)
@@ -264,22 +264,31 @@ class SequenceModel(nn.Module, ABC):
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         """The states at times t along a path, from h(t[0]) = h0."""
 
+    @abstractmethod
+    def _operator(
+        self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None
+    ) -> operators.Method | None:
+        """What `odernn.solvers.operators` solves by where this is traced or transformed; None where `_states` can be."""
+
     def _solve(self, field: VectorField, path: Path, t: Tensor, h0: InitialState, solver: Solver | None, check: bool) -> Solution:
         initial = self._initial_state(field, h0, path.samples, check)
-        solution = self._states(field, path, t, initial, solver)
-        if check:
-            check_finite(solution, field)
-        return solution
+        if not (torch.compiler.is_compiling() or arguments.transformed()):
+            solution = self._states(field, path, t, initial, solver)
+            if check:
+                check_finite(solution, field)
+            return solution
+        later = {"from_rest": h0 is None or (isinstance(h0, str) and h0 == "rest"), "check": check}
+        method = self._operator(field, path, t, initial, solver)
+        if method is not None:
+            return operators.solve(method, field, path, t, initial, **later)
+        return operators.checked(self._states(field, path, t, initial, solver), field, path, initial, **later)
 
     def _initial_state(self, field: VectorField, h0: InitialState, like: Tensor, check: bool) -> Tensor:
         shape = (*self.ensemble, like.shape[-3], field.size)
         if h0 is None or (isinstance(h0, str) and h0 == "rest"):
             rest = field.rest_state(discrete=self.time == "discrete")
-            if check and not torch.isfinite(rest).all():
-                raise DivergedSolve(
-                    "there is no rest state to start from, because W is singular and b is not 0: give h0 ('zero', or a state), "
-                    "or leave b out"
-                )
+            if check and arguments.has_values(rest):
+                check_start(rest)
             return rest.unsqueeze(-2).expand(shape)
         if isinstance(h0, str):
             if h0 != "zero":
@@ -340,9 +349,7 @@ class ContinuousModel(SequenceModel):
         grids.check_resolution(t)
         if path.channels != self.input_size:
             raise ValueError(f"the path has {path.channels} channels, the model takes {self.input_size}")
-        if t[0] < path.times[0] or t[-1] > path.times[-1]:
-            domain, asked = (f"[{float(times[0]):.9g}, {float(times[-1]):.9g}]" for times in (path.times, t))
-            raise ValueError(f"the path is defined on {domain}, got t over {asked}: ask for times inside")
+        grids.check_inside(t, path.times)
         return self._solve(self.field(), path, t, h0, solver, check)
 
     def state_equation(self, h: Tensor, value: Tensor, step: Tensor | float) -> Tensor:
@@ -350,6 +357,14 @@ class ContinuousModel(SequenceModel):
 
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         return (solver or automatic(field)).solve(field, path, t, h0)
+
+    def _operator(
+        self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None
+    ) -> operators.Method | None:
+        if solver is None or torch.compiler.is_compiling() or not solver.transformable:
+            return solver or "automatic"
+        hidden = any(arguments.batched(tensor) for tensor in (*field.tensors, path.samples, h0))
+        return solver if hidden else None
 
 
 class ContinuousRNN(ContinuousModel):
@@ -383,15 +398,27 @@ class DiscreteModel(SequenceModel):
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         if solver is not None:
             raise ValueError(f"{type(self).__name__} is a map, not an ODE: leave solver out")
-        if arguments.choice("backend", self.backend, ("auto", "torch")) == "auto":
-            # By the equation itself: a subclass with one of its own must not get its parent's steps.
-            steps = _COMPILED.get(getattr(self.state_equation, "__func__", None))
-            if steps is not None and maps.compiles(steps, field, t, h0):
-                return Solution(t, maps.compiled_states(steps, field, path, t, h0), evaluations=t.numel() - 1)
+        steps = self._steps(field, t, h0)
+        if steps is not None and not maps.transformed():
+            return Solution(t, maps.compiled_states(steps, field, path, t, h0), evaluations=t.numel() - 1)
         states = [h0]
-        for x_k, step in zip(path.start.unbind(-2), t.double().diff().to(path.start.dtype)):
+        for x_k, step in zip(path.samples.unbind(-2), t.double().diff().to(path.samples.dtype)):
             states.append(self.state_equation(states[-1], field(states[-1], x_k), step))
         return Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
+
+    def _operator(
+        self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None
+    ) -> operators.Method | None:
+        # Transforms of functions, and second derivatives in them, go through the tensor operations.
+        return self._steps(field, t, h0) if torch.compiler.is_compiling() and solver is None else None
+
+    def _steps(self, field: VectorField, t: Tensor, h0: Tensor) -> maps.LayerSteps | None:
+        """The compiled steps, where there are any."""
+        if arguments.choice("backend", self.backend, ("auto", "torch")) == "torch":
+            return None
+        # By the equation itself: a subclass, or a model, with one of its own must not get its parent's steps.
+        steps = None if "state_equation" in vars(self) else _COMPILED.get(type(self).state_equation)
+        return steps if steps is not None and maps.compiles(steps, field, t, h0) else None
 
 
 class DiscreteRNN(DiscreteModel):

@@ -109,6 +109,10 @@ class TorchDiffEq(Solver):
     def tolerances(self) -> tuple[float, float]:
         return self.rtol, self.atol
 
+    @property
+    def transformable(self) -> bool:
+        return not self.adjoint
+
     def unchecked(self) -> TorchDiffEq:
         return replace(self, check=False)
 
