@@ -272,7 +272,7 @@ class SequenceModel(nn.Module, ABC):
 
     def _solve(self, field: VectorField, path: Path, t: Tensor, h0: InitialState, solver: Solver | None, check: bool) -> Solution:
         initial = self._initial_state(field, h0, path.samples, check)
-        if not (torch.compiler.is_compiling() or arguments.transformed()):
+        if not arguments.traced():
             solution = self._states(field, path, t, initial, solver)
             if check:
                 check_finite(solution, field)
@@ -281,13 +281,14 @@ class SequenceModel(nn.Module, ABC):
         method = self._operator(field, path, t, initial, solver)
         if method is not None:
             return operators.solve(method, field, path, t, initial, **later)
-        return operators.checked(self._states(field, path, t, initial, solver), field, path, initial, **later)
+        solution = self._states(field, path, t, initial, None if solver is None else solver.unchecked())
+        return operators.checked(solver or "traced", solution, field, path, initial, **later)
 
     def _initial_state(self, field: VectorField, h0: InitialState, like: Tensor, check: bool) -> Tensor:
         shape = (*self.ensemble, like.shape[-3], field.size)
         if h0 is None or (isinstance(h0, str) and h0 == "rest"):
             rest = field.rest_state(discrete=self.time == "discrete")
-            if check and arguments.has_values(rest):
+            if check and not arguments.traced():
                 check_start(rest)
             return rest.unsqueeze(-2).expand(shape)
         if isinstance(h0, str):
@@ -363,7 +364,7 @@ class ContinuousModel(SequenceModel):
     ) -> operators.Method | None:
         if solver is None or torch.compiler.is_compiling() or not solver.transformable:
             return solver or "automatic"
-        hidden = any(arguments.batched(tensor) for tensor in (*field.tensors, path.samples, h0))
+        hidden = any(arguments.batched(tensor) for tensor in (*field.tensors, path.samples, path.times, t, h0))
         return solver if hidden else None
 
 

@@ -105,7 +105,7 @@ def real_tensor(name: str, value: Any, *, finite: bool = True, or_complex: bool 
     `or_complex` lets complex tensors pass.
 
     Raises:
-        ValueError: no real numbers, sparse, without values (device meta), or not finite where `finite`.
+        ValueError: no real numbers, sparse, without values (device meta), or not finite where `finite` (and not `traced()`).
     """
     tensor = value
     if not isinstance(value, Tensor):
@@ -122,7 +122,7 @@ def real_tensor(name: str, value: Any, *, finite: bool = True, or_complex: bool 
         raise ValueError(f"{name} is a {kind} tensor, expected a dense tensor of real numbers with values; convert it")
     if not (tensor.is_floating_point() or tensor.is_complex()):
         tensor = tensor.double()
-    if finite and has_values(tensor) and not torch.isfinite(tensor).all():
+    if finite and not traced() and not torch.isfinite(tensor).all():
         bad = int((~torch.isfinite(tensor)).sum())
         raise ValueError(f"{name} holds NaN or infinite values ({bad} of {tensor.numel()}), expected finite ones; replace them")
     return tensor
@@ -139,12 +139,10 @@ def floating_tensor(name: str, value: Any, *, shape: str = "", remedy: str = "co
     return real_tensor(name, value, finite=finite)
 
 
-def has_values(*tensors: Tensor) -> bool:
-    """Whether the entries of tensors can be looked at: not while torch.compile or torch.export trace, nor inside transforms of
-    torch.func. Who does not look then must see to it that somebody looks later."""
-    if torch.compiler.is_compiling():
-        return False
-    return not transformed() or not any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))
+def traced() -> bool:
+    """Whether tensors may have no values to look at: while torch.compile or torch.export trace, and inside transforms of
+    torch.func. The operators that solve then look when there are values (`odernn.solvers.operators`)."""
+    return torch.compiler.is_compiling() or transformed()
 
 
 def transformed() -> bool:

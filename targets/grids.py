@@ -51,10 +51,10 @@ def tensor(t: Any, name: str = "times", least: int = 1) -> Tensor:
     """Times in whatever form as a checked tensor (time,): a floating-point tensor as it is, with its graph; whole numbers, lists
     and arrays in float64, because rounding to the precision of x would lose their differences. Otherwise as `times`."""
     converted = arguments.real_tensor(name, t, finite=False)
-    if arguments.has_values(converted):
-        times(converted, name, least)
-    else:
+    if arguments.traced():
         _check_shape(converted, name, least)
+    else:
+        times(converted, name, least)
     return converted
 
 
@@ -65,12 +65,12 @@ def _check_shape(t: Tensor, name: str, least: int) -> None:
 
 
 def check_resolution(t: Tensor, name: str = "t") -> None:
-    """Refuses checked times, two at least, whose rounding is a large part of their steps. (Not where they have no values.)
+    """Refuses checked times, two at least, whose rounding is a large part of their steps. (Not where they may have no values.)
 
     Raises:
         ValueError: the precision of t is too coarse for its steps.
     """
-    if not arguments.has_values(t):
+    if arguments.traced():
         return
     first, last = t[0].item(), t[-1].item()
     rounding, step = torch.finfo(t.dtype).eps * max(abs(first), abs(last)), (last - first) / (t.numel() - 1)
@@ -82,12 +82,12 @@ def check_resolution(t: Tensor, name: str = "t") -> None:
 
 
 def check_inside(t: Tensor, times: Tensor) -> None:
-    """Refuses checked times t before or after those of a path. (Not where they have no values.)
+    """Refuses checked times t before or after those of a path. (Not where they may have no values.)
 
     Raises:
         ValueError: t starts before the path, or ends after it.
     """
-    if t is not times and arguments.has_values(t, times) and (t[0] < times[0] or t[-1] > times[-1]):
+    if t is not times and not arguments.traced() and (t[0] < times[0] or t[-1] > times[-1]):
         domain, asked = (f"[{float(span[0]):.9g}, {float(span[-1]):.9g}]" for span in (times, t))
         raise ValueError(f"the path is defined on {domain}, got t over {asked}: ask for times inside")
 

@@ -32,6 +32,7 @@ _SOLVERS: dict[str, type[Solver]] = {cls.__name__: cls for cls in (Exact, Adapti
 _STEPS = {"euler": maps.EULER, "affine": maps.AFFINE}
 # Solvers and activations of the user's own, in this process: a description holds their places.
 _own: list[Any] = []
+_OWN = "own"
 
 
 def described(
@@ -53,10 +54,10 @@ def described(
     """
     if isinstance(method, Solver):
         known = _SOLVERS.get(type(method).__name__) is type(method)
-        what: Any = {type(method).__name__: asdict(method)} if known else _place(method)
+        what: Any = (type(method).__name__, asdict(method)) if known else (_OWN, _place(method))
     else:
         what = next((name for name, steps in _STEPS.items() if steps is method), method)
-    sigma = activation.name if ACTIVATIONS.get(activation.name) == activation else _place(activation)
+    sigma: Any = activation.name if ACTIVATIONS.get(activation.name) == activation else _place(activation)
     words = {"method": what, "form": form, "activation": sigma, "layers": layers, "path": kind}
     return json.dumps(words | {"from_rest": from_rest, "check": check})
 
@@ -68,11 +69,11 @@ described._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _place(thing: Any) -> dict[str, Any]:
     if thing not in _own:
         _own.append(thing)
-    return {"own": _own.index(thing), "shown": repr(thing)}
+    return {"place": _own.index(thing), "shown": repr(thing)}
 
 
 def _at(place: dict[str, Any]) -> Any:
-    index = place["own"]
+    index = place["place"]
     if index >= len(_own) or repr(_own[index]) != place["shown"]:
         raise ValueError(
             f"this program solves with {place['shown']}, which is code of yours, and not of the process that made it: "
@@ -125,22 +126,26 @@ class Description:
         return solution.h
 
     def check_states(self, h: Tensor, inputs: Sequence[Tensor], times: Tensor, t: Tensor) -> None:
-        """The checks of `states` alone."""
+        """The checks of `states`, and of the solver, alone."""
         field, path, h0 = self._assembled(inputs, times)
         self._check_given(path, t, h0)
         if self.check:
             check_finite(Solution(t, h, evaluations=None), field)
+        if self.method != "traced" and (solver := self._solver(field)) != solver.unchecked():
+            solver.solve(field, path, t, h0)
 
     def _solution(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
+        if not isinstance(self.method, str) or self.method not in _STEPS:
+            return self._solver(field).solve(field, path, t, h0)
+        if h0.shape[-2] == 0:
+            return empty_solution(field, t, h0)
+        return Solution(t, maps.compiled_states(_STEPS[self.method], field, path, t, h0), evaluations=None)
+
+    def _solver(self, field: VectorField) -> Solver:
         if self.method == "automatic":
-            return automatic(field).solve(field, path, t, h0)
-        if isinstance(self.method, str):
-            if h0.shape[-2] == 0:
-                return empty_solution(field, t, h0)
-            return Solution(t, maps.compiled_states(_STEPS[self.method], field, path, t, h0), evaluations=t.numel() - 1)
-        ((name, arguments),) = self.method.items() if "own" not in self.method else (("own", self.method),)
-        solver: Solver = _at(arguments) if name == "own" else _SOLVERS[name](**arguments)
-        return solver.solve(field, path, t, h0)
+            return automatic(field)
+        name, arguments = self.method
+        return _at(arguments) if name == _OWN else _SOLVERS[name](**arguments)
 
     def _assembled(self, inputs: Sequence[Tensor], times: Tensor) -> tuple[VectorField, Path, Tensor]:
         left = iter(inputs)

@@ -70,8 +70,7 @@ def compiles(steps: LayerSteps, field: VectorField, t: Tensor, h0: Tensor) -> bo
 
 def transformed() -> bool:
     """Whether a solve is traced, transformed or differentiated in forward mode, which `compiled_states` is not for."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return traced or arguments.transformed() or forward_ad._current_level >= 0
+    return arguments.traced() or torch.jit.is_tracing() or forward_ad._current_level >= 0
 
 
 def compiled_states(steps: LayerSteps, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Tensor:

@@ -69,9 +69,15 @@ def solve(
     return Solution(t, h, evaluations=None)
 
 
-def checked(solution: Solution, field: VectorField, path: Path, h0: Tensor, *, from_rest: bool, check: bool) -> Solution:
-    """A solution traced in tensor operations, with the checks that had to wait for values."""
-    description, inputs = _described("traced", field, path, h0, from_rest, check)
+def checked(
+    method: Method, solution: Solution, field: VectorField, path: Path, h0: Tensor, *, from_rest: bool, check: bool
+) -> Solution:
+    """A solution traced in tensor operations, with the checks that had to wait for values.
+
+    Args:
+        method: 'traced', or the solver it is of, which then solves once more where it checks itself.
+    """
+    description, inputs = _described(method, field, path, h0, from_rest, check)
     given = [tensor.detach() for tensor in (path.times, solution.t, *inputs)]
     if torch.compiler.is_compiling():
         h = torch.ops.odernn.check(solution.h, given[2:], given[0], given[1], description)
