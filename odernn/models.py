@@ -296,13 +296,12 @@ class SequenceModel(nn.Module, ABC):
                 raise ValueError(f"h0 must be a real tensor, 'rest' or 'zero', got {h0!r}")
             return like.new_zeros(shape)
         h0 = arguments.real_tensor("h0", h0)
-        try:
-            return h0.to(like).expand(shape)
-        except RuntimeError:
+        if h0.ndim > len(shape) or any(own not in (1, whole) for own, whole in zip(h0.shape[::-1], shape[::-1])):
             raise ValueError(
                 f"h0 must have a shape that broadcasts to {shape} (*ensemble, batch, state), got {tuple(h0.shape)}: give as many "
                 "states as x has sequences in its batch, or one for all"
-            ) from None
+            )
+        return h0.to(like).expand(shape)
 
     def _input(self, x: Tensor, t: Tensor, interpolation: Interpolation) -> Path:
         """The path of samples x at times t, with both checked against each other and the model."""

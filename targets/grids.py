@@ -59,7 +59,7 @@ def tensor(t: Any, name: str = "times", least: int = 1) -> Tensor:
 
 
 def _check_shape(t: Tensor, name: str, least: int) -> None:
-    if t.ndim != 1 or len(t) < least:
+    if t.ndim != 1 or t.shape[0] < least:
         many = "" if least == 1 else f" with at least {least} times"
         raise ValueError(f"{name} has shape {tuple(t.shape)}, expected (time,){many}; give one time per sample")
 
