@@ -159,6 +159,10 @@ class SequenceModel(nn.Module, ABC):
             "ensemble": list(self.ensemble),
         }
 
+    def settings(self) -> dict[str, Any]:
+        """Attributes, by name, that say how a model computes and not which it is."""
+        return {}
+
     @property
     def layer_weights(self) -> tuple[LayerWeights, ...]:
         """The raw weights, layer by layer from the input."""
@@ -265,9 +269,7 @@ class SequenceModel(nn.Module, ABC):
         """The states at times t along a path, from h(t[0]) = h0."""
 
     @abstractmethod
-    def _operator(
-        self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None
-    ) -> operators.Method | None:
+    def _operator(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method | None:
         """What `odernn.solvers.operators` solves by where this is traced or transformed; None where `_states` can be."""
 
     def _solve(self, field: VectorField, path: Path, t: Tensor, h0: InitialState, solver: Solver | None, check: bool) -> Solution:
@@ -358,9 +360,7 @@ class ContinuousModel(SequenceModel):
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         return (solver or automatic(field)).solve(field, path, t, h0)
 
-    def _operator(
-        self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None
-    ) -> operators.Method | None:
+    def _operator(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method | None:
         if solver is None or torch.compiler.is_compiling() or not solver.transformable:
             return solver or "automatic"
         hidden = any(arguments.batched(tensor) for tensor in (*field.tensors, path.samples, path.times, t, h0))
@@ -395,6 +395,9 @@ class DiscreteModel(SequenceModel):
     is_map = True
     backend: Literal["auto", "torch"] = "auto"
 
+    def settings(self) -> dict[str, Any]:
+        return {"backend": self.backend}
+
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         if solver is not None:
             raise ValueError(f"{type(self).__name__} is a map, not an ODE: leave solver out")
@@ -406,9 +409,7 @@ class DiscreteModel(SequenceModel):
             states.append(self.state_equation(states[-1], field(states[-1], x_k), step))
         return Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
 
-    def _operator(
-        self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None
-    ) -> operators.Method | None:
+    def _operator(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method | None:
         # Transforms of functions, and second derivatives in them, go through the tensor operations.
         return self._steps(field, t, h0) if torch.compiler.is_compiling() and solver is None else None
 

@@ -118,8 +118,8 @@ def check_start(rest: Tensor) -> None:
     """Raises DivergedSolve unless there is this rest state, (..., state)."""
     if not torch.isfinite(rest).all():
         raise DivergedSolve(
-            "there is no rest state to start from, because W is singular and b is not 0: give h0 ('zero', or a state), or leave b "
-            "out"
+            "there is no rest state to start from, because W is singular and b is not 0: give h0 ('zero', or a state), "
+            "or leave b out"
         )
 
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from targets import grids
@@ -33,6 +32,8 @@ _STEPS = {"euler": maps.EULER, "affine": maps.AFFINE}
 # Solvers and activations of the user's own, in this process: a description holds their places.
 _own: list[Any] = []
 _OWN = "own"
+# Axes of the tensors of a state matrix.
+_AXES: dict[Structure, tuple[int, ...]] = {"dense": (2,), "diagonal": (1,), "pairs": (1, 1)}
 
 
 def described(
@@ -62,7 +63,7 @@ def described(
     return json.dumps(words | {"from_rest": from_rest, "check": check})
 
 
-# What torch.compiler.assume_constant_result does, which imports torch.compile itself: torch.compile calls it, once, and keeps the line.
+# As torch.compiler.assume_constant_result does, which would import the compiler: that calls it while tracing, and keeps the line.
 described._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -104,8 +105,7 @@ class Description:
     @cached_property
     def axes(self) -> list[int]:
         """Of each input, behind those of an ensemble."""
-        of_W = {"dense": [2], "diagonal": [1], "pairs": [1, 1]}
-        weights = [axes for structure, bias in self.layers for axes in (*of_W[structure], 2, *([1] if bias else []))]
+        weights = [axes for structure, bias in self.layers for axes in (*_AXES[structure], 2, *([1] if bias else []))]
         return [*weights, 3, *([3] if self.path == "jumps" else []), 2]
 
     @cached_property
@@ -151,9 +151,8 @@ class Description:
         left = iter(inputs)
         layers = []
         for structure, bias in self.layers:
-            W = {"dense": lambda: DenseMatrix(next(left)), "diagonal": lambda: DiagonalMatrix(next(left))}.get(
-                structure, lambda: DiagonalMatrix(next(left), next(left))
-            )()
+            parts = [next(left) for _ in _AXES[structure]]
+            W = DenseMatrix(*parts) if structure == "dense" else DiagonalMatrix(*parts)
             layers.append(Layer(W, next(left), next(left) if bias else None))
         activation = ACTIVATIONS[self.activation] if isinstance(self.activation, str) else _at(self.activation)
         U = layers[-1].U

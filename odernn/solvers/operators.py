@@ -39,9 +39,7 @@ _BACKWARD = (
 _CHECK = "(Tensor h, Tensor[] inputs, Tensor times, Tensor t, str description) -> Tensor"
 
 
-def solve(
-    method: Method, field: VectorField, path: Path, t: Tensor, h0: Tensor, *, from_rest: bool, check: bool
-) -> Solution:
+def solve(method: Method, field: VectorField, path: Path, t: Tensor, h0: Tensor, *, from_rest: bool, check: bool) -> Solution:
     """The states, checked; what the steps cost is not told.
 
     Args:
@@ -63,6 +61,11 @@ def solve(
     description, inputs = _described(method, field, path, h0, from_rest, check)
     wanted = [torch.is_grad_enabled() and tensor.requires_grad for tensor in inputs]
     if torch.compiler.is_compiling():
+        if transformed() and any(wanted):
+            raise ValueError(
+                "torch.func.grad (vjp, jacrev) of a solve inside torch.compile: compile the model alone and take the gradient by "
+                "autograd, or transform the model without torch.compile"
+            )
         h, _ = torch.ops.odernn.solve(inputs, path.times, t, description, wanted)
     else:
         h, _ = _Solve.apply(description, wanted, path.times, t, *inputs)
@@ -91,8 +94,8 @@ def _described(
 ) -> tuple[str, list[Tensor]]:
     if type(field) is not VectorField:
         raise ValueError(
-            f"torch.compile, torch.export and torch.func take the vector fields of odernn, got a {type(field).__name__}: call the "
-            "model without them"
+            f"torch.compile, torch.export and torch.func take the vector fields of odernn, got a {type(field).__name__}: call "
+            "the model without them"
         )
     layers = tuple((layer.W.structure, layer.b is not None) for layer in field.layers)
     description = described(method, field.form, field.activation, layers, path.kind, from_rest, check)
@@ -211,9 +214,17 @@ def _refuse(ctx: Any, *_: Any) -> Any:
     raise RuntimeError(ONCE)
 
 
+def _count(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.count = len(inputs[1])
+
+
+def _pass_on(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+    return g, [None] * ctx.count, None, None, None
+
+
 _solve.register_autograd(_gradients, setup_context=_keep)
 _solve_backward.register_autograd(_refuse, setup_context=lambda ctx, inputs, output: None)
-_check.register_autograd(lambda ctx, g: (g, None, None, None, None), setup_context=lambda ctx, inputs, output: None)
+_check.register_autograd(_pass_on, setup_context=_count)
 
 
 # The same for transforms of functions, which ask for autograd functions. A batch of solves is one more axis of the ensemble.
@@ -309,7 +320,7 @@ class _Batch:
 
     def __post_init__(self) -> None:
         if any(dim is not None for dim in self.dims_of_times):
-            raise ValueError("torch.vmap over the times of a solve: solves of one batch share their times, call the model for each")
+            raise ValueError("torch.vmap over the times of a solve, which those of a batch share: call the model for each")
 
     @property
     def _rank(self) -> int:
@@ -336,3 +347,23 @@ class _Batch:
         of_wanted = [(tensor, dim) for tensor, dim, want in zip(self.given, self.dims, wanted) if want]
         shapes = [tensor.shape if dim is None else tensor.movedim(dim, 0).shape[1:] for tensor, dim in of_wanted]
         return tuple(gradient.reshape(self.size, *shape) for gradient, shape in zip(gradients, shapes))
+
+
+@_solve.register_vmap
+def _(info: Any, in_dims: Any, inputs: Any, times: Any, t: Any, description: Any, wanted: Any) -> Any:
+    batch = _Batch(read(description), info.batch_size, tuple(inputs), tuple(in_dims[0]), in_dims[1:3])
+    return torch.ops.odernn.solve(batch.inputs(wanted=[]), times, t, description, wanted), (0, None)
+
+
+@_solve_backward.register_vmap
+def _(info: Any, in_dims: Any, g: Any, h: Any, token: Any, inputs: Any, times: Any, t: Any, description: Any, wanted: Any) -> Any:
+    batch = _Batch(read(description), info.batch_size, tuple(inputs), tuple(in_dims[3]), in_dims[4:6])
+    g, h = (batch.leading(tensor, dim, 3) for tensor, dim in zip((g, h), in_dims[:2]))
+    found = torch.ops.odernn.solve_backward(g, h, token, batch.inputs(wanted), times, t, description, wanted)
+    return list(batch.own_shapes(found, wanted)), [0] * len(found)
+
+
+@_check.register_vmap
+def _(info: Any, in_dims: Any, h: Any, inputs: Any, times: Any, t: Any, description: Any) -> Any:
+    batch = _Batch(read(description), info.batch_size, tuple(inputs), tuple(in_dims[1]), in_dims[2:4])
+    return torch.ops.odernn.check(batch.leading(h, in_dims[0], 3), batch.inputs(wanted=[]), times, t, description), 0
