@@ -69,6 +69,7 @@ class SequenceModel(nn.Module, ABC):
 
     Attributes:
         is_map: whether the state moves once a sample; otherwise a solver integrates it.
+        settings: names of the attributes that say how a model computes, and not which it is.
 
     Args:
         input_size: d, entries of x.
@@ -92,6 +93,7 @@ class SequenceModel(nn.Module, ABC):
     form: ClassVar[Form]
     time: ClassVar[Time]
     is_map: ClassVar[bool]
+    settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -158,10 +160,6 @@ class SequenceModel(nn.Module, ABC):
             "bias": layer.b is not None,
             "ensemble": list(self.ensemble),
         }
-
-    def settings(self) -> dict[str, Any]:
-        """Attributes, by name, that say how a model computes and not which it is."""
-        return {}
 
     @property
     def layer_weights(self) -> tuple[LayerWeights, ...]:
@@ -269,8 +267,8 @@ class SequenceModel(nn.Module, ABC):
         """The states at times t along a path, from h(t[0]) = h0."""
 
     @abstractmethod
-    def _operator(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method | None:
-        """What `odernn.solvers.operators` solves by where this is traced or transformed; None where `_states` can be."""
+    def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
+        """What gives the states, for `odernn.solvers.operators`."""
 
     def _solve(self, field: VectorField, path: Path, t: Tensor, h0: InitialState, solver: Solver | None, check: bool) -> Solution:
         initial = self._initial_state(field, h0, path.samples, check)
@@ -279,12 +277,9 @@ class SequenceModel(nn.Module, ABC):
             if check:
                 check_finite(solution, field)
             return solution
-        later = {"from_rest": h0 is None or (isinstance(h0, str) and h0 == "rest"), "check": check}
-        method = self._operator(field, path, t, initial, solver)
-        if method is not None:
-            return operators.solve(method, field, path, t, initial, **later)
-        solution = self._states(field, path, t, initial, None if solver is None else solver.unchecked())
-        return operators.checked(solver or "traced", solution, field, path, initial, **later)
+        from_rest = h0 is None or (isinstance(h0, str) and h0 == "rest")
+        method = self._method(field, t, initial, solver)
+        return operators.run(method, self._states, field, path, t, initial, from_rest=from_rest, check=check)
 
     def _initial_state(self, field: VectorField, h0: InitialState, like: Tensor, check: bool) -> Tensor:
         shape = (*self.ensemble, like.shape[-3], field.size)
@@ -360,11 +355,8 @@ class ContinuousModel(SequenceModel):
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         return (solver or automatic(field)).solve(field, path, t, h0)
 
-    def _operator(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method | None:
-        if solver is None or torch.compiler.is_compiling() or not solver.transformable:
-            return solver or "automatic"
-        hidden = any(arguments.batched(tensor) for tensor in (*field.tensors, path.samples, path.times, t, h0))
-        return solver if hidden else None
+    def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
+        return solver or "automatic"
 
 
 class ContinuousRNN(ContinuousModel):
@@ -394,32 +386,25 @@ class DiscreteModel(SequenceModel):
 
     is_map = True
     backend: Literal["auto", "torch"] = "auto"
-
-    def settings(self) -> dict[str, Any]:
-        return {"backend": self.backend}
+    settings = ("backend",)
 
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
-        if solver is not None:
-            raise ValueError(f"{type(self).__name__} is a map, not an ODE: leave solver out")
-        steps = self._steps(field, t, h0)
-        if steps is not None and not maps.transformed():
+        steps = self._method(field, t, h0, solver)
+        if isinstance(steps, maps.LayerSteps) and not maps.transformed():
             return Solution(t, maps.compiled_states(steps, field, path, t, h0), evaluations=t.numel() - 1)
         states = [h0]
         for x_k, step in zip(path.samples.unbind(-2), t.double().diff().to(path.samples.dtype)):
             states.append(self.state_equation(states[-1], field(states[-1], x_k), step))
         return Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
 
-    def _operator(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method | None:
-        # Transforms of functions, and second derivatives in them, go through the tensor operations.
-        return self._steps(field, t, h0) if torch.compiler.is_compiling() and solver is None else None
-
-    def _steps(self, field: VectorField, t: Tensor, h0: Tensor) -> maps.LayerSteps | None:
-        """The compiled steps, where there are any."""
+    def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
+        if solver is not None:
+            raise ValueError(f"{type(self).__name__} is a map, not an ODE: leave solver out")
         if arguments.choice("backend", self.backend, ("auto", "torch")) == "torch":
-            return None
+            return "traced"
         # By the equation itself: a subclass, or a model, with one of its own must not get its parent's steps.
         steps = None if "state_equation" in vars(self) else _COMPILED.get(type(self).state_equation)
-        return steps if steps is not None and maps.compiles(steps, field, t, h0) else None
+        return steps if steps is not None and maps.compiles(steps, field, t, h0) else "traced"
 
 
 class DiscreteRNN(DiscreteModel):

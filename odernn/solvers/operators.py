@@ -14,7 +14,7 @@ batch of gradients, a weight that was computed anew), the solve is done once mor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from targets.arguments import transformed
+from targets.arguments import batched, transformed
 
 from ..fields import VectorField
 from ..paths import Path
-from .base import Solution
+from . import maps
+from .base import Solution, Solver
 from .descriptions import Description, Method, described, read
 from .first_order import ONCE
 
@@ -39,16 +40,44 @@ _BACKWARD = (
 _CHECK = "(Tensor h, Tensor[] inputs, Tensor times, Tensor t, str description) -> Tensor"
 
 
-def solve(method: Method, field: VectorField, path: Path, t: Tensor, h0: Tensor, *, from_rest: bool, check: bool) -> Solution:
-    """The states, checked; what the steps cost is not told.
+def run(
+    method: Method,
+    states: Callable[[VectorField, Path, Tensor, Tensor, Solver | None], Solution],
+    field: VectorField,
+    path: Path,
+    t: Tensor,
+    h0: Tensor,
+    *,
+    from_rest: bool,
+    check: bool,
+) -> Solution:
+    """The states of a model that is traced or transformed, checked; what the steps cost is not told.
 
     Args:
         method: see `odernn.solvers.descriptions`.
+        states: them in tensor operations.
         from_rest: whether h0 is the rest state, which there may not be.
 
     Raises:
-        ValueError: times that ask for a gradient, or a derivative in forward mode.
+        ValueError: times that ask for a gradient, or a derivative in forward mode, where the method has none.
     """
+    if method != "traced" and not _stands_as_it_is(method, (*field.tensors, path.samples, path.times, t, h0)):
+        return _by_operator(method, field, path, t, h0, from_rest, check)
+    solver = method.unchecked() if isinstance(method, Solver) else None
+    solution = states(field, path, t, h0, solver)
+    return _checked(method if solver is not None else "traced", solution, field, path, h0, from_rest, check)
+
+
+def _stands_as_it_is(method: Method, tensors: Sequence[Tensor]) -> bool:
+    """Whether torch.func can transform the method's tensor operations, which have derivatives of any order."""
+    if torch.compiler.is_compiling():
+        return False
+    if isinstance(method, Solver):
+        return method.transformable and not any(map(batched, tensors))
+    return isinstance(method, maps.LayerSteps)
+
+
+def _by_operator(method: Method, field: VectorField, path: Path, t: Tensor, h0: Tensor, from_rest: bool, check: bool) -> Solution:
     if t.requires_grad or path.times.requires_grad:
         raise ValueError(
             "the times require a gradient, which there is only from TorchDiffEq(..., adjoint=False), and not in torch.compile or "
@@ -72,14 +101,11 @@ def solve(method: Method, field: VectorField, path: Path, t: Tensor, h0: Tensor,
     return Solution(t, h, evaluations=None)
 
 
-def checked(
-    method: Method, solution: Solution, field: VectorField, path: Path, h0: Tensor, *, from_rest: bool, check: bool
+def _checked(
+    method: Method, solution: Solution, field: VectorField, path: Path, h0: Tensor, from_rest: bool, check: bool
 ) -> Solution:
-    """A solution traced in tensor operations, with the checks that had to wait for values.
-
-    Args:
-        method: 'traced', or the solver it is of, which then solves once more where it checks itself.
-    """
+    """A solution in tensor operations, with the checks that had to wait for values. (A solver that has checks of its own solves
+    once more for them.)"""
     description, inputs = _described(method, field, path, h0, from_rest, check)
     given = [tensor.detach() for tensor in (path.times, solution.t, *inputs)]
     if torch.compiler.is_compiling():
