@@ -85,7 +85,8 @@ def _by_operator(method: Method, field: VectorField, path: Path, t: Tensor, h0: 
         )
     if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
         raise ValueError(
-            "this solve has no derivative in forward mode (torch.func.jvp, jacfwd, hessian): take TorchDiffEq(..., adjoint=False)"
+            "this solve has no derivative in forward mode (torch.func.jvp, jacfwd, hessian): take fixed steps, "
+            "TorchDiffEq('rk4', ..., adjoint=False)"
         )
     description, inputs = _described(method, field, path, h0, from_rest, check)
     wanted = [torch.is_grad_enabled() and tensor.requires_grad for tensor in inputs]
@@ -148,7 +149,7 @@ class _Record:
 
 @torch.library.custom_op("odernn::solve", mutates_args=(), schema=_SOLVE)
 def _solve(inputs: list[Tensor], times: Tensor, t: Tensor, description: str, wanted: list[bool]) -> tuple[Tensor, Tensor]:
-    what, token = read(description), inputs[-1].new_empty(1, dtype=torch.uint8)
+    what, token = read(description), inputs[-1].new_zeros(1, dtype=torch.uint8)
     if any(wanted) and not torch.is_inference_mode_enabled():
         record = _recorded(what, inputs, times, t, wanted)
         setattr(token.untyped_storage(), _RECORD, record)
@@ -290,7 +291,9 @@ class _SolveBackward(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         pass
 
-    backward = staticmethod(_refuse)
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(f"{ONCE}; torch.func asks for fixed steps of these: TorchDiffEq('rk4', ..., adjoint=False)")
 
     @staticmethod
     def vmap(

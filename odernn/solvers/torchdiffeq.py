@@ -111,7 +111,8 @@ class TorchDiffEq(Solver):
 
     @property
     def transformable(self) -> bool:
-        return not self.adjoint
+        # The library's adaptive methods hold an autograd function that torch.func cannot transform.
+        return not self.adjoint and self.method in _FIXED_STEP
 
     def unchecked(self) -> TorchDiffEq:
         return replace(self, check=False)
