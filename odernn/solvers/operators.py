@@ -154,14 +154,14 @@ def _solve(inputs: list[Tensor], times: Tensor, t: Tensor, description: str, wan
         record = _recorded(what, inputs, times, t, wanted)
         setattr(token.untyped_storage(), _RECORD, record)
         return record.h.detach(), token
-    with torch.no_grad():
+    with _as_outside(gradients=False):
         return what.states(inputs, times, t).contiguous(), token
 
 
 def _recorded(what: Description, inputs: Sequence[Tensor], times: Tensor, t: Tensor, wanted: Sequence[bool]) -> _Record:
     # Copies of all but x, which is large: see `_Record.fits`.
     own = [tensor.detach() if what.is_input(index) else tensor.detach().clone() for index, tensor in enumerate(inputs)]
-    with _autograd():
+    with _as_outside(gradients=True):
         leaves = [tensor.requires_grad_(want) for tensor, want in zip(own, wanted)]
         return _Record(tuple(leaves), what.states(leaves, times, t).contiguous())
 
@@ -182,7 +182,7 @@ def _solve_backward(
     if record is None or not record.fits(h, inputs, what.inputs, wanted):
         record = _recorded(what, inputs, times, t, wanted)
     leaves = [leaf for leaf, want in zip(record.inputs, wanted) if want]
-    with _autograd():
+    with _as_outside(gradients=True):
         found = torch.autograd.grad(record.h, leaves, g, retain_graph=True, allow_unused=True)
     return [
         leaf.new_zeros(leaf.shape) if one is None else one.clone(memory_format=torch.contiguous_format)
@@ -192,7 +192,8 @@ def _solve_backward(
 
 @torch.library.custom_op("odernn::check", mutates_args=(), schema=_CHECK)
 def _check(h: Tensor, inputs: list[Tensor], times: Tensor, t: Tensor, description: str) -> Tensor:
-    read(description).check_states(h, inputs, times, t)
+    with _as_outside(gradients=False):
+        read(description).check_states(h, inputs, times, t)
     return h.clone(memory_format=torch.contiguous_format)
 
 
@@ -213,12 +214,15 @@ def _(h: Any, inputs: Any, times: Any, t: Any, description: Any) -> Tensor:
 
 
 @contextmanager
-def _autograd() -> Iterator[None]:
-    """Autograd, which PyTorch switches off inside an operator."""
+def _as_outside(gradients: bool) -> Iterator[None]:
+    """PyTorch as it is outside of operators, where it switches autograd off, and inside compiled programs conjugates, too: those
+    are lazy, and a gradient of complex numbers would silently miss them."""
     excluded, key = torch._C._dispatch_tls_local_exclude_set(), torch._C.DispatchKey
-    for one in (key.AutogradFunctionality, key.AutogradOther, key.AutogradNestedTensor, key.ADInplaceOrView):
+    autograd = (key.AutogradFunctionality, key.AutogradOther, key.AutogradNestedTensor, key.ADInplaceOrView)
+    for one in (*autograd, key.Conjugate, key.Negative, key.ZeroTensor, key.BackendSelect):
         excluded = excluded.remove(one)
-    with torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded), torch.enable_grad():
+    included = torch._C._dispatch_tls_local_include_set()
+    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.set_grad_enabled(gradients):
         yield
 
 

@@ -114,6 +114,7 @@ def operator_arguments(model, method="automatic", path=None):
 )
 @pytest.mark.parametrize("operator", ["solve", "solve_backward", "check"])
 def test_the_operators_keep_the_rules_of_operators(operator, options, jumps):
+    # (The complex one by torchdiffeq: its gradient is wrong where PyTorch leaves out the conjugates, as it does in some places.)
     path = Path(T, "jumps", X[:, :-1], X[:, 1:] + 1) if jumps else None
     inputs, times, t, description = operator_arguments(make(StateSpaceModel, **options), "automatic", path)
     wanted = [True] * len(inputs)
@@ -144,7 +145,9 @@ def test_a_compiled_model_has_the_values_and_gradients_of_the_model(cls, records
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("cls", "recurrence", "parameterization"), sorted({case[:3] for case in combinations(MODELS)}, key=str), ids=str
+    ("cls", "recurrence", "parameterization"),
+    sorted({case[:3] for case in combinations((ContinuousRNN, DiscreteSSM))}, key=str),
+    ids=str,
 )
 def test_every_recurrence_and_parameterization_compiles(cls, recurrence, parameterization):
     assert_compiles(make(cls, recurrence=recurrence, parameterization=parameterization))
