@@ -38,9 +38,10 @@ def stack(models: Sequence[SequenceModel]) -> SequenceModel:
     for model in models:
         arguments.instance("each of models", model, SequenceModel, "give models of odernn")
     first = models[0]
+    kind = _kind(first) | _settings(first)
     for model in models[1:]:
-        if _kind(model) != _kind(first):
-            differing = sorted(key for key, value in _kind(model).items() if _kind(first).get(key, ...) != value)
+        if (other := _kind(model) | _settings(model)) != kind:
+            differing = sorted(key for key, value in other.items() if kind.get(key, ...) != value)
             raise ValueError(f"stacked models must be of one kind, got ones that differ in {', '.join(differing)}")
         if (model.c.dtype, model.c.device) != (first.c.dtype, first.c.device):
             raise ValueError(
@@ -72,12 +73,18 @@ def _kind(model: SequenceModel) -> dict[str, Any]:
     return {**model.config(), "activation": model.activation}
 
 
+def _settings(model: SequenceModel) -> dict[str, Any]:
+    return {name: getattr(model, name) for name in model.settings}
+
+
 def _rebuild(model: SequenceModel, ensemble: tuple[int, ...], weights: Callable[[str, Tensor], Tensor]) -> SequenceModel:
-    """The same kind of model with another ensemble, whose weights and buffers are `weights(name, old one)`."""
+    """The same kind of model, and settings, with another ensemble, whose weights and buffers are `weights(name, old one)`."""
     config = {**_kind(model), "ensemble": list(ensemble)}
     rebuilt = build(config, seed=0, dtype=model.c.dtype, device=model.c.device)
     state = {name: weights(name, weight.detach()) for name, weight in model.state_dict().items()}
     rebuilt.load_state_dict(state)
+    for name, value in _settings(model).items():
+        setattr(rebuilt, name, value)
     originals = dict(model.named_parameters())
     for name, parameter in rebuilt.named_parameters():
         parameter.requires_grad_(originals[name].requires_grad)

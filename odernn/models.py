@@ -20,8 +20,8 @@ from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
 from .raw_weights import BIAS, INPUT, READOUT, RawWeight
 from .readouts import readout_along
-from .solvers import DivergedSolve, Solution, Solver, automatic, maps
-from .solvers.base import check_finite
+from .solvers import Solution, Solver, automatic, maps, operators
+from .solvers.base import check_finite, check_start
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class SequenceModel(nn.Module, ABC):
 
     Attributes:
         is_map: whether the state moves once a sample; otherwise a solver integrates it.
+        settings: names of the attributes that say how a model computes, and not which it is.
 
     Args:
         input_size: d, entries of x.
@@ -92,6 +93,7 @@ class SequenceModel(nn.Module, ABC):
     form: ClassVar[Form]
     time: ClassVar[Time]
     is_map: ClassVar[bool]
+    settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -264,35 +266,39 @@ class SequenceModel(nn.Module, ABC):
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         """The states at times t along a path, from h(t[0]) = h0."""
 
+    @abstractmethod
+    def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
+        """What gives the states, for `odernn.solvers.operators`."""
+
     def _solve(self, field: VectorField, path: Path, t: Tensor, h0: InitialState, solver: Solver | None, check: bool) -> Solution:
         initial = self._initial_state(field, h0, path.samples, check)
-        solution = self._states(field, path, t, initial, solver)
-        if check:
-            check_finite(solution, field)
-        return solution
+        if not arguments.traced():
+            solution = self._states(field, path, t, initial, solver)
+            if check:
+                check_finite(solution, field)
+            return solution
+        from_rest = h0 is None or (isinstance(h0, str) and h0 == "rest")
+        method = self._method(field, t, initial, solver)
+        return operators.run(method, self._states, field, path, t, initial, from_rest=from_rest, check=check)
 
     def _initial_state(self, field: VectorField, h0: InitialState, like: Tensor, check: bool) -> Tensor:
         shape = (*self.ensemble, like.shape[-3], field.size)
         if h0 is None or (isinstance(h0, str) and h0 == "rest"):
             rest = field.rest_state(discrete=self.time == "discrete")
-            if check and not torch.isfinite(rest).all():
-                raise DivergedSolve(
-                    "there is no rest state to start from, because W is singular and b is not 0: give h0 ('zero', or a state), "
-                    "or leave b out"
-                )
+            if check and not arguments.traced():
+                check_start(rest)
             return rest.unsqueeze(-2).expand(shape)
         if isinstance(h0, str):
             if h0 != "zero":
                 raise ValueError(f"h0 must be a real tensor, 'rest' or 'zero', got {h0!r}")
             return like.new_zeros(shape)
         h0 = arguments.real_tensor("h0", h0)
-        try:
-            return h0.to(like).expand(shape)
-        except RuntimeError:
+        if h0.ndim > len(shape) or any(own not in (1, whole) for own, whole in zip(h0.shape[::-1], shape[::-1])):
             raise ValueError(
                 f"h0 must have a shape that broadcasts to {shape} (*ensemble, batch, state), got {tuple(h0.shape)}: give as many "
                 "states as x has sequences in its batch, or one for all"
-            ) from None
+            )
+        return h0.to(like).expand(shape)
 
     def _input(self, x: Tensor, t: Tensor, interpolation: Interpolation) -> Path:
         """The path of samples x at times t, with both checked against each other and the model."""
@@ -340,9 +346,7 @@ class ContinuousModel(SequenceModel):
         grids.check_resolution(t)
         if path.channels != self.input_size:
             raise ValueError(f"the path has {path.channels} channels, the model takes {self.input_size}")
-        if t[0] < path.times[0] or t[-1] > path.times[-1]:
-            domain, asked = (f"[{float(times[0]):.9g}, {float(times[-1]):.9g}]" for times in (path.times, t))
-            raise ValueError(f"the path is defined on {domain}, got t over {asked}: ask for times inside")
+        grids.check_inside(t, path.times)
         return self._solve(self.field(), path, t, h0, solver, check)
 
     def state_equation(self, h: Tensor, value: Tensor, step: Tensor | float) -> Tensor:
@@ -350,6 +354,9 @@ class ContinuousModel(SequenceModel):
 
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         return (solver or automatic(field)).solve(field, path, t, h0)
+
+    def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
+        return solver or "automatic"
 
 
 class ContinuousRNN(ContinuousModel):
@@ -379,19 +386,25 @@ class DiscreteModel(SequenceModel):
 
     is_map = True
     backend: Literal["auto", "torch"] = "auto"
+    settings = ("backend",)
 
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
-        if solver is not None:
-            raise ValueError(f"{type(self).__name__} is a map, not an ODE: leave solver out")
-        if arguments.choice("backend", self.backend, ("auto", "torch")) == "auto":
-            # By the equation itself: a subclass with one of its own must not get its parent's steps.
-            steps = _COMPILED.get(getattr(self.state_equation, "__func__", None))
-            if steps is not None and maps.compiles(steps, field, t, h0):
-                return Solution(t, maps.compiled_states(steps, field, path, t, h0), evaluations=t.numel() - 1)
+        steps = self._method(field, t, h0, solver)
+        if isinstance(steps, maps.LayerSteps) and not maps.transformed():
+            return Solution(t, maps.compiled_states(steps, field, path, t, h0), evaluations=t.numel() - 1)
         states = [h0]
-        for x_k, step in zip(path.start.unbind(-2), t.double().diff().to(path.start.dtype)):
+        for x_k, step in zip(path.samples.unbind(-2), t.double().diff().to(path.samples.dtype)):
             states.append(self.state_equation(states[-1], field(states[-1], x_k), step))
         return Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
+
+    def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
+        if solver is not None:
+            raise ValueError(f"{type(self).__name__} is a map, not an ODE: leave solver out")
+        if arguments.choice("backend", self.backend, ("auto", "torch")) == "torch":
+            return "traced"
+        # By the equation itself: a subclass, or a model, with one of its own must not get its parent's steps.
+        steps = None if "state_equation" in vars(self) else _COMPILED.get(type(self).state_equation)
+        return steps if steps is not None and maps.compiles(steps, field, t, h0) else "traced"
 
 
 class DiscreteRNN(DiscreteModel):

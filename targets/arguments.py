@@ -105,7 +105,7 @@ def real_tensor(name: str, value: Any, *, finite: bool = True, or_complex: bool 
     `or_complex` lets complex tensors pass.
 
     Raises:
-        ValueError: no real numbers, sparse, without values (device meta), or not finite where `finite`.
+        ValueError: no real numbers, sparse, without values (device meta), or not finite where `finite` (and not `traced()`).
     """
     tensor = value
     if not isinstance(value, Tensor):
@@ -122,7 +122,7 @@ def real_tensor(name: str, value: Any, *, finite: bool = True, or_complex: bool 
         raise ValueError(f"{name} is a {kind} tensor, expected a dense tensor of real numbers with values; convert it")
     if not (tensor.is_floating_point() or tensor.is_complex()):
         tensor = tensor.double()
-    if finite and not torch.isfinite(tensor).all():
+    if finite and not traced() and not torch.isfinite(tensor).all():
         bad = int((~torch.isfinite(tensor)).sum())
         raise ValueError(f"{name} holds NaN or infinite values ({bad} of {tensor.numel()}), expected finite ones; replace them")
     return tensor
@@ -137,6 +137,27 @@ def floating_tensor(name: str, value: Any, *, shape: str = "", remedy: str = "co
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise ValueError(f"{name} is {kind_of(value)}, expected a floating-point tensor{shape and ' '}{shape}; {remedy}")
     return real_tensor(name, value, finite=finite)
+
+
+def traced() -> bool:
+    """Whether tensors may have no values to look at: while torch.compile or torch.export trace, and inside transforms of
+    torch.func. The operators that solve then look when there are values (`odernn.solvers.operators`)."""
+    return torch.compiler.is_compiling() or transformed()
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func (grad, vmap, jacrev, ...) is at work."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def batched(tensor: Tensor) -> bool:
+    """Whether torch.vmap hides an axis of the tensor."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return False
 
 
 def kind_of(value: Any) -> str:

@@ -147,6 +147,10 @@ class Adaptive(Solver):
         rtol, atol = TOLERANCES[torch.float32]
         return self.rtol or rtol, self.atol or atol
 
+    @property
+    def transformable(self) -> bool:
+        return self.backend == "torch"
+
     def supports(self, field: VectorField) -> bool:
         return kernels_of(field) is not None
 

@@ -27,7 +27,8 @@ class Solution:
     Args:
         t: (time,).
         h: (..., batch, time, state).
-        evaluations: number of evaluations of the vector field (0 for a closed form).
+        evaluations: number of evaluations of the vector field (0 for a closed form); None where torch.compile, torch.export or
+            torch.func traced the solve.
         error_estimate: of a fixed-step solve, see `odernn.solvers.resolution`; None where none was made (closed forms, adaptive
             steps, `check=False`).
         accepted, rejected: steps of `Adaptive`, of the sequences that needed most, as in `evaluations`; None for other solvers.
@@ -36,7 +37,7 @@ class Solution:
 
     t: Tensor
     h: Tensor
-    evaluations: int
+    evaluations: int | None
     error_estimate: float | None = None
     accepted: int | None = None
     rejected: int | None = None
@@ -78,6 +79,12 @@ class Solver(ABC):
         """Whether `solve` takes this field."""
         return True
 
+    @property
+    def transformable(self) -> bool:
+        """Whether torch.func can transform a solve as it stands, because it is made of tensor operations: it has derivatives of
+        any order, and in forward mode."""
+        return False
+
     def unchecked(self) -> Solver:
         """The solver without its own estimate of the error, for a caller who measures that."""
         return self
@@ -105,6 +112,15 @@ class Solver(ABC):
         Warns:
             InaccurateSolve: fixed steps that do not resolve the input or the dynamics.
         """
+
+
+def check_start(rest: Tensor) -> None:
+    """Raises DivergedSolve unless there is this rest state, (..., state)."""
+    if not torch.isfinite(rest).all():
+        raise DivergedSolve(
+            "there is no rest state to start from, because W is singular and b is not 0: give h0 ('zero', or a state), "
+            "or leave b out"
+        )
 
 
 def check_finite(solution: Solution, field: VectorField) -> None:

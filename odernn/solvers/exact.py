@@ -57,6 +57,10 @@ class Exact(Solver):
     def order(self) -> float:
         return math.inf
 
+    @property
+    def transformable(self) -> bool:
+        return self.backend == "torch"
+
     def supports(self, field: VectorField) -> bool:
         return field.linear and len(field.layers) == 1
 

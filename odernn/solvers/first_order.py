@@ -15,7 +15,7 @@ from torch import Tensor
 from ..fields import VectorField
 from ..paths import Path
 
-_MESSAGE = (
+ONCE = (
     "the gradient of this solve cannot be differentiated again (a penalty on a gradient, a Hessian): "
     "take TorchDiffEq(..., adjoint=False), or of a discrete model backend = 'torch', whose gradients can"
 )
@@ -30,7 +30,7 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
-        raise RuntimeError(_MESSAGE)
+        raise RuntimeError(ONCE)
 
 
 def _once(gradient: Tensor | None, computed_from: list[Tensor]) -> Tensor | None:

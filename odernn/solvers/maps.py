@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from targets import arguments
+
 from ..fields import VectorField
 from ..paths import Path
 from .affine import affine_recurrence
@@ -56,17 +58,19 @@ AFFINE = LayerSteps(_affine, lambda field: field.linear)
 
 
 def compiles(steps: LayerSteps, field: VectorField, t: Tensor, h0: Tensor) -> bool:
-    """Whether `compiled_states` takes these. (Not under transforms of functions, tracing or forward-mode differentiation, and
-    it has no gradient in t.)"""
-    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    """Whether `compiled_states` takes these. (It has no gradient in t.)"""
     return (
         type(field) is VectorField
         and steps.supports(_layer(field, 0))
         and obstacle("numba", h0) is None
         and h0.shape[-2] > 0
-        and not (t.requires_grad or transformed or traced)
+        and not t.requires_grad
     )
+
+
+def transformed() -> bool:
+    """Whether a solve is traced, transformed or differentiated in forward mode, which `compiled_states` is not for."""
+    return arguments.traced() or torch.jit.is_tracing() or forward_ad._current_level >= 0
 
 
 def compiled_states(steps: LayerSteps, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Tensor:

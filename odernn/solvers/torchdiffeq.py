@@ -109,6 +109,11 @@ class TorchDiffEq(Solver):
     def tolerances(self) -> tuple[float, float]:
         return self.rtol, self.atol
 
+    @property
+    def transformable(self) -> bool:
+        # The library's adaptive methods hold an autograd function that torch.func cannot transform.
+        return not self.adjoint and self.method in _FIXED_STEP
+
     def unchecked(self) -> TorchDiffEq:
         return replace(self, check=False)
 

@@ -244,7 +244,7 @@ class Trainer:
 
     def _objective(self, x: Tensor, y: Tensor) -> Tensor:
         response = self.respond(x)
-        self.evaluations += response.solution.evaluations
+        self.evaluations += response.solution.evaluations or 0
         loss = self.loss(response.y, y)
         if self.config.weight_decay and self.config.optimizer != "adamw":
             loss = loss + self.config.weight_decay * sum(tensor.square().sum() for tensor in self._penalized)

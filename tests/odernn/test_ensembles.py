@@ -101,6 +101,14 @@ def test_discrete_models_mode_dtype_and_frozen_weights_are_kept():
     assert copies.layer_weights[0].U.requires_grad
 
 
+def test_the_backend_of_discrete_models_is_kept():
+    model = make(cls=DiscreteRNN)
+    model.backend = "torch"
+    assert replicate(model, 2).backend == member(stack([model, model]), 0).backend == "torch"
+    with pytest.raises(ValueError, match="differ in backend"):
+        stack([model, make(cls=DiscreteRNN)])
+
+
 def test_models_of_different_kinds_are_refused_with_what_differs():
     with pytest.raises(ValueError, match="parameterization"):
         stack([make(), make(parameterization="exp")])
