@@ -63,7 +63,7 @@ def backward(
 
 def product(problem: Problem, W: Tensor, y: Tensor) -> Tensor:
     """W_l y_l + U_l tau(y_{l-1}) of all layers, for y (E, n, L m)."""
-    own, above = _blocks(problem, W)
+    own, above = blocks(problem, W)
     layers = y.chunk(problem.layers, -1)
     z = [_apply(problem.structure, W_l, y_l) for W_l, y_l in zip(own, layers)]
     for index, U in enumerate(above):
@@ -73,7 +73,7 @@ def product(problem: Problem, W: Tensor, y: Tensor) -> Tensor:
 
 def adjoint_product(problem: Problem, W: Tensor, g: Tensor, y: Tensor) -> Tensor:
     """The gradient of y in z = product(W, y), from the gradient g of z."""
-    own, above = _blocks(problem, W)
+    own, above = blocks(problem, W)
     tau = activations.get(problem.between)
     assert tau.derivative_of_value is not None
     layers, of_layers = y.chunk(problem.layers, -1), g.chunk(problem.layers, -1)
@@ -92,7 +92,7 @@ def product_gradient(problem: Problem, g: Tensor, y: Tensor) -> Tensor:
     return torch.cat([*own, *above], 1)
 
 
-def _blocks(problem: Problem, W: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def blocks(problem: Problem, W: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """W_l of all layers, and U_l of those above the first."""
     above = (problem.layers - 1) * W.shape[-1]
     own, couplings = W.split([W.shape[-2] - above, above], -2)

@@ -10,7 +10,7 @@ import triton
 from torch import Tensor
 
 from ..standard_form import Problem, Tableau
-from ..torch_reference import drive_along, input_gradients
+from ..torch_reference import blocks, drive_along, input_gradients
 from . import backward as adjoint_kernel
 from . import forward as kernel
 
@@ -111,23 +111,48 @@ def _shift(problem: Problem) -> int:
 
 
 def _dense(problem: Problem, W: Tensor) -> Tensor:
-    """W (E, m, m) from its entries."""
-    if problem.structure == "dense":
+    """The matrix of the whole stack, (E, L m, L m), from the entries of W: W_l on its diagonal, U_l below."""
+    own, above = blocks(problem, W)
+    if problem.layers == 1:
+        return _square(problem.structure, own[0])
+    dense = W.new_zeros(W.shape[0], *(2 * [problem.layers * W.shape[-1]]))
+    for (row, column), block in zip(_places(problem), (*(_square(problem.structure, W_l) for W_l in own), *above)):
+        _block(problem, dense, row, column).copy_(block)
+    return dense
+
+
+def _entries_of(problem: Problem, g: Tensor) -> Tensor:
+    """The gradient of the entries of W from that of the whole matrix."""
+    found = [_block(problem, g, row, column) for row, column in _places(problem)]
+    own = [_entries_of_square(problem.structure, block) for block in found[: problem.layers]]
+    return torch.cat([*own, *found[problem.layers :]], 1)
+
+
+def _places(problem: Problem) -> list[tuple[int, int]]:
+    return [(layer, layer) for layer in range(problem.layers)] + [(layer, layer - 1) for layer in range(1, problem.layers)]
+
+
+def _block(problem: Problem, dense: Tensor, row: int, column: int) -> Tensor:
+    return dense.chunk(problem.layers, -2)[row].chunk(problem.layers, -1)[column]
+
+
+def _square(structure: str, W: Tensor) -> Tensor:
+    """W_l (E, m, m) from its entries."""
+    if structure == "dense":
         return W.contiguous()
     m = W.shape[-1]
     dense = torch.diag_embed(W[:, 0])
-    if problem.structure == "pairs":
+    if structure == "pairs":
         index = torch.arange(m, device=W.device)
         dense[:, index, index ^ 1] = W[:, 1]
     return dense
 
 
-def _entries_of(problem: Problem, g: Tensor) -> Tensor:
-    """The gradient of the entries of W from that of W as dense."""
-    if problem.structure == "dense":
+def _entries_of_square(structure: str, g: Tensor) -> Tensor:
+    if structure == "dense":
         return g
     own = g.diagonal(dim1=-2, dim2=-1).unsqueeze(1)
-    if problem.structure == "diagonal":
+    if structure == "diagonal":
         return own
     index = torch.arange(g.shape[-1], device=g.device)
     return torch.cat([own, g[:, index, index ^ 1].unsqueeze(1)], 1)

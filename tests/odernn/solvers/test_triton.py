@@ -66,6 +66,20 @@ def test_every_activation_and_form(activation):
 
 
 @needs_gpu
+@pytest.mark.parametrize("recurrence", RECURRENCES, ids=lambda pair: pair[0])
+def test_stacks_that_pass_on_their_states(recurrence):
+    compare(perturb_bias(ContinuousRNN(2, 6, 1, "tanh", *recurrence, num_layers=3, ensemble=(2,), dtype=torch.float64)), times=4)
+
+
+@needs_gpu
+def test_an_activation_between_layers_is_not_taken():
+    model = StateSpaceModel(1, 4, 1, "tanh", num_layers=2, dtype=torch.float64)
+    model, (x, t, h0, *_) = on_device(model, problem(model, times=4))
+    with pytest.raises(ValueError, match="'triton' takes no activation between layers: choose backend 'products'"):
+        model.solve(paths.linear(t, x), t, h0, solver=Fused(backend="triton"))
+
+
+@needs_gpu
 @pytest.mark.parametrize("method", ["euler", "heun2", "bosh3"])
 def test_every_number_of_stages(method):
     compare(perturb_bias(ContinuousRNN(1, 5, 1, dtype=torch.float64)), method=method, times=4, substeps=2)
