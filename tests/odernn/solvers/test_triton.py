@@ -44,9 +44,9 @@ def on_device(model, arguments):
 def compare(model, *, method="rk4", substeps=1, states=3e-6, gradients=3e-5, **options):
     """The kernels in float32 against the reference in float64."""
     arguments = problem(model, **options)
-    expected = states_and_gradients(model, Fused(method, substeps, "torch"), *arguments)
+    expected = states_and_gradients(model, Fused(method, substeps, "torch", check=False), *arguments)
     model, arguments = on_device(model, arguments)
-    found = states_and_gradients(model, Fused(method, substeps, "triton"), *arguments)
+    found = states_and_gradients(model, Fused(method, substeps, "triton", check=False), *arguments)
     assert_close((found[0].cpu(), tuple(g.cpu() for g in found[1])), expected, states, gradients)
 
 
