@@ -34,7 +34,7 @@ from odernn import (
 from odernn.activations import Activation
 from odernn.solvers import descriptions, operators
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*lru_cache.*:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of PyTorch itself
 
 CONTINUOUS, DISCRETE = (ContinuousRNN, StateSpaceModel), (DiscreteRNN, DiscreteSSM)
 MODELS = CONTINUOUS + DISCRETE
