@@ -28,8 +28,11 @@ def test_the_curves_are_those_of_the_fitted_models_at_two_horizons():
         (1, "recurrent", 20.0),
         (2, "all", 20.0),
         (2, "recurrent", 20.0),
+        (2, "all", 80.0),
         (2, "recurrent", 80.0),
     ]
+    three = linear_curves(kernel, "exp", widths=(1,), horizon=20.0, horizons=3)
+    assert sorted({curve.horizon for curve in three}) == [20.0, 80.0, 320.0]
     assert all(curve.target_memory.law == "exponential" for curve in curves)
     assert curves[0].model == fit_kernel(kernel, 1, 20.0, "exp").config()
 
