@@ -32,6 +32,7 @@ from analysis import (
     stability_report,
     target_memory,
 )
+from analysis.linear.all_blocks import readout_bounds
 from analysis.results import Result
 from odernn import ContinuousRNN, DiscreteRNN, json_values
 from targets import ConvolutionalFunctional, kernels
@@ -54,6 +55,7 @@ def examples():
         ExponentialSum(np.array([1.0, 2.0]), np.array([0.5, -0.5])),
         fit_minimax(KERNEL, 1, 20.0, 0.1),
         kernel_distance(linear, KERNEL),
+        readout_bounds(linear, KERNEL, 10.0),
         target_memory(KERNEL, 10.0),
         verdict,
         *verdict.blocks.values(),
