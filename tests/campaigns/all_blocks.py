@@ -13,6 +13,8 @@ import numpy as np
 from analysis import fit_kernel, kernel_distance, perturbation_error
 from analysis.linear.all_blocks import ReadoutBounds, readout_bounds
 from analysis.linear.fits import laplace_sum
+from analysis.linear.theory import KernelL1
+from analysis.perturbation import PerturbationCurve
 from odernn.models import ContinuousRNN
 from targets import Kernel, kernels
 
@@ -29,9 +31,13 @@ _SEARCH: dict[str, Any] = {"error": "kernel_l1", "draws": 4, "restarts": 1}
 
 
 def radius(model: ContinuousRNN, kernel: Kernel, horizon: float, blocks: str | Sequence[str], near: float) -> float:
-    """r by ascent, looked for down from some times `near`."""
-    betas = near * np.geomspace(1e-3, 100.0, 101)
-    return perturbation_error(model, kernel, None, None, betas, blocks=blocks, horizon=horizon, **_SEARCH).tolerance_radius()
+    """r by ascent: on betas around `near`, then on close ones where it lies."""
+
+    def curve(betas: np.ndarray) -> PerturbationCurve:
+        return perturbation_error(model, kernel, None, None, betas, blocks=blocks, horizon=horizon, **_SEARCH)
+
+    low, high = curve(near * np.geomspace(1e-3, 1e4, 22)).radius_bracket()
+    return curve(np.geomspace(low, high, 8)).tolerance_radius()
 
 
 class AllBlocks:
@@ -74,8 +80,6 @@ _BLOCKS: dict[str, Any] = {"U and c": ["U", "c"], "all": "all", "recurrent": "re
 
 def _norm(kernel: Kernel, horizon: float) -> float:
     """|rho|_1 on [0, T]."""
-    from analysis.linear.theory import KernelL1
-
     return KernelL1.build(kernel, horizon).scale
 
 

@@ -15,6 +15,7 @@ from odernn.ensembles import member, replicate
 from odernn.models import MODELS
 from odernn.solvers import Solver, TorchDiffEq
 from odernn.solvers.fused import Fused
+from odernn.state_matrices import DiagonalMatrix
 from targets import ConvolutionalFunctional, NonlinearFunctional, inputs, kernels
 
 T = torch.linspace(0, 10, 41, dtype=F64)
@@ -350,3 +351,26 @@ def test_an_unperturbed_model_that_diverges_is_reported_as_such():
     model.set_matrix(1e10 * torch.eye(4, dtype=F64))
     with pytest.raises(DivergedSolve):
         perturbation_error(model, H, X, T, BETAS, solver=replace(RK4, check=False))
+
+
+def test_frequencies_of_an_lru_are_protected_and_raw_ones_are_not():
+    """The same eight slow modes of (1+t)^-1.1 as conjugate pairs, with frequencies far below their rates."""
+    kernel = kernels.polynomial(1.1)
+    radii = {}
+    for horizon in (250.0, 1000.0):
+        fit = fit_kernel(kernel, 8, horizon, "exp")
+        rates, u = -fit.spectrum().real.detach(), fit.layer_weights[0].U.detach()
+        for recurrence in ("complex", "lru"):
+            model = ContinuousRNN(1, 16, 1, "linear", recurrence, "exp", bias=False, seed=0, dtype=torch.float64)
+            model.set_matrix(DiagonalMatrix(-rates, 1e-3 * rates).to_dense())
+            layer = model.layer_weights[0]
+            with torch.no_grad():
+                model.c.zero_()[:, ::2] = fit.c
+                layer.U.zero_()[::2] = u / layer.recurrence.scale_input(torch.ones_like(layer.U))[::2]
+            search = {"error": "kernel_l1", "horizon": horizon, "blocks": "recurrent", "draws": 4, "restarts": 1}
+            curve = perturbation_error(model, kernel, None, None, [0.01, 0.03, 0.1], **search)
+            assert curve.relative_initial < 1e-3
+            radii[recurrence, horizon] = curve.tolerance_radius()
+    # A mode is lost once its frequency has moved by about its rate, which falls with the horizon.
+    assert radii["complex", 1000.0] < 0.7 * radii["complex", 250.0] < 0.05
+    assert radii["lru", 1000.0] == radii["lru", 250.0] == 0.1  # and more: E(0.1) is 0.09 |H|
