@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from analysis import linear_curves
-from analysis.linear.fits import ExponentialSum
+from analysis.linear.fits import ExponentialSum, fit_kernel
 from analysis.perturbation import PerturbationCurve, perturbation_error
 from analysis.target_memory import of_samples, target_memory
 from analysis.verdict import Verdict, judge_stable_approximation
+from odernn import ContinuousRNN
 from targets import kernels
 
 BETAS = np.concatenate([[0.0], np.geomspace(1e-5, 10, 61)])
@@ -333,6 +335,49 @@ def test_targets_that_were_not_used_to_choose_the_cuts_are_judged_right_over_fiv
     for seed in range(1, 6):
         assert judge_stable_approximation(linear_curves(kernel, "direct", widths=(2, 4, 8), seed=seed)).judgement == direct
     assert judge_stable_approximation(linear_curves(kernel, "softplus", seed=1)).judgement == "stable"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parameterization", ["direct", "exp", "inverse"])
+@pytest.mark.parametrize("name", ["(1+t)^-1.1", "(1+t)^-1.5", "0.9^t"])
+def test_over_all_blocks_a_power_law_is_unstable_whatever_the_parameterization(name, parameterization):
+    """As U and c alone make it (`analysis.linear.all_blocks`); the recurrent block may be stable beside that."""
+    verdict = judge_stable_approximation(linear_curves(TARGETS[name], parameterization, widths=(2, 4, 8, 12), horizons=3))
+    exponent = verdict.blocks["all"].horizon_exponent
+    if name in POWER_LAWS:
+        assert verdict.definition == "unstable", str(verdict)
+        assert verdict.judgement == ("unstable" if parameterization == "direct" else "stable")
+        assert 0.8 < exponent < 1 if parameterization == "direct" else 0.35 < exponent < 0.42
+    else:
+        assert verdict.definition == verdict.judgement == "stable", str(verdict)
+        assert exponent == pytest.approx(0, abs=0.01)
+
+
+def _in_a_rotated_basis(fit):
+    """The same linear model as P^T diag(l) P, which has the same kernel."""
+    m, layer = fit.hidden_size, fit.layer_weights[0]
+    model = ContinuousRNN(1, m, 1, "linear", "symmetric", fit.parameterization, bias=False, seed=0, dtype=torch.float64)
+    Q, _ = torch.linalg.qr(torch.randn(m, m, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    model.set_matrix(Q.T @ torch.diag(fit.spectrum().real.detach()) @ Q)
+    with torch.no_grad():
+        model.layer_weights[0].U.copy_(Q.T @ layer.U)
+        model.c.copy_(fit.c @ Q)
+    return model
+
+
+@pytest.mark.slow
+def test_a_rotation_of_the_basis_makes_even_the_recurrent_block_of_a_power_law_unstable():
+    # r ~ T^-0.4, with R from 4 to 20: one horizon or two cannot tell.
+    kernel, curves = POWER_LAWS["(1+t)^-1.1"], []
+    search = {"error": "kernel_l1", "blocks": "recurrent", "draws": 4, "restarts": 1, "steps": 15}
+    for horizon, widths in ((200.0, (3, 6)), (800.0, (6,)), (3200.0, (6,))):
+        for m in widths:
+            model = _in_a_rotated_basis(fit_kernel(kernel, m, horizon, "softplus"))
+            betas = np.geomspace(1e-3, 0.2, 12)
+            curves.append(perturbation_error(model, kernel, None, None, betas, horizon=horizon, **search))
+    judged = [judge_stable_approximation(curves[:count], kernel) for count in (2, 3, 4)]
+    assert [verdict.judgement for verdict in judged] == ["undecided", "undecided", "unstable"]
+    assert judged[-1].horizon_exponent == pytest.approx(0.38, abs=0.06)
 
 
 def test_the_second_horizon_saves_the_verdict_of_a_short_first_one():
