@@ -41,6 +41,24 @@ def finite(values):
 # --- against closed forms ---
 
 
+@pytest.mark.parametrize("beta", [0.03, 0.3])
+def test_the_sobolev_error_of_a_mode_is_the_closed_form(beta):
+    # e = e^-t - e^-(1-b)t falls from 0 to its minimum and rises to 0 again: |e(0)| + TV is twice the depth.
+    search = {"error": "kernel_sobolev", "horizon": math.inf, "blocks": "recurrent", "draws": 0, "restarts": 0}
+    curve = perturbation_error(one_mode(), kernels.exponential(), None, None, [beta], **search)
+    at = -math.log1p(-beta) / beta
+    depth = math.exp(-(1 - beta) * at) - math.exp(-at)
+    assert curve.scale == pytest.approx(1 + 1 + 1, rel=1e-6)
+    assert curve.errors[0] == pytest.approx(1 / (1 - beta) - 1 + 2 * depth, rel=1e-3)
+    assert curve.initial == pytest.approx(0, abs=1e-12)
+
+
+def test_a_kernel_that_is_infinite_at_0_has_no_sobolev_error():
+    singular = kernels.from_callable(lambda t: t**-0.5 * np.exp(-t), name="singular")
+    with pytest.raises(ValueError, match=r"infinite at 0, .* take 'kernel_l1'"):
+        perturbation_error(one_mode(), singular, None, None, [0.1], error="kernel_sobolev", horizon=10.0)
+
+
 @pytest.mark.parametrize(
     ("parameterization", "blocks", "expected"),
     [
