@@ -328,8 +328,8 @@ def _of_exponential_memory(n: _Evidence, memory: TargetMemory) -> tuple[Judgemen
         advice = "that is the models, not the memory: train longer, or take another activation or parameterisation"
         return "undecided", [*reasons, advice + ("" if a else f", or {second}")]
     if a is None:
-        cut = f"kappa of {KAPPA:g}" if n.kappa < SURE * KAPPA else f"r of {LEAST_PART_OF_RATE:g} times the rate"
-        return "undecided", [*reasons, f"too near to the cut, {cut}, for one horizon: {second}"]
+        least = f"kappa >= {SURE * KAPPA:g}" if n.kappa < SURE * KAPPA else f"r >= {SURE * LEAST_PART_OF_RATE:g} of the rate"
+        return "undecided", [*reasons, f"by one horizon alone it is stable from {least} on: {second}"]
     return "undecided", [*reasons, f"the radii at the horizons differ: take another one, T = {n.next_horizon:g}"]
 
 
