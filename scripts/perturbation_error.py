@@ -194,8 +194,9 @@ def _write(
         "verdict": verdict,
     }
     replace_file(out / f"{NAME}.json", json_values.dumps(content, indent=2) + "\n")
+    judged = {block: f": {one.judgement}" for block, one in verdict.blocks.items()} if verdict else {}
     panels = {
-        f"{block}, T = {T:g}": family
+        f"{block}, T = {T:g}{judged.get(block, '')}": family
         for block, part in curves.items()
         for T in sorted({curve.horizon for curve in part})
         for family in [[curve for curve in part if curve.horizon == T]]
