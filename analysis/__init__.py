@@ -10,6 +10,7 @@ from .curve_sets import crossing
 from .decay import DecayFit, fit_decay
 from .families import Family, family_curves, judge_family, train_family
 from .fixed_points import FixedPoints, fixed_points
+from .linear.all_blocks import readout_bounds
 from .linear.curves import linear_curves
 from .linear.fits import ExponentialSum, fit_amplitudes, fit_kernel, laplace_sum
 from .linear.minimax import MinimaxFit, fit_minimax
@@ -30,9 +31,10 @@ from .stability import (
     structured_radius,
 )
 from .target_memory import TargetMemory, target_memory
-from .verdict import Verdict, judge_stable_approximation
+from .verdict import BlockVerdict, Verdict, judge_stable_approximation
 
 __all__ = [
+    "BlockVerdict",
     "DecayFit",
     "ExponentialSum",
     "Family",
@@ -68,6 +70,7 @@ __all__ = [
     "plot_perturbation",
     "plot_training",
     "raw_radius",
+    "readout_bounds",
     "spectral_abscissa",
     "stability_margin",
     "stability_report",

@@ -13,7 +13,7 @@ from .perturbation import PerturbationCurve
 Array = NDArray[np.float64]
 
 # r T of the smallest beta > 0 and of the largest that a verdict needs: unstable families have an r of about 1/T, and to be called
-# stable r must be some 12 times the slowest rate, which is above 1/T.
+# stable by one horizon r T must be 20.
 _LOWEST, _HIGHEST = 0.1, 40.0
 # Betas that are added below the first one where the radius lies there, by this factor each, and rounds of it.
 _FACTOR, _ADDED, _ROUNDS = 2.0, 8, 2

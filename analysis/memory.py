@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,9 +19,11 @@ from .linearisation import spectrum_rate
 from .probes import PROBES, Probe, ProbedSystem, ProbeResponse, probed
 from .results import Result
 
-# The unit of the models' inputs, and one small enough for the linear regime of the usual activations: the supremum over x != 0
-# contains both.
+# The unit of the models' inputs, and one small enough for the linear regime of the usual activations. The supremum over x != 0
+# contains both, and all others: see `memory_function`.
 AMPLITUDES = (0.1, 1.0)
+# Up to a largest amplitude they are tried at this ratio: of a unit that saturates M is found to within it.
+_AMPLITUDE_RATIO, _ROUNDING = math.sqrt(2.0), 1e-9
 # Up to this many input channels every sign vector is a start of the search: 2^6 = 64.
 _ALL_SIGNS = 6
 # Beyond that, this many random ones; and in either case a few points inside the faces.
@@ -36,6 +38,8 @@ _STEP, _GROW, _SHRINK = 0.5, 1.5, 0.3
 _ALL_SIGNS_LINEAR = 12
 # A response less than this times its own numerical error may not displace one with a smaller error.
 _TRUSTED = 10.0
+# More amplitudes than this are told by their ends.
+_LISTED = 4
 # Times that begin so many of their spans after 0 are those of a clock.
 _CLOCK = 1e4
 
@@ -53,6 +57,7 @@ class MemoryFunction(Result):
         probe: "heaviside", "impulse" or "reversed".
         system: what it belongs to, for legends.
         sequences: input sequences that the system was run on.
+        amplitudes: the |x|_inf that the supremum is over, increasing; None where M does not depend on |x| (linear systems).
         spectrum_rate: 1/time, rate of the slowest observable mode of the linearisation at rest, where the system is a model of
             `odernn` without ensemble axes (`analysis.linearisation`); None otherwise.
     """
@@ -65,6 +70,21 @@ class MemoryFunction(Result):
     system: str
     sequences: int
     spectrum_rate: float | None = None
+    amplitudes: tuple[float, ...] | None = None
+
+    @property
+    def amplitudes_text(self) -> str:
+        """Over which |x| the supremum is, in words."""
+        if self.amplitudes is None:
+            return "all |x|"
+        if len(self.amplitudes) > _LISTED:
+            return f"|x| from {self.amplitudes[0]:.3g} to {self.amplitudes[-1]:.3g}, {len(self.amplitudes)} of them"
+        return "|x| = " + ", ".join(f"{a:.3g}" for a in self.amplitudes)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MemoryFunction:
+        """The inverse of `to_dict`; earlier versions did not write the amplitudes."""
+        return super().from_dict({"amplitudes": None, **values})
 
     @property
     def above_floor(self) -> Tensor:
@@ -91,7 +111,8 @@ def memory_function(
     times: Any,
     *,
     probe: Probe = "heaviside",
-    amplitudes: Sequence[float] = AMPLITUDES,
+    amplitudes: Sequence[float] | None = None,
+    max_amplitude: float | None = None,
     directions: Tensor | None = None,
     warmup: float = 0.0,
     hold: float | None = None,
@@ -115,12 +136,22 @@ def memory_function(
     projected gradient ascent on the sphere |x|_inf = amplitude from the best of these. It is a lower bound, never below the
     best start.
 
+    The definition's supremum is over every x != 0, and of a nonlinear system it may rest on large ones. An activation that
+    saturates bounds the speed of its state, so that a step of size |x| takes a time like |x| to pass: the unit
+    dh/dt = tanh(x - h) has
+
+        |d/dt h(u^x)| / |x| = tanh(asinh(sinh(|x|) e^-t)) / |x|,
+
+    e^-t for small x, but about 1 / |x| until t = |x|. The supremum over all x then falls like 1/t, though every single x is
+    forgotten exponentially: the law belongs to the amplitudes, and the result names them. `max_amplitude` bounds them.
+
     Args:
         system: a model of `odernn` (with leading ensemble axes or none), a functional of `targets`, torch.nn.RNN / GRU / LSTM,
             torch.nn.TransformerEncoder (given its causal mask), or any callable on (batch, time, channel) that returns a tensor
             (batch, time, output) or a tuple that begins with one. Modules run in evaluation mode, and are left as they were.
         times: (time,) increasing; M = 0 before t = 0, where the probe sets in. Multiples of `dt` for sampled systems.
-        amplitudes: values of |x|_inf > 0. Ignored for linear systems.
+        amplitudes: values of |x|_inf > 0; by default 0.1 and 1. Ignored for linear systems.
+        max_amplitude: in place of them, a bound A of |x|_inf: amplitudes from min(0.1, A) to A, a factor sqrt(2) apart.
         directions: (n, d), the only x / |x|_inf to try, in place of the search; None for the search.
         warmup: time for which the system runs without input before the probe.
         hold: time for which the reversed probe holds x before t = 0; None: until the system has settled.
@@ -140,9 +171,7 @@ def memory_function(
     if not isinstance(probe, str) or probe not in PROBES:
         raise ValueError(f"unknown probe {probe!r}: choose one of {', '.join(PROBES)}")
     times = _checked_times(times)
-    levels = arguments.real_tensor("amplitudes", amplitudes).tolist()
-    if not isinstance(levels, list) or not levels or not all(isinstance(a, float) and a > 0 for a in levels):
-        raise ValueError(f"amplitudes must be positive numbers, got {amplitudes!r}: give for example (0.1, 1.0)")
+    levels = _levels(amplitudes, max_amplitude)
     warmup = arguments.number("warmup", warmup, least=0)
     hold = None if hold is None else arguments.number("hold", hold, above=0)
     ascent_steps, generator = arguments.count("ascent_steps", ascent_steps, least=0), arguments.generator(seed)
@@ -159,7 +188,23 @@ def memory_function(
         probe_at = partial(probed, system, dt=whole.dt, **settings)
         found = _supremum(whole, probe_at, times, probe, levels, directions, ascent_steps, generator)
     rate = spectrum_rate(system, whole.dt or 1.0) if isinstance(system, SequenceModel) else None
-    return MemoryFunction(times, found.values, found.maximizer, found.floor, probe, whole.name, found.sequences, rate)
+    searched = None if whole.linear else tuple(sorted(set(levels)))
+    return MemoryFunction(times, found.values, found.maximizer, found.floor, probe, whole.name, found.sequences, rate, searched)
+
+
+def _levels(amplitudes: Sequence[float] | None, most: float | None) -> list[float]:
+    """The amplitudes to try."""
+    if most is not None:
+        if amplitudes is not None:
+            raise ValueError("amplitudes and max_amplitude both came: give the amplitudes, or the largest of them")
+        most = arguments.number("max_amplitude", most, above=0)
+        least = min(AMPLITUDES[0], most)
+        steps = math.ceil(math.log(most / least) / math.log(_AMPLITUDE_RATIO) - _ROUNDING)
+        return [most * (least / most) ** (k / steps) for k in range(steps, -1, -1)] if steps else [most]
+    levels = arguments.real_tensor("amplitudes", AMPLITUDES if amplitudes is None else amplitudes).tolist()
+    if not isinstance(levels, list) or not levels or not all(isinstance(a, float) and a > 0 for a in levels):
+        raise ValueError(f"amplitudes must be positive numbers, got {amplitudes!r}: give for example (0.1, 1.0)")
+    return levels
 
 
 def _checked_times(times: Any) -> Tensor:

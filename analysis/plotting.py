@@ -236,7 +236,9 @@ def plot_memory(
     curves: list[tuple[Array, Array, str, dict[str, Any]]] = []
     if target is not None:
         curves.append((_array(target[0]), _array(target[1]), "target", {"color": GREY, "lw": 3.0, "alpha": 0.6}))
-    curves.append((times, values, M.system, {"color": BLUE}))
+    # M of a nonlinear system belongs to the amplitudes of its supremum.
+    over = f", {M.amplitudes_text}" if getattr(M, "amplitudes", None) is not None else ""
+    curves.append((times, values, M.system + over, {"color": BLUE}))
     with picture(path, columns=2) as (figure, panels):
         for axes, logarithmic in zip(panels, (False, True)):
             for t, y, name, style in curves:

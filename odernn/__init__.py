@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import shadowing  # noqa: F401  first: see there
 
 # isort: split
+from . import linear_recurrent_unit  # noqa: F401  registers its recurrence
 from .activations import Activation
 from .ensembles import member, replicate, stack
 from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run

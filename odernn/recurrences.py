@@ -320,43 +320,75 @@ class FreeBasis(_InBasis):
         self._copy("P", P)
 
 
-@register
-class ComplexDiagonal(Recurrence):
+class Pairs(Recurrence):
     """Conjugate pairs l = f(w) + i omega in continuous time, l = f(w) e^{i omega} in discrete time; m even."""
 
-    name = "complex"
     modal = True
 
     def _create(self, generator: torch.Generator | None) -> None:
         if self.size % 2:
-            raise ValueError(f"recurrence 'complex' needs an even hidden size (conjugate pairs), got {self.size}")
+            raise ValueError(f"recurrence {self.name!r} needs an even hidden size (conjugate pairs), got {self.size}")
         pairs = self.size // 2
         self.w = nn.Parameter(self.parameterization.inverse(self._initial_eigenvalues(pairs, generator)))
         # Frequencies (radians per unit time) of the order of the rates: most memories met here do not oscillate.
-        self.omega = nn.Parameter(torch.rand(*self.ensemble, pairs, generator=generator, dtype=torch.float64))
+        self._create_frequencies(torch.rand(*self.ensemble, pairs, generator=generator, dtype=torch.float64))
 
-    def raw_weights(self) -> dict[str, RawWeight]:
-        return {"w": self._eigenvalue_weight(), "omega": RawWeight(MAX)}
+    @abstractmethod
+    def _create_frequencies(self, omega: Tensor) -> None:
+        """Registers the raw weights of omega, which starts here, in [0, 1)."""
+
+    @abstractmethod
+    def frequencies(self) -> Tensor:
+        """omega, (*ensemble, m / 2)."""
+
+    @abstractmethod
+    def _set_frequencies(self, omega: Tensor) -> None:
+        """Sets the raw weights of omega."""
 
     def state_matrix(self) -> StateMatrix:
-        value = self.parameterization(self.w)
+        value, omega = self.parameterization(self.w), self.frequencies()
         if self.parameterization.time == "discrete":
-            return DiagonalMatrix(value * self.omega.cos(), value * self.omega.sin())
-        return DiagonalMatrix(value, self.omega)
+            return DiagonalMatrix(value * omega.cos(), value * omega.sin())
+        return DiagonalMatrix(value, omega)
 
     def set_matrix(self, W: Tensor) -> None:
         W = self._checked_matrix(W)
         index = torch.arange(0, self.size, 2, device=W.device)
         blocks = DiagonalMatrix(W[..., index, index], W[..., index + 1, index])
-        _require(W, blocks.to_dense(), "recurrence 'complex' needs W of 2 x 2 blocks [[a, -w], [w, a]]")
+        _require(W, blocks.to_dense(), f"recurrence {self.name!r} needs W of 2 x 2 blocks [[a, -w], [w, a]]")
         pairs = blocks.eigenvalue
         discrete = self.parameterization.time == "discrete"
-        self._copy("w", self.parameterization.inverse(pairs.abs() if discrete else pairs.real))
-        self._copy("omega", pairs.angle() if discrete else pairs.imag)
+        w = self.parameterization.inverse(pairs.abs() if discrete else pairs.real)
+        self._set_frequencies(pairs.angle() if discrete else pairs.imag)
+        self._copy("w", w)
+
+
+@register
+class ComplexDiagonal(Pairs):
+    """Conjugate pairs with raw frequencies omega, as in S4D."""
+
+    name = "complex"
+
+    def _create_frequencies(self, omega: Tensor) -> None:
+        self.omega = nn.Parameter(omega)
+
+    def raw_weights(self) -> dict[str, RawWeight]:
+        return {"w": self._eigenvalue_weight(), "omega": RawWeight(MAX)}
+
+    def frequencies(self) -> Tensor:
+        return self.omega
+
+    def _set_frequencies(self, omega: Tensor) -> None:
+        self._copy("omega", omega)
 
     def scale_input(self, U: Tensor) -> Tensor:
         scale = self.parameterization.input_scale(self.parameterization(self.w))
-        return U if scale is None else scale.repeat_interleave(2, -1).unsqueeze(-1) * U
+        return U if scale is None else of_pairs(scale) * U
+
+
+def of_pairs(scale: Tensor) -> Tensor:
+    """One factor for both entries of each pair, (*ensemble, m, 1)."""
+    return scale.repeat_interleave(2, -1).unsqueeze(-1)
 
 
 def create(

@@ -60,7 +60,14 @@ def parser() -> Parser:
         "torch module, a kernel or functional, or a class or function without arguments that makes one",
     )
     result.add_argument("--probe", choices=PROBES, default="heaviside", help="input the memory is read from")
-    result.add_argument("--amplitudes", type=float, nargs="+", default=list(AMPLITUDES), help="sizes |x| of the probe")
+    default = ", ".join(f"{a:g}" for a in AMPLITUDES)
+    result.add_argument(
+        "--amplitudes",
+        type=float,
+        nargs="+",
+        help=f"sizes |x| of the probe, of which the largest response counts (default: {default})",
+    )
+    result.add_argument("--max-amplitude", type=float, metavar="A", help="in place of them, all sizes |x| up to A")
     result.add_argument("--horizon", type=float, help="last time (default: that of the run, else 100)")
     result.add_argument("--points", type=int, help="times from 0 to the horizon (default: 201, or one a sample of a module)")
     result.add_argument("--warmup", type=float, default=0.0, help="time without input before the probe")
@@ -181,6 +188,8 @@ def write(out: Path, M: MemoryFunction, fit: DecayFit, target: torch.Tensor | No
         "fitted_law_high": high,
     }
     columns |= {f"maximizer_{j}": x[:, j] for j in range(x.shape[1])}
+    # What the supremum is over, and which of it attains it.
+    columns |= {"amplitude": np.abs(x).max(-1), "amplitudes": np.full(len(times), M.amplitudes_text)}
     if target is not None:
         columns["target_memory"] = target.cpu().double().numpy()
     rows = zip(*(column.tolist() for column in columns.values()))
@@ -188,6 +197,7 @@ def write(out: Path, M: MemoryFunction, fit: DecayFit, target: torch.Tensor | No
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {"times": times, "values": values, "maximizer": x, "floor": float(M.floor)}
     arrays |= {"probe": M.probe, "system": M.system, "sequences": M.sequences, "fit": json_values.dumps(fit)}
+    arrays |= {"amplitudes": np.array(M.amplitudes or ()), "amplitudes_text": M.amplitudes_text}
     if target is not None:
         arrays["target_values"] = columns["target_memory"]
     np.savez(buffer, **arrays)
@@ -212,6 +222,7 @@ def spectrum(fit: DecayFit) -> str:
 def report(chosen: Request, M: MemoryFunction, fit: DecayFit, target: DecayFit | None) -> str:
     evidence = sorted(fit.evidence.items(), key=lambda item: item[1])
     rows = {
+        "sup over": M.amplitudes_text,
         "law": fit.describe(),
         "window": f"[{fit.window[0]:.4g}, {fit.window[1]:.4g}], {fit.points} {'maxima' if fit.envelope else 'points'}",
         "evidence": "AIC above the best: " + ", ".join(f"{law} {value:.3g}" for law, value in evidence) if evidence else "none",
@@ -232,7 +243,8 @@ def main() -> None:
     out = destination(arguments)
     limit_memory(arguments.max_memory)
     chosen = request(arguments)
-    options: dict[str, Any] = {"probe": arguments.probe, "amplitudes": arguments.amplitudes, "seed": arguments.seed}
+    options: dict[str, Any] = {"probe": arguments.probe, "seed": arguments.seed}
+    options |= {"amplitudes": arguments.amplitudes, "max_amplitude": arguments.max_amplitude}
     if arguments.system in MODULES:
         rest = (arguments.warmup + (arguments.hold or 0.0)) / float(chosen.times[1] - chosen.times[0])
         require_memory(8.0 * rest * (arguments.input_size or 1), "--warmup and --hold", arguments.max_memory)

@@ -15,6 +15,7 @@ from command_line import Parser, limit_memory, naming, require_room, run  # firs
 import torch
 
 from analysis.beta_grids import enclose_radius, spanning
+from analysis.linear.theory import kernel_derivative_distance, kernel_distance
 from analysis.perturbation import (
     DRAWS,
     ERRORS,
@@ -24,6 +25,7 @@ from analysis.perturbation import (
     TOLERANCE,
     PerturbationCurve,
     perturbation_error,
+    weight_norms,
 )
 from analysis.perturbation.picture import plot_perturbation
 from analysis.perturbation.search import Norm, Search
@@ -90,8 +92,9 @@ def main() -> None:
     widths = {curve.hidden_size for curve in every}
     # One width is no family: its curves are worth having, a verdict on them is not.
     verdict = judge_stable_approximation(every) if len(widths) > 1 else None
-    _write(out, curves, verdict, arguments)
-    _print(curves, verdict, out)
+    described = [_described(run) for run in runs]
+    _write(out, curves, verdict, described, arguments)
+    _print(curves, verdict, described, out)
 
 
 def _curve(run: LoadedRun, block: str, arguments: Any) -> PerturbationCurve:
@@ -117,6 +120,22 @@ def _curve(run: LoadedRun, block: str, arguments: Any) -> PerturbationCurve:
     horizon = float(run.t[-1] - run.t[0])
     curve = enclose_radius(on, spanning(PUBLISHED_BETAS, horizon)) if arguments.betas is None else on(arguments.betas)
     return replace(curve, target_memory=target_memory(run.target, horizon, horizon / (len(run.t) - 1)))
+
+
+def _described(run: LoadedRun) -> dict[str, Any]:
+    """What the theory asks of a run beside E_m: the norms of its weights, which [IA] Thm 3.9 wants bounded over the widths, and
+    for linear functionals and models both parts of the error norm of Def 3.7, |H - H_hat| and |d/dt (H - H_hat)|."""
+    norms, horizon = weight_norms(run.model), float(run.t[-1] - run.t[0])
+    described = {"hidden_size": run.model.hidden_size, "horizon": horizon, "weight_norms": norms}
+    described["largest_weight"] = max(norms.values())
+    parts: dict[str, float | None] = dict.fromkeys(("kernel_distance", "kernel_derivative_distance", "kernel_derivative_part"))
+    try:
+        first, second = (of(run.model, run.target, horizon) for of in (kernel_distance, kernel_derivative_distance))
+    except ValueError:  # not linear, or a kernel that the grid does not see
+        return described | parts
+    parts |= {"kernel_distance": first.value, "kernel_derivative_distance": second.value}
+    parts["kernel_derivative_part"] = second.value / first.value if first.value > 0 else None
+    return described | parts
 
 
 def _require_one_target(directories: list[Path], runs: list[LoadedRun]) -> None:
@@ -150,7 +169,13 @@ def _require_own_results(out: Path, arguments: Any) -> None:
         raise ValueError(f"{which}: choose another --out, or give --overwrite to replace them")
 
 
-def _write(out: Path, curves: dict[str, list[PerturbationCurve]], verdict: Verdict | None, arguments: Any) -> None:
+def _write(
+    out: Path,
+    curves: dict[str, list[PerturbationCurve]],
+    verdict: Verdict | None,
+    described: list[dict[str, Any]],
+    arguments: Any,
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
     rows = [
         {"run": directory, **row, "blocks": block}
@@ -165,11 +190,13 @@ def _write(out: Path, curves: dict[str, list[PerturbationCurve]], verdict: Verdi
         "tolerance": TOLERANCE,
         "seed": arguments.seed,
         "curves": {block: [curve.to_dict() for curve in part] for block, part in curves.items()},
+        "models": described,
         "verdict": verdict,
     }
     replace_file(out / f"{NAME}.json", json_values.dumps(content, indent=2) + "\n")
+    judged = {block: f": {one.judgement}" for block, one in verdict.blocks.items()} if verdict else {}
     panels = {
-        f"{block}, T = {T:g}": family
+        f"{block}, T = {T:g}{judged.get(block, '')}": family
         for block, part in curves.items()
         for T in sorted({curve.horizon for curve in part})
         for family in [[curve for curve in part if curve.horizon == T]]
@@ -179,15 +206,29 @@ def _write(out: Path, curves: dict[str, list[PerturbationCurve]], verdict: Verdi
         plot_perturbation(panels, out / f"{NAME}.png")
 
 
-def _print(curves: dict[str, list[PerturbationCurve]], verdict: Verdict | None, out: Path) -> None:
-    print(f"{'blocks':12s} {'m':>5s} {'T':>8s} {'E(0)/|H|':>10s} {'radius r':>10s} {'kappa = r T':>12s}")
+def _print(
+    curves: dict[str, list[PerturbationCurve]], verdict: Verdict | None, described: list[dict[str, Any]], out: Path
+) -> None:
+    sizes = {(one["hidden_size"], one["horizon"]): one["largest_weight"] for one in described}
+    head = f"{'blocks':12s} {'m':>5s} {'T':>8s} {'E(0)/|H|':>10s} {'radius r':>10s} {'kappa = r T':>12s} {'|weights|':>10s}"
+    print(head)
     for block, part in curves.items():
         for curve in sorted(part, key=lambda curve: (curve.horizon, curve.hidden_size)):
             radius, bound = curve.tolerance_radius(), curve.radius_bound()
             print(
                 f"{block:12s} {curve.hidden_size:5d} {curve.horizon:8g} {curve.relative_initial:10.2g} "
-                f"{bound + format(radius, '.3g'):>10s} {bound + format(radius * curve.horizon, '.3g'):>12s}"
+                f"{bound + format(radius, '.3g'):>10s} {bound + format(radius * curve.horizon, '.3g'):>12s} "
+                f"{sizes[curve.hidden_size, curve.horizon]:10.3g}"
             )
+    if all(one["kernel_distance"] is not None for one in described):
+        print("of the kernels, |H - H_hat| and |d/dt (H - H_hat)|:")
+        for one in described:
+            first, second = one["kernel_distance"], one["kernel_derivative_distance"]
+            print(f"{'':12s} {one['hidden_size']:5d} {one['horizon']:8g} {first:10.2g} {second:10.2g}")
+    if verdict:
+        print(f"{'verdict':12s} {'':16s} {'a of r ~ T^-a':>15s}")
+        for block, judged in sorted(verdict.blocks.items(), key=lambda item: item[0] != "all"):
+            print(f"{block:12s} {judged.judgement:16s} {judged.exponent_text():>15s}")
     print(f"verdict: {verdict if verdict else 'none (needs runs of at least two widths)'}")
     print(f"written: {out / NAME}.csv, .json, .png")
 

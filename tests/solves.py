@@ -12,7 +12,7 @@ from odernn import paths
 from odernn.models import ContinuousModel
 from odernn.solvers import Solver
 
-RECURRENCES = (("dense", "direct"), ("diagonal", "softplus"), ("symmetric", "exp"), ("complex", "inverse"))
+RECURRENCES = (("dense", "direct"), ("diagonal", "softplus"), ("symmetric", "exp"), ("complex", "inverse"), ("lru", "exp"))
 
 
 def problem(

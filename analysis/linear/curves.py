@@ -18,7 +18,7 @@ from ..target_memory import target_memory
 from ..verdict import LONGER
 from .fits import fit_kernel
 
-# Where the linear table of the tests is measured; LONGER times the horizon is the second one.
+# Where the linear table of the tests is measured; the next horizons are LONGER times the one before.
 _WIDTHS, _HORIZON = (2, 4, 8, 12), 1000.0
 # From a tenth of 1/T of the longer horizon to beyond the fastest rate of the table's targets.
 _BETAS = np.concatenate([[0.0], np.geomspace(1e-4, 4.0, 16)])
@@ -32,9 +32,10 @@ def linear_curves(
     *,
     widths: Sequence[int] = _WIDTHS,
     horizon: float = _HORIZON,
+    horizons: int = 2,
     seed: int = 0,
 ) -> list[PerturbationCurve]:
-    """Perturbation curves of fitted linear models, for the verdict by two horizons:
+    """Perturbation curves of fitted linear models, for the verdict by two horizons or more:
 
         judge_stable_approximation(linear_curves(kernels.polynomial(1.5), "softplus"))
 
@@ -43,21 +44,27 @@ def linear_curves(
         parameterization: of the diagonal models.
         widths: m, increasing.
         horizon: T.
+        horizons: how many, T, 4 T, 16 T, ...
         seed: of fits and search.
 
     Returns:
-        Curves of 'all' and of 'recurrent' blocks at every width, and of 'recurrent' at the largest one on [0, 4 T].
+        Curves of 'all' and of 'recurrent' blocks, at every width on [0, T] and at the largest one on the longer horizons.
 
     Raises:
         ValueError: no width, or as `fit_kernel`.
     """
     arguments.instance("kernel", kernel, Kernel, "wrap a function in kernels.from_callable")
     widths, horizon = arguments.counts("widths", widths), arguments.number("horizon", horizon, above=0)
+    horizons = arguments.count("horizons", horizons)
     if not widths:
         raise ValueError("widths are (), expected at least one; give for example (2, 4, 8)")
     search = {"draws": _DRAWS, "restarts": _RESTARTS}
-    every = fitted_curves(kernel, parameterization, widths, horizon, _BETAS, ("all", "recurrent"), seed, **search)
-    return every + fitted_curves(kernel, parameterization, widths[-1:], LONGER * horizon, _BETAS, ("recurrent",), seed, **search)
+    spans = [(widths if k == 0 else widths[-1:], horizon * float(LONGER) ** k) for k in range(horizons)]
+    return [
+        curve
+        for some, T in spans
+        for curve in fitted_curves(kernel, parameterization, some, T, _BETAS, ("all", "recurrent"), seed, **search)
+    ]
 
 
 def fitted_curves(

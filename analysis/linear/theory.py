@@ -194,6 +194,48 @@ class KernelL1:
         return float((self.rho.abs() * self.grid.weights).sum())
 
 
+@dataclass(frozen=True)
+class KernelSobolev:
+    """|H - H_hat| + |d/dt (H - H_hat)|, the error norm of [IA] Def 3.7, as a function of the model; see
+    `kernel_derivative_distance` for the second part.
+
+    Args:
+        l1: the first part.
+        start: rho(0), (input,).
+    """
+
+    l1: KernelL1
+    start: Tensor
+
+    @staticmethod
+    def build(kernel: Kernel, horizon: float, nodes_per_panel: int = NODES_PER_PANEL) -> KernelSobolev:
+        """The distance from a kernel on [0, horizon]; arguments as in `KernelL1.build`."""
+        l1 = KernelL1.build(kernel, horizon, nodes_per_panel)
+        with np.errstate(divide="ignore"):  # it may be infinite there
+            return KernelSobolev(l1, torch.from_numpy(kernel.values(np.zeros(1))).flatten())
+
+    def __call__(self, model: SequenceModel) -> Tensor:
+        """The distance, one value per ensemble member; nan or inf where e^{Wt} overflows."""
+        rho_hat = impulse_kernel(model.field(), self.l1.grid)
+        first = (rho_hat - self.l1.rho.to(rho_hat)).abs() * self.l1.grid.weights.to(rho_hat)
+        return first.sum((-2, -1)) + self.derivative(rho_hat, model)
+
+    def derivative(self, rho_hat: Tensor, model: SequenceModel) -> Tensor:
+        """The second part alone, from the model's kernel at the nodes, (..., input, N)."""
+        field = model.field()
+        return _variation(self.start.to(rho_hat) - (field.c @ field.layers[0].U).flatten(-2), self.l1.rho.to(rho_hat) - rho_hat)
+
+    @property
+    def scale(self) -> float:
+        """The distance of the zero kernel."""
+        return self.l1.scale + float(_variation(self.start, self.l1.rho))
+
+
+def _variation(start: Tensor, e: Tensor) -> Tensor:
+    """|e(0)|_1 and the total variation from there over the nodes, (..., input) and (..., input, N)."""
+    return start.abs().sum(-1) + torch.cat([start.unsqueeze(-1), e], -1).diff(dim=-1).abs().sum((-2, -1))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class KernelDistance(Result):
     """An L1 distance of kernels with the estimated error of its quadrature."""
@@ -230,6 +272,35 @@ def kernel_distance(model: SequenceModel, target: Functional | Kernel, horizon: 
         coarse = float(KernelL1.build(kernel, horizon)(model))
         fine = float(KernelL1.build(kernel, horizon, 2 * NODES_PER_PANEL)(model))
     return KernelDistance(fine, abs(fine - coarse))
+
+
+def kernel_derivative_distance(model: SequenceModel, target: Functional | Kernel, horizon: float = math.inf) -> KernelDistance:
+    """sup_t |d/dt (H_t - H_hat_t)|, the second part of the error norm of [IA] Def 3.7, of a linear functional and a linear model:
+
+        sup_x |d/dt int_0^t e(s) x(t-s) ds| / |x|_inf = |e(0)|_1 + TV(e; [0, T]),    e = rho - rho_hat,
+
+    because the derivative is e(0) x(t) + int_0^t e'(s) x(t-s) ds. The total variation is int |e'|, with the jumps of e; it is
+    read off the nodes of the grid, so that it needs no derivative of rho, and falls short of it by what lies between two nodes.
+
+    Args, Raises: as `kernel_distance`.
+
+    Returns:
+        The supremum, in units of rho (|H - H_hat| has those of rho times time), inf for a kernel that is infinite at 0, with the
+        difference from a grid of half the nodes.
+
+    Source: [IA] Def 3.7.
+    """
+    kernel, horizon = linear_kernel(model, target), arguments.number("horizon", horizon, above=0, finite=False)
+    if model.ensemble:
+        raise ValueError(f"kernel_derivative_distance takes one model, got an ensemble {model.ensemble}: take a member of it")
+    if math.isinf(horizon) and float(model.stability_margin().detach()) <= 0:
+        return KernelDistance(math.inf, 0.0)
+    coarse, fine = (KernelSobolev.build(kernel, horizon, nodes) for nodes in (NODES_PER_PANEL, 2 * NODES_PER_PANEL))
+    with torch.no_grad():
+        values = [
+            float(distance.derivative(impulse_kernel(model.field(), distance.l1.grid), model)) for distance in (coarse, fine)
+        ]
+    return KernelDistance(values[1], abs(values[1] - values[0]) if math.isfinite(values[1]) else 0.0)
 
 
 def linear_kernel(model: SequenceModel, target: object) -> Kernel:

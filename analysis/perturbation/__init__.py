@@ -5,8 +5,19 @@
 
 from __future__ import annotations
 
+from .balls import weight_norms
 from .curve import TOLERANCE, PerturbationCurve
 from .errors import ERRORS
 from .search import DRAWS, PUBLISHED_BETAS, RESTARTS, STEPS, perturbation_error
 
-__all__ = ["DRAWS", "ERRORS", "PUBLISHED_BETAS", "RESTARTS", "STEPS", "TOLERANCE", "PerturbationCurve", "perturbation_error"]
+__all__ = [
+    "DRAWS",
+    "ERRORS",
+    "PUBLISHED_BETAS",
+    "RESTARTS",
+    "STEPS",
+    "TOLERANCE",
+    "PerturbationCurve",
+    "perturbation_error",
+    "weight_norms",
+]

@@ -11,6 +11,7 @@ from torch import Tensor
 from odernn.models import SequenceModel
 from odernn.norms import MAX, Norm, column
 from odernn.raw_weights import RawWeight
+from targets import arguments
 
 # Raw parameters, or directions in them, by name; a leading axis for members.
 Point = dict[str, Tensor]
@@ -77,6 +78,20 @@ class Ball:
             name: norm.maximizer(torch.nan_to_num(gradient[name], nan=0.0, posinf=0.0, neginf=0.0))
             for name, norm in self.norms.items()
         }
+
+
+def weight_norms(model: SequenceModel) -> dict[str, float]:
+    """|theta| of every raw weight, in the norm in which it is perturbed: [IA] Thm 3.9 asks that the largest of them, over the
+    widths, is bounded.
+
+    Raises:
+        ValueError: an ensemble.
+    """
+    arguments.instance("model", model, SequenceModel, "give a model of odernn")
+    if model.ensemble:
+        raise ValueError(f"weight_norms takes one model, got an ensemble {model.ensemble}: take a member of it")
+    known = model.raw_weights()
+    return {name: float(known[name].norm(weight.detach().unsqueeze(0))) for name, weight in model.named_parameters()}
 
 
 def slowest_corner(model: SequenceModel, norm: str) -> Point:

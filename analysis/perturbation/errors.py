@@ -18,7 +18,7 @@ from odernn.solvers import Exact, Solver, TorchDiffEq, automatic
 from odernn.solvers.fused import Fused
 from targets import Functional, Kernel, grids
 
-from ..linear.theory import KernelL1, linear_kernel
+from ..linear.theory import KernelL1, KernelSobolev, linear_kernel
 from .balls import slowest_corner
 from .curve import Array
 
@@ -35,7 +35,9 @@ _RK4_REACH = 1.5
 _MAX_STEPS_PER_SAMPLE = 8
 
 # Error names, each with the power that `PerturbationCurve.relative` takes the root of.
-ERRORS: dict[str, int] = {"mse": 2, "relative_l2": 1, "time_weighted": 2, "sup": 1, "kernel_l1": 1}
+ERRORS: dict[str, int] = {"mse": 2, "relative_l2": 1, "time_weighted": 2, "sup": 1, "kernel_l1": 1, "kernel_sobolev": 1}
+# Those of linear kernels, which need no inputs.
+_OF_KERNELS: dict[str, type[KernelL1] | type[KernelSobolev]] = {"kernel_l1": KernelL1, "kernel_sobolev": KernelSobolev}
 
 
 @dataclass(frozen=True)
@@ -76,19 +78,22 @@ def objective(
     betas: Array,
 ) -> Objective:
     """The error of that name between model and target; arguments as in `perturbation_error`."""
-    if error == "kernel_l1":
+    if error in _OF_KERNELS:
         kernel = linear_kernel(model, target)
         if horizon is None:
             if t is None:
-                raise ValueError("error 'kernel_l1' needs a horizon: give t, or horizon=T (math.inf for all times)")
+                raise ValueError(f"error {error!r} needs a horizon: give t, or horizon=T (math.inf for all times)")
             horizon = float(grids.tensor(t, "t").detach()[-1])
-        distance = KernelL1.build(kernel, horizon)
-        entries = distance.grid.times.numel() * sum(tensor.numel() for tensor in model.field().layers[0].W.tensors)
+        distance = _OF_KERNELS[error].build(kernel, horizon)
+        if not math.isfinite(distance.scale):
+            raise ValueError(f"kernel {kernel.label} is infinite at 0, where 'kernel_sobolev' is infinite: take 'kernel_l1'")
+        grid = distance.grid if isinstance(distance, KernelL1) else distance.l1.grid
+        entries = grid.times.numel() * sum(tensor.numel() for tensor in model.field().layers[0].W.tensors)
         return Objective(distance, distance.scale, horizon, error, 8 * entries, lean=True)
     if x is None or t is None:
         raise ValueError(f"error {error!r} is measured on inputs: give x (batch, time, input) and t (time,), or take 'kernel_l1'")
     if horizon is not None:
-        raise ValueError(f"horizon is for error 'kernel_l1', got horizon={horizon} for {error!r}: it is t[-1] - t[0] there")
+        raise ValueError(f"horizon is for errors of kernels, got horizon={horizon} for {error!r}: it is t[-1] - t[0] there")
     with torch.no_grad():
         # Through the public call once, so that whatever does not fit is reported in the user's terms.
         trial = solver

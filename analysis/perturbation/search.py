@@ -85,7 +85,7 @@ def perturbation_error(
     Args:
         model: one model (no ensemble axis).
         target: H: a functional or any function (x, t) -> y, or its values y (batch, time, output) for this x.
-        x: inputs, (batch, time, input); None for 'kernel_l1'.
+        x: inputs, (batch, time, input); None for errors of kernels.
         t: times, (time,).
         betas: radii >= 0, increasing.
         search: 'ascent' or 'sample'.
@@ -93,12 +93,13 @@ def perturbation_error(
         norm: 'spectral' for the balls above; 'max' for the max-norm of every block, as the original code has it.
         error: 'mse'; 'relative_l2' |y - y_hat| / |y|; 'time_weighted' (the mse of w_k y_k, paper.md 5); 'sup', the largest
             |y - y_hat| / |x|_inf over sequences and times; 'kernel_l1', the L1 distance of the kernels of a linear functional and
-            a linear model, exact for all inputs at once.
+            a linear model, exact for all inputs at once; 'kernel_sobolev', that and sup |d/dt (H - H_hat)|, the norm of
+            [IA] Def 3.7.
         draws, restarts, steps, seed: of the search. The same seed gives the same curve.
         solver: for all ensembles. None: `Exact` where it applies, else rk4 (`Fused` for one layer) with steps short enough for
             the fastest perturbed rate.
         interpolation: of x between its samples, 'linear' or 'hold' (models in continuous time).
-        horizon: for 'kernel_l1', T in place of t[-1]; may be inf.
+        horizon: for errors of kernels, T in place of t[-1]; may be inf.
         running_maximum: report the maximum over beta' <= beta. E_m is non-decreasing by definition, a search need not be.
 
     Raises:

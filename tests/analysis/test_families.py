@@ -49,7 +49,8 @@ def test_inputs_show_fast_slow_and_constant_sequences():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [({}, "unstable"), ({"recurrence": "symmetric", "parameterization": "softplus"}, "stable")],
+    # By one horizon, which cannot tell that a radius stays.
+    [({}, "unstable"), ({"recurrence": "symmetric", "parameterization": "softplus"}, "undecided")],
     ids=["dense direct", "symmetric softplus"],
 )
 def test_a_tanh_family_on_a_power_law_is_judged_as_the_theory_says(options, expected):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from problems import linear_kernel
 
 from analysis.decay import fit_decay
-from analysis.memory import memory_function
+from analysis.memory import MemoryFunction, memory_function
 from odernn import ContinuousRNN, TorchDiffEq
 
 DOUBLE = torch.float64
@@ -65,6 +66,54 @@ def test_amplitudes_are_searched_and_the_maximiser_says_which_won():
     M = memory_function(saturating, torch.arange(3.0, dtype=DOUBLE), amplitudes=[0.01, 5.0])
     torch.testing.assert_close(M.values, torch.full((3,), float(np.tanh(0.01) / 0.01), dtype=DOUBLE))
     torch.testing.assert_close(M.maximizer.abs(), torch.full((3, 1), 0.01, dtype=DOUBLE))
+
+
+def test_the_law_of_a_saturating_unit_is_that_of_the_amplitudes():
+    """dh/dt = tanh(x - h): a step of size |x| takes a time |x| to pass. In closed form, y = x - h has sinh y = sinh x e^-t."""
+    unit = ContinuousRNN(1, 1, 1, "tanh", bias=False, dtype=DOUBLE)
+    unit.set_matrix(torch.tensor([[-1.0]]))
+    with torch.no_grad():
+        unit.c.fill_(1.0)
+        unit.layers[0].U.fill_(1.0)
+    times = torch.tensor([0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0], dtype=DOUBLE)
+    small, large = memory_function(unit, times[:5]), memory_function(unit, times, max_amplitude=1e3)
+    assert small.amplitudes == (0.1, 1.0)
+    assert (large.amplitudes[0], large.amplitudes[-1]) == pytest.approx((0.1, 1e3))
+    assert max(b / a for a, b in itertools.pairwise(large.amplitudes)) < 1.42
+
+    def closed(amplitudes, t):
+        x = np.array(amplitudes)[:, None]
+        # asinh(sinh x e^-t), x - t where that is large, without overflow
+        log = x - t + np.log1p(-np.exp(-2 * x)) - math.log(2)
+        y = np.where(log > 20, log + math.log(2), np.arcsinh(np.exp(np.minimum(log, 20))))
+        return (np.tanh(y) / x).max(0)
+
+    np.testing.assert_allclose(small.values, closed(small.amplitudes, times[:5].numpy()), rtol=1e-6, atol=float(small.floor))
+    np.testing.assert_allclose(large.values, closed(large.amplitudes, times.numpy()), rtol=1e-6)
+    # The default amplitudes forget like e^-t, and all of them like 1/t.
+    assert float(small.values[3] / small.values[2]) == pytest.approx(math.exp(-7), rel=0.02)
+    late = times.numpy()[3:]
+    slope = np.polyfit(np.log(late), np.log(large.values.numpy()[3:]), 1)[0]
+    assert slope == pytest.approx(-1, abs=0.1)
+    assert float(large.values[3] / small.values[3]) > 100
+
+
+def test_the_result_names_the_amplitudes_of_its_supremum():
+    linear = memory_function(ContinuousRNN(1, 2, 1, "linear", seed=0, dtype=DOUBLE), torch.arange(3.0))
+    assert linear.amplitudes is None
+    assert linear.amplitudes_text == "all |x|"
+    M = memory_function(lambda x: torch.tanh(x).cumsum(1), torch.arange(3.0, dtype=DOUBLE), amplitudes=[5.0, 0.01])
+    assert M.amplitudes == (0.01, 5.0)
+    assert M.amplitudes_text == "|x| = 0.01, 5"
+    bounded = memory_function(lambda x: torch.tanh(x).cumsum(1), torch.arange(3.0, dtype=DOUBLE), max_amplitude=0.02)
+    assert bounded.amplitudes == (0.02,)
+    # Earlier versions did not write them.
+    old = {name: value for name, value in M.to_dict().items() if name != "amplitudes"}
+    assert MemoryFunction.from_dict(old).amplitudes is None
+    with pytest.raises(ValueError, match="both came"):
+        memory_function(lambda x: x, torch.arange(3.0), amplitudes=[1.0], max_amplitude=1.0)
+    with pytest.raises(ValueError, match="max_amplitude"):
+        memory_function(lambda x: x, torch.arange(3.0), max_amplitude=-1.0)
 
 
 def test_random_recurrent_networks_forget_exponentially_and_alike_under_both_probes():

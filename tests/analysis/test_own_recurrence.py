@@ -193,6 +193,6 @@ def test_its_runs_are_saved_and_loaded_by_name(tmp_path):
 
 
 def test_a_name_that_is_not_known_lists_it_among_the_choices():
-    with pytest.raises(ValueError, match=r"expected one of dense, .*complex, rotation"):
+    with pytest.raises(ValueError, match=r"expected one of dense, .*complex, lru, rotation"):
         ContinuousRNN(1, 4, 1, recurrence="spiral")
     assert DiscreteSSM(1, 4, 1, "tanh", "rotation", "exp").config()["recurrence"] == "rotation"

@@ -75,7 +75,7 @@ def test_a_memory_picture_has_the_curve_the_target_the_law_with_its_band_and_the
     assert [axes.get_xscale() for axes in (semilog, loglog)] == ["linear", "log"]
     for axes in (semilog, loglog):
         lines = _lines(axes)
-        assert set(lines) == {"target", "GRU", next(name for name in lines if name.startswith("exponential, rate"))}
+        assert set(lines) == {"target", "GRU, |x| = 0.1, 1", next(name for name in lines if name.startswith("exponential, rate"))}
         fitted = next(line for name, line in lines.items() if name.startswith("exponential"))
         assert fitted.get_xdata()[-1] == pytest.approx(fit.window[1])
         assert len(axes.collections) == 1  # the band

@@ -32,6 +32,7 @@ from analysis import (
     stability_report,
     target_memory,
 )
+from analysis.linear.all_blocks import readout_bounds
 from analysis.results import Result
 from odernn import ContinuousRNN, DiscreteRNN, json_values
 from targets import ConvolutionalFunctional, kernels
@@ -47,14 +48,17 @@ def examples():
     stepped = DiscreteRNN(1, 2, 1, seed=0, dtype=torch.float64)
     noise = 1 + 0.1 * np.random.default_rng(0).standard_normal(len(T))
     decays = [fit_decay((T, M)) for M in (np.exp(-T), (1 + T) ** -1.5, np.exp(-0.01 * T) * noise, np.zeros_like(T))]
+    verdict = judge_stable_approximation(linear_curves(KERNEL, "exp", widths=(1, 2), horizon=10.0))
     return [
         *decays,
         *decays[0].fits.values(),
         ExponentialSum(np.array([1.0, 2.0]), np.array([0.5, -0.5])),
         fit_minimax(KERNEL, 1, 20.0, 0.1),
         kernel_distance(linear, KERNEL),
+        readout_bounds(linear, KERNEL, 10.0),
         target_memory(KERNEL, 10.0),
-        judge_stable_approximation(linear_curves(KERNEL, "exp", widths=(1, 2), horizon=10.0)),
+        verdict,
+        *verdict.blocks.values(),
         perturbation_error(linear, KERNEL, None, None, [0.0, 0.1], error="kernel_l1", horizon=10.0, draws=1, restarts=0),
         stability_report(linear),
         memory_function(ConvolutionalFunctional(KERNEL), TIMES),

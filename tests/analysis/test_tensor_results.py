@@ -40,7 +40,9 @@ def results(draw):
     return draw(
         st.sampled_from(
             [
-                MemoryFunction(*M, draw(st.sampled_from(["heaviside", "nan"])), "inf", n, rate),
+                MemoryFunction(
+                    *M, draw(st.sampled_from(["heaviside", "nan"])), "inf", n, rate, draw(st.sampled_from([None, (1.0,)]))
+                ),
                 MemoryCapacity(draw(tensors(n)), draw(tensors(n)), draw(st.floats()), n, 7),
                 LyapunovExponents(draw(tensors(m)), draw(tensors(m)), draw(tensors(n)), draw(tensors(n, m))),
                 FixedPoints(points, spectra, stability, residuals, basins, 3),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -115,6 +117,7 @@ def test_every_parameterization_starts_from_the_same_given_matrix():
     pairs = DiagonalMatrix(-rates[:3], torch.tensor([0.0, 1.0, -2.0], dtype=F64)).to_dense()
     starts = {"symmetric": symmetric, "free_basis": symmetric, "diagonal": diagonal, "complex": pairs}
     starts["dense"] = torch.randn(6, 6, dtype=F64)
+    starts["lru"] = DiagonalMatrix(-rates[:3], torch.tensor([1e-6, 1.0, 2.0], dtype=F64)).to_dense()
     for cls, recurrence, parameterization in STRUCTURES:
         if cls is ContinuousRNN:
             model = make(cls, recurrence, parameterization)
@@ -127,6 +130,41 @@ def test_discrete_complex_modes_keep_modulus_and_phase():
     model = make(DiscreteSSM, "complex", "exp", m=4)
     model.set_matrix(W)
     assert torch.allclose(matrix(model).to_dense(), W, atol=1e-12)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_an_lru_starts_with_the_normalisation_of_its_modes(cls):
+    # [LRU] Eq 7: gamma = sqrt(1 - |l|^2), of the modes that the discrete time step of one unit makes.
+    for parameterization in ("exp", "softplus", "lru"):
+        layer = make(cls, "lru", parameterization, ensemble=(2,)).layer_weights[0]
+        value = layer.recurrence.parameterization(layer.recurrence.w.detach())
+        residual = parameterization == "lru" and cls.time == "continuous"
+        modulus = value if cls.time == "discrete" else 1 + value if residual else value.exp()
+        expected = (1 - modulus**2).sqrt().repeat_interleave(2, -1).unsqueeze(-1) * layer.U
+        torch.testing.assert_close(layer.recurrence.scale_input(layer.U), expected, rtol=1e-12, atol=0)
+        # It is a weight of its own from then on.
+        layer.recurrence.w.data.add_(1.0)
+        torch.testing.assert_close(layer.recurrence.scale_input(layer.U), expected, rtol=1e-12, atol=0)
+
+
+def test_the_frequencies_of_an_lru_are_moved_by_a_factor_and_those_of_complex_modes_by_beta():
+    W = DiagonalMatrix(torch.tensor([-1e-3, -0.5], dtype=F64), torch.tensor([1e-3, 0.5], dtype=F64)).to_dense()
+    moved = {}
+    for recurrence, weight in (("complex", "omega"), ("lru", "theta_log")):
+        model = make(ContinuousRNN, recurrence, "exp", m=4)
+        model.set_matrix(W)
+        with torch.no_grad():
+            getattr(model.layer_weights[0].recurrence, weight).add_(0.1)
+        moved[recurrence] = matrix(model).eigenvalue.imag.detach()
+    torch.testing.assert_close(moved["complex"], torch.tensor([0.101, 0.6], dtype=F64))
+    torch.testing.assert_close(moved["lru"], torch.tensor([1e-3, 0.5], dtype=F64) * math.exp(0.1))
+
+
+def test_a_discrete_lru_takes_frequencies_up_to_a_full_turn():
+    W = DiagonalMatrix(torch.tensor([0.5, -0.3], dtype=F64), torch.tensor([0.5, -0.4], dtype=F64)).to_dense()
+    model = make(DiscreteSSM, "lru", "exp", m=4)
+    model.set_matrix(W)
+    torch.testing.assert_close(matrix(model).to_dense(), W, rtol=0, atol=1e-12)
 
 
 def test_the_orthogonal_basis_stays_orthogonal_under_any_change_of_its_weights():
@@ -154,6 +192,11 @@ def test_a_free_basis_can_leave_the_stable_region_that_f_keeps():
         (lambda: make(ContinuousRNN, "dense", "softplus"), "takes only the parameterization 'direct'"),
         (lambda: make(ContinuousRNN, "banded", "direct"), "expected one of dense, diagonal"),
         (lambda: make(ContinuousRNN, "complex", "exp", m=5), "even hidden size"),
+        (lambda: make(ContinuousRNN, "lru", "exp", m=5), "even hidden size"),
+        (
+            lambda: make(ContinuousRNN, "lru", "exp").set_matrix(-torch.eye(6)),
+            "got a block .* with w = 0: choose recurrence 'complex'",
+        ),
         (lambda: make(ContinuousRNN, "diagonal", "exp").set_matrix(torch.ones(6, 6)), "needs a diagonal W"),
         (lambda: make(ContinuousRNN, "symmetric", "exp").set_matrix(torch.randn(6, 6)), "needs a symmetric W"),
         (lambda: make(ContinuousRNN, "complex", "exp").set_matrix(torch.randn(6, 6)), "2 x 2 blocks"),

@@ -72,6 +72,10 @@ def test_a_torch_module_gives_data_picture_and_law(module_run):
     assert len(rows) == 81
     np.testing.assert_array_equal([float(row["memory"]) for row in rows], arrays["values"])
     assert arrays["maximizer"].shape == (81, 2)
+    assert arrays["amplitudes"].tolist() == [0.1, 1.0]
+    assert rows[0]["amplitudes"] == "|x| = 0.1, 1"
+    assert float(rows[5]["amplitude"]) == pytest.approx(np.abs(arrays["maximizer"][5]).max())
+    assert "|x| = 0.1, 1" in result.stdout
     assert {"maximizer_0", "maximizer_1", "above_floor", "fitted_law_low"} <= set(rows[0])
     fit = json.loads(str(arrays["fit"]))
     assert fit["law"] == "exponential"
@@ -136,6 +140,7 @@ def test_code_of_ones_own_is_found_by_file_and_by_module(tmp_path, run_here):
         (["torch.nn.LSTM", "--layers", "0"], "--layers"),
         (["torch.nn.LSTM", "--probe", "dirac"], "--probe"),
         (["torch.nn.LSTM", "--amplitudes", "-1"], "amplitudes"),
+        (["torch.nn.LSTM", "--amplitudes", "1", "--max-amplitude", "2"], "both came"),
         (["torch.nn.LSTM", "--horizon", "nan"], "--horizon"),
         (["torch.nn.LSTM", "--points", "1"], "--points"),
         (["missing.py:f"], "no file missing.py"),

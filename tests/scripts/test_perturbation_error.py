@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from odernn.experiment import Experiment, ExperimentConfig
+from analysis.linear.theory import kernel_derivative_distance, kernel_distance
+from analysis.verdict import Verdict
+from odernn.experiment import Experiment, ExperimentConfig, load_run
 from odernn.runs import RunDirectory
 from odernn.training import TrainingConfig
 
@@ -94,6 +96,12 @@ def test_two_runs_give_curves_a_picture_and_a_verdict(runs, tmp_path):
     content = json.loads((tmp_path / "out" / "perturbation_error.json").read_text())
     assert content["verdict"]["widths"] == [2, 4]
     assert content["verdict"]["horizon"] == 5
+    assert set(content["verdict"]["blocks"]) == {"all", "recurrent"}
+    assert Verdict.from_dict(content["verdict"]).definition == content["verdict"]["blocks"]["all"]["judgement"]
+    # A line for each block, that of the definition first.
+    lines = result.stdout.splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("verdict "))
+    assert [line.split()[0] for line in lines[first + 1 : first + 3]] == ["all", "recurrent"]
     assert [curve["hidden_size"] for curve in content["curves"]["all"]] == [4, 2]
     assert content["curves"]["all"][0]["errors"] == [
         float(row["error"]) for row in rows if row["hidden_size"] == "4" and row["blocks"] == "all"
@@ -114,7 +122,7 @@ def test_runs_on_the_default_horizon_are_undecided_and_say_how_long_it_must_be(a
         *family, "--draws", "2", "--restarts", "0", "--steps", "3", "--sequences", "4", "--out", tmp_path / "out"
     )
     assert code == 0, error
-    assert "verdict: undecided: " in out
+    assert "verdict: undecided (all), undecided (recurrent). " in out
     assert "horizon too short, take T >= 30\n" in out
     content = json.loads((tmp_path / "out" / "perturbation_error.json").read_text())
     assert content["verdict"]["needed_horizon"] == pytest.approx(30, rel=0.01)
@@ -158,6 +166,12 @@ def test_exact_linear_theory_is_an_error_of_the_script(runs, main, tmp_path):
     assert code == 0, error
     content = json.loads((tmp_path / "perturbation_error.json").read_text())
     assert content["curves"]["all"][0]["scale"] == pytest.approx(1 - math.exp(-5))
+    for directory, model in zip((runs[2], runs[4]), content["models"]):
+        loaded = load_run(directory)
+        assert model["kernel_distance"] == kernel_distance(loaded.model, loaded.target, 5.0).value
+        assert model["kernel_derivative_distance"] == kernel_derivative_distance(loaded.model, loaded.target, 5.0).value
+        assert model["largest_weight"] == max(model["weight_norms"].values())
+        assert model["weight_norms"]["c"] == pytest.approx(float(loaded.model.c.detach().norm()))
 
 
 @pytest.mark.slow

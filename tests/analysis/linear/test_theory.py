@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from problems import F64
 from scipy.integrate import quad
 
-from analysis.linear.fits import ExponentialSum
-from analysis.linear.theory import KernelL1, LogGrid, impulse_kernel, kernel_distance
+from analysis.linear.fits import ExponentialSum, fit_kernel
+from analysis.linear.theory import KernelL1, LogGrid, impulse_kernel, kernel_derivative_distance, kernel_distance
 from odernn import ContinuousRNN, DiscreteRNN, StateSpaceModel
 from odernn.ensembles import stack
 from odernn.solvers import TorchDiffEq
@@ -76,6 +76,45 @@ def test_the_distance_is_that_of_scipys_quadrature():
     expected = quad(integrand, 0, kink, epsabs=1e-13)[0] + quad(integrand, kink, 30, epsabs=1e-13)[0]
     assert distance.value == pytest.approx(expected, abs=3 * distance.quadrature_error + 1e-10)
     assert distance.quadrature_error < 1e-4 * expected
+
+
+def test_the_distance_of_derivatives_is_the_supremum_over_inputs():
+    # e = e^-t - 0.5 e^-0.2t: |e(0)| = 0.5, then it falls to its minimum and rises again.
+    model = ExponentialSum(np.array([0.2]), np.array([0.5])).model()
+    found = kernel_derivative_distance(model, kernels.exponential(), 20.0)
+
+    def e(t):
+        return np.exp(-t) - 0.5 * np.exp(-0.2 * t)
+
+    minimum = math.log(1 / (0.5 * 0.2)) / 0.8
+    expected = 0.5 + (e(0.0) - e(minimum)) + (e(20.0) - e(minimum))
+    assert found.value == pytest.approx(expected, abs=found.quadrature_error + 1e-6)
+    assert found.quadrature_error < 1e-2 * expected
+    # The input that attains it at T: the sign of e'(s) at s = T - t, and at the last moment that of e(0).
+    s = np.linspace(0, 20, 200_001)
+    x = np.sign(np.gradient(e(s), s))
+    attained = abs(e(0.0)) + np.trapezoid(np.gradient(e(s), s) * x, s)
+    assert found.value == pytest.approx(attained, rel=1e-3)
+
+
+def test_the_distance_of_derivatives_counts_jumps_and_infinite_kernels():
+    model = ExponentialSum(np.array([1.0]), np.array([0.0])).model()
+    # 1 on 9 < t < 11: up and down again.
+    assert kernel_derivative_distance(model, kernels.shift(), 20.0).value == pytest.approx(2)
+    singular = kernels.from_callable(lambda t: t**-0.5 * np.exp(-t), name="singular")
+    with np.errstate(divide="ignore"):
+        assert kernel_derivative_distance(model, singular, 20.0).value == math.inf
+    growing = ExponentialSum(np.array([-0.1]), np.array([1.0])).model()
+    assert kernel_derivative_distance(growing, kernels.exponential()).value == math.inf
+    assert math.isfinite(kernel_derivative_distance(growing, kernels.exponential(), 5.0).value)
+
+
+@pytest.mark.parametrize("kernel", [kernels.exponential(), kernels.polynomial(1.1)])
+def test_a_good_fit_is_good_in_the_derivative_too(kernel):
+    found = [kernel_derivative_distance(fit_kernel(kernel, m, 100.0), kernel, 100.0).value for m in (2, 8)]
+    assert found[1] < 0.5 * found[0] or found[1] < 1e-2
+    # |d/dt H| = rho(0) + TV(rho) is at most 2 here.
+    assert found[0] < 1
 
 
 RATES = st.floats(0.01, 20.0)

@@ -15,6 +15,7 @@ from odernn.ensembles import member, replicate
 from odernn.models import MODELS
 from odernn.solvers import Solver, TorchDiffEq
 from odernn.solvers.fused import Fused
+from odernn.state_matrices import DiagonalMatrix
 from targets import ConvolutionalFunctional, NonlinearFunctional, inputs, kernels
 
 T = torch.linspace(0, 10, 41, dtype=F64)
@@ -38,6 +39,24 @@ def finite(values):
 
 
 # --- against closed forms ---
+
+
+@pytest.mark.parametrize("beta", [0.03, 0.3])
+def test_the_sobolev_error_of_a_mode_is_the_closed_form(beta):
+    # e = e^-t - e^-(1-b)t falls from 0 to its minimum and rises to 0 again: |e(0)| + TV is twice the depth.
+    search = {"error": "kernel_sobolev", "horizon": math.inf, "blocks": "recurrent", "draws": 0, "restarts": 0}
+    curve = perturbation_error(one_mode(), kernels.exponential(), None, None, [beta], **search)
+    at = -math.log1p(-beta) / beta
+    depth = math.exp(-(1 - beta) * at) - math.exp(-at)
+    assert curve.scale == pytest.approx(1 + 1 + 1, rel=1e-6)
+    assert curve.errors[0] == pytest.approx(1 / (1 - beta) - 1 + 2 * depth, rel=1e-3)
+    assert curve.initial == pytest.approx(0, abs=1e-12)
+
+
+def test_a_kernel_that_is_infinite_at_0_has_no_sobolev_error():
+    singular = kernels.from_callable(lambda t: t**-0.5 * np.exp(-t), name="singular")
+    with pytest.raises(ValueError, match=r"infinite at 0, .* take 'kernel_l1'"):
+        perturbation_error(one_mode(), singular, None, None, [0.1], error="kernel_sobolev", horizon=10.0)
 
 
 @pytest.mark.parametrize(
@@ -350,3 +369,26 @@ def test_an_unperturbed_model_that_diverges_is_reported_as_such():
     model.set_matrix(1e10 * torch.eye(4, dtype=F64))
     with pytest.raises(DivergedSolve):
         perturbation_error(model, H, X, T, BETAS, solver=replace(RK4, check=False))
+
+
+def test_frequencies_of_an_lru_are_protected_and_raw_ones_are_not():
+    """The same eight slow modes of (1+t)^-1.1 as conjugate pairs, with frequencies far below their rates."""
+    kernel = kernels.polynomial(1.1)
+    radii = {}
+    for horizon in (250.0, 1000.0):
+        fit = fit_kernel(kernel, 8, horizon, "exp")
+        rates, u = -fit.spectrum().real.detach(), fit.layer_weights[0].U.detach()
+        for recurrence in ("complex", "lru"):
+            model = ContinuousRNN(1, 16, 1, "linear", recurrence, "exp", bias=False, seed=0, dtype=torch.float64)
+            model.set_matrix(DiagonalMatrix(-rates, 1e-3 * rates).to_dense())
+            layer = model.layer_weights[0]
+            with torch.no_grad():
+                model.c.zero_()[:, ::2] = fit.c
+                layer.U.zero_()[::2] = u / layer.recurrence.scale_input(torch.ones_like(layer.U))[::2]
+            search = {"error": "kernel_l1", "horizon": horizon, "blocks": "recurrent", "draws": 4, "restarts": 1}
+            curve = perturbation_error(model, kernel, None, None, [0.01, 0.03, 0.1], **search)
+            assert curve.relative_initial < 1e-3
+            radii[recurrence, horizon] = curve.tolerance_radius()
+    # A mode is lost once its frequency has moved by about its rate, which falls with the horizon.
+    assert radii["complex", 1000.0] < 0.7 * radii["complex", 250.0] < 0.05
+    assert radii["lru", 1000.0] == radii["lru", 250.0] == 0.1  # and more: E(0.1) is 0.09 |H|
