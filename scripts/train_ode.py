@@ -103,10 +103,16 @@ def parser() -> Parser:
     add(group, "step-size", "largest step of fixed-step solvers; none: one step a sample", None, type=float)
 
     group = result.add_argument_group("training")
-    add(group, "optimizer", "optimiser", training.optimizer, choices=OPTIMIZERS)
-    add(group, "epochs", "passes over the data (lbfgs: rounds of --iterations steps)", training.epochs, type=int)
-    add(group, "iterations", "steps of lbfgs per epoch", training.iterations, type=int)
-    add(group, "batch-size", "sequences per step", "128 for adam and adamw; lbfgs takes all", type=int)
+    add(
+        group,
+        "optimizer",
+        "optimiser; auto: lm (Levenberg-Marquardt) where it fits, that is in float64, compiled and not too large, else lbfgs",
+        training.optimizer,
+        choices=OPTIMIZERS,
+    )
+    add(group, "epochs", "passes over the data (lm and lbfgs: rounds of --iterations steps)", training.epochs, type=int)
+    add(group, "iterations", "steps of lm and lbfgs per epoch", "1 for lm, 10 for lbfgs", type=int)
+    add(group, "batch-size", "sequences per step", "128 for adam and adamw; lm and lbfgs take all", type=int)
     add(group, "lr", "learning rate", "1 for lbfgs, 0.005 for adam and adamw", type=float)
     add(group, "schedule", "of the learning rate", training.schedule, choices=SCHEDULES)
     add(group, "gradient-clip", "largest gradient norm of adam and adamw", training.gradient_clip, type=float)
@@ -227,6 +233,7 @@ def train(experiment: Experiment, run_directory: RunDirectory) -> None:
         "stability margin": f"{summary['stability_margin']:.4g}",
         "slowest rate": f"{summary['slowest_rate']:.4g}",
         "vector-field evaluations": f"{summary['evaluations_training']} ({summary['evaluations_per_solve']} per solve)",
+        "stopped": f"{summary['stopped']} after {summary['epochs']} epochs of {experiment.config.training.optimizer}",
         "seconds": f"{summary['seconds']:.1f}",
     }
     if experiment.solver is not None:

@@ -70,6 +70,8 @@ class Experiment:
             interpolation=config.interpolation,
         )
         self.trainer.before_validation = self._keep_to_tolerance
+        # A run is resumed with the optimiser that it had.
+        self.config = replace(self.config, training=self.trainer.config)
 
     def record(self) -> dict[str, Any]:
         """The content of config.json: the settings, and some targets, which tell whether the kernel's code has changed."""
@@ -156,6 +158,7 @@ class Experiment:
             "evaluations_per_solve": response.solution.evaluations,
             "seconds": trainer.seconds,
             "epochs": trainer.epoch,
+            "stopped": trainer.stopped,
             "best_epoch": trainer.best_epoch,
             "solver": str(self.solver or "none"),
             "solver_deviation": self.solver_deviation(),
