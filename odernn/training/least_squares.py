@@ -79,7 +79,8 @@ class LeastSquares:
                 f"the target has {data.y.shape[-1]} channels, the model {model.output_size} outputs: build it with "
                 f"output_size={data.y.shape[-1]}"
             )
-        self.model, self.data, self.solver, self.interpolation = model, data, solver, interpolation
+        self.model, self.data, self.interpolation = model, data, interpolation
+        self.solver = None if solver is None else solver.unchecked()
         self.penalty = penalty
         self.evaluations = 0
         self.members = math.prod(model.ensemble)
@@ -224,7 +225,7 @@ class LeastSquares:
         if self.model.is_map:
             return None
         solver = self.solver or automatic(field)
-        return _SMOOTH if isinstance(solver, Adaptive) else solver.unchecked()
+        return _SMOOTH if isinstance(solver, Adaptive) else solver
 
     def _projected(self, columns: Tensor, basis: Tensor | None) -> Tensor:
         """Columns (E, N, output, k) off the states, output by output."""

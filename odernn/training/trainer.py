@@ -225,7 +225,7 @@ class Trainer:
             self.model,
             self.data,
             self.loss,
-            solver=None if self.solver is None else self.solver.unchecked(),
+            solver=self.solver,
             interpolation=self.interpolation,
             weight_decay=self.config.weight_decay,
             penalty=(lambda: weight * stability_penalty(self.model, margin)) if weight else None,
