@@ -33,7 +33,7 @@ FAMILY_MODELS = (models.ContinuousRNN.name, models.StateSpaceModel.name)
 # From below 1/T of the horizon to where perturbed rates are no longer resolved by the samples.
 FAMILY_BETAS = np.concatenate([[0.0], np.geomspace(1e-4, 0.5, 16)])
 # Streams of random numbers for inputs, far apart from one another.
-_TEST_SEED, _SLOW_SEED, _START_SEED = 1_000_000, 2_000_000, 3_000_000
+_TEST_SEED, _SLOW_SEED, _START_SEED, _VALIDATION_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
 # L-BFGS steps between two looks at whether it has stalled.
 _ROUND = 10
 # L-BFGS steps in place of which one step of Levenberg-Marquardt is taken: from random weights, and from a linear model.
@@ -143,8 +143,12 @@ class Family:
         """(sequences, points, 1)."""
         return self._inputs(self.seed)
 
+    def validation_inputs(self) -> Tensor:
+        """Others of the same kind, which choose among the steps of a training, (sequences, points, 1)."""
+        return self._inputs(self.seed + _VALIDATION_SEED)
+
     def test_inputs(self) -> Tensor:
-        """Others of the same kind, (sequences, points, 1)."""
+        """Others again, on which errors are measured, (sequences, points, 1)."""
         return self._inputs(self.seed + _TEST_SEED)
 
     def _inputs(self, seed: int) -> Tensor:
@@ -188,11 +192,16 @@ def train_family(
             # Whether the solver's steps resolve it is checked below, for the best start alone.
             config = _training(family, model, data, near=informed and family.start == "linear")
             trainer = Trainer(model, data, config, solver=None if solver is None else solver.unchecked())
+            # Levenberg-Marquardt goes far enough to learn the training inputs by heart.
+            judged = trainer.config.optimizer == "lm"
             try:
+                trainer.best_error = trainer.validation_error() if judged else trainer.best_error
                 trainer.run(progress=False)
             except DivergedSolve as error:
                 diverged = error
                 continue
+            if judged:
+                model.load_state_dict(trainer.best_weights)
             runs.append(trainer)
             if informed:
                 break
@@ -206,8 +215,8 @@ def train_family(
 
 
 def _data(family: Family, target: Functional) -> Data:
-    t, x, x_test = family.t, family.training_inputs(), family.test_inputs()
-    return Data(t, x, target(x, t), x_test, target(x_test, t))
+    t, x, x_validation = family.t, family.training_inputs(), family.validation_inputs()
+    return Data(t, x, target(x, t), x_validation, target(x_validation, t))
 
 
 def _training(family: Family, model: SequenceModel, data: Data, *, near: bool) -> TrainingConfig:

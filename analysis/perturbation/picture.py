@@ -34,7 +34,7 @@ def draw_perturbation(
     """E_m(beta) / |H| on log-log axes, beta = 0 at the left edge, a line for each width from dark to light.
 
     Marked are the tolerance |H| / 2 with the radius r(m) at which each curve reaches it (dots), crossings of consecutive widths
-    (crosses), values that stand by monotonicity alone (rings), where a curve leaves the picture (arrows), and at beta = 0, where it
+    (crosses), values that stand by monotonicity alone (rings), where a curve leaves the picture (arrows), and at beta = 0, if it
     was measured, the best linear model of each width (open triangles).
 
     Args:
