@@ -21,7 +21,7 @@ from command_line import FAILED, INTERRUPTED, Parser, fail, limit_memory, listin
 from analysis.memory import memory_function
 from analysis.plotting import plot_memory, plot_training
 from odernn import activations, models, parameterizations, recurrences
-from odernn.experiment import DEVICES, DTYPES, INTERPOLATIONS, SOLVERS, Experiment, ExperimentConfig, read_config
+from odernn.experiment import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, SOLVERS, Experiment, ExperimentConfig, read_config
 from odernn.losses import LOSSES
 from odernn.runs import RunDirectory
 from odernn.training import OPTIMIZERS, SCHEDULES, TrainingConfig
@@ -56,6 +56,13 @@ def parser() -> Parser:
     )
     add(group, "hidden-size", "m, entries of the state of one layer", defaults.hidden_size, type=int)
     add(group, "num-layers", "layers", defaults.num_layers, type=int)
+    add(
+        group,
+        "initialization",
+        "of the eigenvalues: random, or geometric: rates from 1/T to 1",
+        defaults.initialization,
+        choices=INITIALIZATIONS,
+    )
     add(group, "warm-start", "run directory of a narrower model to start from", defaults.warm_start, metavar="DIR")
 
     group = result.add_argument_group("target and inputs")

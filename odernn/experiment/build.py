@@ -19,7 +19,7 @@ from ..solvers import DivergedSolve, Fused, Solver, choose_solver, deviation
 from ..solvers.choice import estimated_deviation
 from ..training import Data, Trainer
 from ..version import __version__
-from ..warm_start import widen
+from ..warm_start import spread_rates, widen
 from .config import DTYPES, ExperimentConfig
 from .load import kept_targets, load_run, require_targets
 from .parts import Trial, device_of, inputs_of, model_of, solver_of, target_of, times_of, trial_of, with_solver
@@ -48,6 +48,8 @@ class Experiment:
         self.device, self.dtype = device_of(config), DTYPES[config.dtype]
         self.target = target_of(config)
         self.model = model_of(config, self.target)
+        if warm and config.initialization == "geometric":
+            spread_rates(self.model, config.horizon, config.horizon / (config.points - 1))
         if warm and config.warm_start is not None:
             # Code that this config names itself has run already.
             widen(load_run(config.warm_start, trust_code=trust_code, trusted=config.kernel).model, self.model)

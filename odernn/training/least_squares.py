@@ -134,11 +134,21 @@ class LeastSquares:
             basis = (Q @ left)[:, : weighted.shape[1]] * kept.unsqueeze(-2)
             scaled = (basis.mT @ y) / torch.where(kept, sizes, 1.0).unsqueeze(-1)
             c = (right.mT @ scaled).mT
-        cost = (y - weighted @ c.mT).square().sum((-2, -1)) + self._weight_decay * c.square().sum((-2, -1))
-        cost = cost + (self.decay * self.theta.square()).sum(-1)
-        if self.penalty is not None:
-            cost = cost + self.penalty().reshape(-1)
-        return Point(torch.where(finite & torch.isfinite(cost), cost, math.inf), c, basis)
+        return Point(torch.where(finite, self._cost(y - weighted @ c.mT, c), math.inf), c, basis)
+
+    @torch.no_grad()
+    def confirmed(self, point: Point) -> Tensor:
+        """The objective at the model's theta and the point's c by steps half as long, or a tolerance a tenth, (E,); that of the
+        point itself where the solve has no steps."""
+        finer = None if self.solver is None else self.solver.finer(point.cost.dtype)
+        if finer is None:
+            return point.cost
+        try:
+            z = self._states(finer.unchecked())
+        except DivergedSolve:
+            return torch.full_like(point.cost, math.inf)
+        residual = self._root * (self.data.y - (z.flatten(1, 2) @ point.c.mT).unflatten(1, z.shape[1:3]))
+        return self._cost(residual.flatten(1, 2), point.c)
 
     def gradient(self) -> Tensor:
         """Of the objective in theta at the model's theta and c, (E, p), by the adjoint of the solve."""
@@ -191,10 +201,17 @@ class LeastSquares:
         root = torch.where(value > 0, value, 1.0).sqrt()
         return self._collected(torch.autograd.grad(root.sum(), self.weights, allow_unused=True))
 
-    def _states(self) -> Tensor:
+    def _cost(self, residual: Tensor, c: Tensor) -> Tensor:
+        cost = residual.square().sum((-2, -1)) + self._weight_decay * c.square().sum((-2, -1))
+        cost = cost + (self.decay * self.theta.square()).sum(-1)
+        if self.penalty is not None:
+            cost = cost + self.penalty().reshape(-1)
+        return torch.where(torch.isfinite(cost), cost, math.inf)
+
+    def _states(self, solver: Solver | None = None) -> Tensor:
         """z, (E, batch, time, m), y = c^T z."""
         field = self.model.field()
-        response = self._respond(self.model)
+        response = self._respond(self.model, solver)
         m = field.c.shape[-1]
         eye = torch.eye(m).to(field.c)
         z = replace(field, c=eye).readout(response.solution.h.flatten(-3, -2))

@@ -97,6 +97,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             fallen = point.cost - trial.cost
             gain = fallen / promised
             good = short & (gain > _TAKEN)
+            if good.any():  # and falls with finer steps of the solver, too: what their errors pretend is no fit
+                good &= problem.confirmed(trial) < point.cost
             failed = waiting & ~good
             reached, best = torch.where(good.unsqueeze(-1), theta + move, reached), _pick(good, trial, best)
             eased = damping * (1 - (2 * gain.clamp(max=1) - 1) ** 3).clamp_min(1 / 3)

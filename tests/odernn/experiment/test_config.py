@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odernn import activations, models, parameterizations, recurrences
-from odernn.experiment import DEVICES, DTYPES, INTERPOLATIONS, SOLVERS, ExperimentConfig
+from odernn.experiment import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, SOLVERS, ExperimentConfig
 from odernn.losses import LOSSES
 from odernn.training import MAX_SEED, OPTIMIZERS, SCHEDULES, TrainingConfig
 from targets import INPUTS, KERNELS, NONLINEARITIES
@@ -64,6 +64,7 @@ _SETTINGS = {
     "rtol": _positive,
     "atol": _positive,
     "step_size": st.none() | _positive,
+    "initialization": st.sampled_from(INITIALIZATIONS),
     "warm_start": st.none() | st.text(),
     "seed": _seeds,
     "device": st.sampled_from(DEVICES),
