@@ -1,10 +1,19 @@
-"""Starting a wide model from a narrow one that is already trained."""
+"""Starts of a training that are better than random: a narrower model, a linear one, rates that cover a horizon."""
 
 from __future__ import annotations
 
+import math
+
+import torch
+
 from targets import arguments
 
+from .activations import Activation
 from .models import SequenceModel
+from .recurrences import RANGE_MARGIN
+
+# |z| at which sigma must look linear, and how closely, to be so near 0.
+_NEAR, _LINEAR = 1e-6, 1e-3
 
 
 def widen(narrow: SequenceModel, wide: SequenceModel) -> None:
@@ -33,3 +42,84 @@ def widen(narrow: SequenceModel, wide: SequenceModel) -> None:
     for name, value in narrow.state_dict().items():
         state[name] = weights[name].widen(value.to(state[name]), state[name].clone())
     wide.load_state_dict(state)
+
+
+def spread_rates(model: SequenceModel, horizon: float, step: float = 1.0) -> None:
+    """Gives every layer rates -Re l that are geometric on [1/T, 1], so that all time scales up to the horizon are there.
+
+    Where the parameterisation does not reach 1 they end just before its end. U, c and b stay.
+
+    Args:
+        horizon: T.
+        step: time between samples, of a model in discrete time (l = e^{-r step}).
+
+    Raises:
+        ValueError: a horizon of less than 1, or a recurrence that cannot take these rates.
+    """
+    arguments.instance("model", model, SequenceModel, "give a model of odernn")
+    horizon, step = arguments.number("horizon", horizon, least=1), arguments.number("step", step, above=0)
+    low, _ = model.parameterization.range
+    discrete = model.time == "discrete"
+    limit = -low if not discrete else -math.log(low) / step if low > 0 else math.inf
+    fastest = min(1.0, RANGE_MARGIN * limit)
+    rates = torch.logspace(math.log10(fastest / horizon), math.log10(fastest), model.hidden_size, dtype=torch.float64)
+    eigenvalues = (-rates * step).exp() if discrete else -rates
+    for layer in range(model.num_layers):
+        try:
+            model.set_matrix(torch.diag(eigenvalues), layer)
+        except ValueError:  # conjugate pairs share their rates
+            model.set_matrix(torch.diag(eigenvalues[::2].repeat_interleave(2)), layer)
+
+
+def place(linear: SequenceModel, model: SequenceModel, scale: float = 1.0) -> None:
+    """Gives `model` the function of a linear one, for inputs so small that its activation is linear:
+
+        W, U s, c / s    with W / a, U s / a (rnn) or c / (a s) (ssm) where sigma'(0) = a,    b = 0.
+
+    A smaller scale s makes larger inputs small enough, at the price of a larger readout.
+
+    Args:
+        linear: one layer with activation 'linear', without b and ensemble, in continuous time.
+        scale: s > 0.
+
+    Raises:
+        ValueError: another kind or size of model, an activation without a linear range around 0 (relu, sigmoid), or a W that the
+            recurrence and parameterisation cannot take.
+    """
+    for name, one in (("linear", linear), ("model", model)):
+        arguments.instance(name, one, SequenceModel, "give a model of odernn")
+    scale = arguments.number("scale", scale, above=0)
+    if not linear.activation.linear or linear.layer_weights[0].b is not None or linear.is_map or model.is_map:
+        raise ValueError(
+            "place takes a linear model without b for one in continuous time, got other kinds: fit one by fit_kernel"
+        )
+    sizes = [(one.input_size, one.hidden_size, one.output_size, one.num_layers, one.ensemble) for one in (linear, model)]
+    if sizes[0] != sizes[1] or sizes[0][3:] != (1, ()):
+        raise ValueError(
+            "place takes one layer and no ensemble, and models of one size, got (input, hidden, output, layers, ensemble) = "
+            f"{sizes[0]} and {sizes[1]}"
+        )
+    slope = slope_at_zero(model.activation)
+    if slope is None:
+        raise ValueError(
+            f"activation {model.activation.name!r} is not linear around 0, so that no linear model can be placed there: start "
+            "from random weights"
+        )
+    inner, outer = (slope, 1.0) if model.form == "rnn" else (1.0, slope)
+    field, (layer,) = linear.field(), model.layer_weights
+    with torch.no_grad():
+        model.set_matrix(field.layers[0].W.to_dense() / inner)
+        # What the state sees of U is U times the parameterisation's input scale.
+        seen = layer.recurrence.scale_input(torch.eye(model.hidden_size).to(layer.U))
+        layer.U.copy_(torch.linalg.solve(seen, field.layers[0].U.to(layer.U)) * (scale / inner))
+        model.c.copy_(field.c / (scale * outer))
+        if layer.b is not None:
+            layer.b.zero_()
+
+
+def slope_at_zero(activation: Activation) -> float | None:
+    """sigma'(0) of an activation that is linear around 0 with sigma(0) = 0; None for another (relu, sigmoid)."""
+    ends = torch.tensor([-_NEAR, 0.0, _NEAR], dtype=torch.float64)
+    below, zero, above = (activation(ends) / _NEAR).tolist()
+    alike = abs(above + below) <= _LINEAR * abs(above) and zero == 0
+    return above if alike and above > 0 else None

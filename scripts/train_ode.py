@@ -21,7 +21,7 @@ from command_line import FAILED, INTERRUPTED, Parser, fail, limit_memory, listin
 from analysis.memory import memory_function
 from analysis.plotting import plot_memory, plot_training
 from odernn import activations, models, parameterizations, recurrences
-from odernn.experiment import DEVICES, DTYPES, INTERPOLATIONS, SOLVERS, Experiment, ExperimentConfig, read_config
+from odernn.experiment import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, SOLVERS, Experiment, ExperimentConfig, read_config
 from odernn.losses import LOSSES
 from odernn.runs import RunDirectory
 from odernn.training import OPTIMIZERS, SCHEDULES, TrainingConfig
@@ -56,6 +56,13 @@ def parser() -> Parser:
     )
     add(group, "hidden-size", "m, entries of the state of one layer", defaults.hidden_size, type=int)
     add(group, "num-layers", "layers", defaults.num_layers, type=int)
+    add(
+        group,
+        "initialization",
+        "of the eigenvalues: random, or geometric: rates from 1/T to 1",
+        defaults.initialization,
+        choices=INITIALIZATIONS,
+    )
     add(group, "warm-start", "run directory of a narrower model to start from", defaults.warm_start, metavar="DIR")
 
     group = result.add_argument_group("target and inputs")
@@ -103,10 +110,16 @@ def parser() -> Parser:
     add(group, "step-size", "largest step of fixed-step solvers; none: one step a sample", None, type=float)
 
     group = result.add_argument_group("training")
-    add(group, "optimizer", "optimiser", training.optimizer, choices=OPTIMIZERS)
-    add(group, "epochs", "passes over the data (lbfgs: rounds of --iterations steps)", training.epochs, type=int)
-    add(group, "iterations", "steps of lbfgs per epoch", training.iterations, type=int)
-    add(group, "batch-size", "sequences per step", "128 for adam and adamw; lbfgs takes all", type=int)
+    add(
+        group,
+        "optimizer",
+        "optimiser; auto: lm (Levenberg-Marquardt) where it fits, that is in float64, compiled and not too large, else lbfgs",
+        training.optimizer,
+        choices=OPTIMIZERS,
+    )
+    add(group, "epochs", "passes over the data (lm and lbfgs: rounds of --iterations steps)", training.epochs, type=int)
+    add(group, "iterations", "steps of lm and lbfgs per epoch", "1 for lm, 10 for lbfgs", type=int)
+    add(group, "batch-size", "sequences per step", "128 for adam and adamw; lm and lbfgs take all", type=int)
     add(group, "lr", "learning rate", "1 for lbfgs, 0.005 for adam and adamw", type=float)
     add(group, "schedule", "of the learning rate", training.schedule, choices=SCHEDULES)
     add(group, "gradient-clip", "largest gradient norm of adam and adamw", training.gradient_clip, type=float)
@@ -227,6 +240,7 @@ def train(experiment: Experiment, run_directory: RunDirectory) -> None:
         "stability margin": f"{summary['stability_margin']:.4g}",
         "slowest rate": f"{summary['slowest_rate']:.4g}",
         "vector-field evaluations": f"{summary['evaluations_training']} ({summary['evaluations_per_solve']} per solve)",
+        "stopped": f"{summary['stopped']} after {summary['epochs']} epochs of {experiment.config.training.optimizer}",
         "seconds": f"{summary['seconds']:.1f}",
     }
     if experiment.solver is not None:

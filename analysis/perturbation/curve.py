@@ -42,6 +42,7 @@ class PerturbationCurve(Result):
         model: `SequenceModel.config()` of the unperturbed model.
         worst_case: the worst parameters found within each beta as an ensemble (K,) of models: `member(worst_case, k)`; None for a
             curve of `from_dict`.
+        linear: E_m(0) of the best linear model of the same width and structure, where it was measured: of a trained family.
         target_memory: M of the target, where it was measured: `judge_stable_approximation` judges the horizon by it.
     """
 
@@ -62,6 +63,7 @@ class PerturbationCurve(Result):
     model: dict[str, Any]
     worst_case: SequenceModel | None = None
     target_memory: TargetMemory | None = None
+    linear: float | None = None
 
     @property
     def lifted(self) -> NDArray[np.bool_]:
@@ -77,6 +79,11 @@ class PerturbationCurve(Result):
     def relative_initial(self) -> float:
         """E_m(0) / |H|."""
         return float((self.initial / self.scale) ** (1 / self.power))
+
+    @property
+    def relative_linear(self) -> float | None:
+        """E_m(0) / |H| of the best linear model; None where it was not measured."""
+        return None if self.linear is None else float((self.linear / self.scale) ** (1 / self.power))
 
     def radius_bracket(self, tolerance: float = TOLERANCE) -> tuple[float, float]:
         """The betas next to r: the largest with E_m <= tolerance |H| (0 for none), the smallest with more (inf for none)."""
@@ -131,6 +138,7 @@ class PerturbationCurve(Result):
             "blocks": self.blocks,
             "evaluations": self.evaluations,
             "initial_error": self.initial,
+            "linear_error": self.linear,
             "tolerance_radius": self.tolerance_radius(),
             "tolerance_radius_bound": self.radius_bound(),
             "betas": self.betas,
@@ -148,11 +156,13 @@ class PerturbationCurve(Result):
         if "recurrence" in model:  # earlier versions wrote its old name
             model["recurrence"] = current_name(model["recurrence"])
         own = {"initial": values["initial_error"], "model": model, "worst_case": None, "target_memory": None}
+        own["linear"] = values.get("linear_error")  # earlier versions did not measure it
         return super().from_dict({**values, **own})
 
     def rows(self, *names: str) -> list[dict[str, Any]]:
         """These columns of a table with a row for each beta."""
         one = {"hidden_size": self.hidden_size, "horizon": self.horizon, "blocks": self.block_choice, "search": self.search}
+        one["relative_linear_error"] = self.relative_linear
         columns = {name: [value] * self.betas.size for name, value in one.items()} | {
             "beta": self.betas.tolist(),
             "error": self.errors.tolist(),

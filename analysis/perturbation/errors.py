@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -135,6 +136,13 @@ def objective(
     return Objective(
         evaluate, scale, float(t[-1] - t[0]), error, states * x.element_size(), lean=solver is not None and solver.lean
     )
+
+
+def unperturbed_error(model: SequenceModel, y: Tensor, x: Tensor, t: Tensor, error: str) -> float:
+    """E of the model itself, in the error of that name."""
+    found = objective(model, y, x, t, error, None, None, "linear", np.zeros(1))
+    with torch.no_grad():
+        return float(found.evaluate(replicate(model, 1)))
 
 
 def _sup(y: Tensor, target: Tensor, largest: Tensor) -> Tensor:

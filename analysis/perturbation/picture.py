@@ -34,7 +34,8 @@ def draw_perturbation(
     """E_m(beta) / |H| on log-log axes, beta = 0 at the left edge, a line for each width from dark to light.
 
     Marked are the tolerance |H| / 2 with the radius r(m) at which each curve reaches it (dots), crossings of consecutive widths
-    (crosses), values that stand by monotonicity alone (rings), and where a curve leaves the picture (arrows).
+    (crosses), values that stand by monotonicity alone (rings), where a curve leaves the picture (arrows), and at beta = 0, if it
+    was measured, the best linear model of each width (open triangles).
 
     Args:
         curves: of one choice of blocks and one horizon, one for each width.
@@ -53,7 +54,12 @@ def draw_perturbation(
         raise ValueError("nothing to draw: expected curves with at least one beta > 0")
     smallest, largest = min(part[0] for part in positive), max(part[-1] for part in positive)
     zero = _ZERO_AT * smallest
-    lowest = [value for curve in curves for value in (curve.relative_initial, *curve.relative) if 0 < value < np.inf]
+    lowest = [
+        value
+        for curve in curves
+        for value in (curve.relative_initial, curve.relative_linear or 0.0, *curve.relative)
+        if 0 < value < np.inf
+    ]
     bottom = max(min(lowest, default=TOLERANCE), 10**-_DECADES_BELOW) / 2
     axes.axhline(TOLERANCE, color=GREY, lw=0.8, ls="--", zorder=1)
     axes.text(largest * 1.3, TOLERANCE * 1.1, r"$\frac{1}{2}|H|$", ha="right", va="bottom", color=GREY, fontsize=8)
@@ -67,6 +73,8 @@ def draw_perturbation(
         axes.plot(betas[1:], shown[1:], color=colour, label=f"m = {curve.hidden_size}")
         axes.plot(betas[:2], shown[:2], ":", color=colour)
         axes.plot(zero, shown[0], "o", color=colour)
+        if curve.relative_linear is not None and curve.relative_linear > 0:
+            axes.plot(zero, max(curve.relative_linear, bottom), ">", mfc="none", color=colour, ms=7, zorder=5)
         lifted = (curve.searched < (1 - _LIFTED) * curve.errors)[curve.betas > 0]
         axes.plot(betas[1:][lifted], shown[1:][lifted], "o", mfc="none", color=colour, ms=5)
         radius = curve.tolerance_radius()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from .build import Experiment
-from .config import DEVICES, DTYPES, INTERPOLATIONS, SOLVERS, ExperimentConfig
+from .config import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, SOLVERS, ExperimentConfig
 from .load import LoadedRun, load_run, read_config
 
 __all__ = [
     "DEVICES",
     "DTYPES",
+    "INITIALIZATIONS",
     "INTERPOLATIONS",
     "SOLVERS",
     "Experiment",

@@ -18,7 +18,7 @@ from ..seals import fingerprint
 from ..solvers import DivergedSolve, Fused, Solver, choose_solver, deviation
 from ..training import Data, Trainer
 from ..version import __version__
-from ..warm_start import widen
+from ..warm_start import spread_rates, widen
 from .config import DTYPES, ExperimentConfig
 from .load import kept_targets, load_run, require_targets
 from .parts import Trial, device_of, inputs_of, model_of, solver_of, target_of, times_of, trial_of, with_solver
@@ -44,6 +44,8 @@ class Experiment:
         self.device, self.dtype = device_of(config), DTYPES[config.dtype]
         self.target = target_of(config)
         self.model = model_of(config, self.target)
+        if warm and config.initialization == "geometric":
+            spread_rates(self.model, config.horizon, config.horizon / (config.points - 1))
         if warm and config.warm_start is not None:
             # Code that this config names itself has run already.
             widen(load_run(config.warm_start, trust_code=trust_code, trusted=config.kernel).model, self.model)
@@ -66,6 +68,8 @@ class Experiment:
             interpolation=config.interpolation,
         )
         self.trainer.before_validation = self._keep_to_tolerance
+        # A run is resumed with the optimiser that it had.
+        self.config = replace(self.config, training=self.trainer.config)
 
     def record(self) -> dict[str, Any]:
         """The content of config.json: the settings, and some targets, which tell whether the kernel's code has changed."""
@@ -152,6 +156,7 @@ class Experiment:
             "evaluations_per_solve": response.solution.evaluations,
             "seconds": trainer.seconds,
             "epochs": trainer.epoch,
+            "stopped": trainer.stopped,
             "best_epoch": trainer.best_epoch,
             "solver": str(self.solver or "none"),
             "solver_deviation": self.solver_deviation(),

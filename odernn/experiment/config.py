@@ -20,11 +20,13 @@ SOLVERS = ("auto", "exact", "fused", "adaptive", *METHODS)
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 INTERPOLATIONS = get_args(Interpolation)
+INITIALIZATIONS = ("random", "geometric")
 
 # Settings that do not tell one run from another: where it runs, how long, and how its equations are solved (which moves the
 # weights by the solver's tolerance).
 _FREE = (
     "device",
+    "initialization",
     "warm_start",
     "solver",
     "solver_tolerance",
@@ -63,6 +65,7 @@ class ExperimentConfig:
         adjoint: gradients by torchdiffeq's adjoint (True; 'auto' is then dopri5) or by backpropagation (False).
         rtol, atol: tolerances of adaptive solvers.
         step_size: largest step of fixed-step solvers; None for one step per sample.
+        initialization: of the eigenvalues: 'random', or 'geometric': rates from 1/T to 1 (`odernn.warm_start.spread_rates`).
         warm_start: run directory of a narrower model to start from; None for a random start.
         seed: of weights, inputs and mini-batches.
         device: 'auto' takes CUDA where there is one.
@@ -93,6 +96,7 @@ class ExperimentConfig:
     rtol: float = 1e-6
     atol: float = 1e-8
     step_size: float | None = None
+    initialization: str = "random"
     warm_start: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -112,6 +116,7 @@ class ExperimentConfig:
             ("recurrence", recurrences.RECURRENCES),
             ("activation", activations.ACTIVATIONS),
             ("nonlinearity", ("none", *NONLINEARITIES)),
+            ("initialization", INITIALIZATIONS),
         ):
             arguments.choice(name, getattr(self, name), choices)
         for name, least in (("points", 2), ("train_size", 1), ("validation_size", 1), ("num_layers", 1), ("substeps", 1)):

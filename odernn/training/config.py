@@ -9,7 +9,7 @@ from targets import arguments
 from ..losses import LOSSES
 from ..settings import check_types
 
-OPTIMIZERS = ("lbfgs", "adam", "adamw")
+OPTIMIZERS = ("auto", "lm", "lbfgs", "adam", "adamw")
 SCHEDULES = ("none", "plateau", "cosine")
 # Generators take 64 bits; what is derived from a seed stays far inside.
 MAX_SEED = 2**31
@@ -20,11 +20,13 @@ class TrainingConfig:
     """Optimisation settings.
 
     Args:
-        optimizer: 'lbfgs' (full batch, strong Wolfe line search), 'adam' or 'adamw' (mini-batches).
-        epochs: passes over the data; for L-BFGS rounds of `iterations` steps.
-        iterations: L-BFGS steps per epoch.
-        batch_size: sequences per step of Adam; None for 128. L-BFGS takes all.
-        lr: learning rate; None for 1 (L-BFGS) or 0.005 (Adam).
+        optimizer: 'lm' (Levenberg-Marquardt with the readout eliminated, full batch), 'lbfgs' (full batch, strong Wolfe line
+            search), 'adam' or 'adamw' (mini-batches), or 'auto': 'lm' where it fits (`odernn.training.optimizers.resolve`), else
+            'lbfgs'.
+        epochs: passes over the data; for lm and L-BFGS rounds of `iterations` steps.
+        iterations: steps per epoch of lm and L-BFGS; None for 1 (lm, a step of which takes as long as tens of the other's) or 10.
+        batch_size: sequences per step of Adam; None for 128. The others take all.
+        lr: learning rate; None for 1 (L-BFGS) or 0.005 (Adam). Steps of lm follow their damping.
         schedule: of the learning rate: 'none', 'plateau' (halved when the validation error stalls) or 'cosine' (to 0).
         gradient_clip: largest gradient norm of Adam; None for no limit.
         patience: epochs without a better validation error after which training stops; 0 for never.
@@ -37,9 +39,9 @@ class TrainingConfig:
         ValueError: a value of another type, out of range, or without effect beside the others.
     """
 
-    optimizer: str = "lbfgs"
+    optimizer: str = "auto"
     epochs: int = 40
-    iterations: int = 10
+    iterations: int | None = None
     batch_size: int | None = None
     lr: float | None = None
     schedule: str = "none"
@@ -66,7 +68,15 @@ class TrainingConfig:
         arguments.count("seed", self.seed, least=0, most=MAX_SEED - 1)
         if self.margin and not self.margin_weight:
             raise ValueError("margin has no effect without margin_weight: give both, or leave margin out")
-        if self.optimizer == "lbfgs":
+        if self.optimizer in ("auto", "lm", "lbfgs"):
             for name in ("batch_size", "gradient_clip"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"{name} is for adam, adamw (lbfgs needs all data and the true gradient): leave it out")
+                    needs = "lbfgs and lm need all data and the true gradient"
+                    raise ValueError(f"{name} is for adam, adamw ({needs}): leave it out, or choose one of these optimizers")
+        if self.optimizer == "lm" and self.rated:
+            raise ValueError("lr and schedule have no effect with lm, whose steps follow their damping: leave them out")
+
+    @property
+    def rated(self) -> bool:
+        """Whether a learning rate is asked for."""
+        return self.lr is not None or self.schedule != "none"

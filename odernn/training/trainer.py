@@ -18,7 +18,9 @@ from ..paths import Interpolation
 from ..solvers import DivergedSolve, Solver
 from .config import TrainingConfig
 from .data import Data
-from .optimizers import make_optimizer, make_schedule, require_same_settings, restore_rates
+from .least_squares import LeastSquares
+from .levenberg_marquardt import STOPS, LevenbergMarquardt
+from .optimizers import DEFAULT_ITERATIONS, make_optimizer, make_schedule, require_same_settings, resolve, restore_rates
 
 _DEFAULT_BATCH_SIZE = 128  # [IA] Fig 2
 # Factor of the objective for L-BFGS: PyTorch's drops a curvature pair whose product is below 1e-10, which with mean
@@ -26,8 +28,9 @@ _DEFAULT_BATCH_SIZE = 128  # [IA] Fig 2
 _LBFGS_SCALE = 1e8
 # An epoch of L-BFGS that lowers the loss by no more than this part has stalled.
 _STALLED = 1e-6
-# Loss reported for a diverged trial point of the line search, relative to that at its start: finite, because the search's cubic
-# interpolation cannot take inf, and not so large that the interpolated step vanishes.
+# Loss reported for a diverged trial point of the line search, relative to that at the start of the epoch, and from which loss on
+# a trial counts as diverged: finite, because the search's cubic interpolation cannot take inf (nor 1e160), and not so large that
+# the interpolated step vanishes.
 _DIVERGED_COST = 10.0
 
 
@@ -35,9 +38,9 @@ class Trainer:
     """Trains one model; its whole state can be saved between epochs and restored bit for bit.
 
     Args:
-        model: its weights are trained in place.
+        model: its weights are trained in place; with an ensemble the mean of all members' losses, and by 'lm' each by itself.
         data: samples of the target, on the model's device and in its dtype.
-        config: optimisation settings.
+        config: optimisation settings; `Trainer.config` names the optimiser that 'auto' came to.
         solver: None for the automatic choice; discrete models take none.
         interpolation: of x between its samples.
     """
@@ -51,8 +54,9 @@ class Trainer:
         solver: Solver | None = None,
         interpolation: Interpolation = "linear",
     ) -> None:
-        self.model, self.data, self.config = model, data, config
+        self.model, self.data, self.config = model, data, resolve(config, model, data, solver)
         self.solver, self.interpolation = solver, interpolation
+        config = self.config
         self.optimizer = make_optimizer(config, model.parameters())
         self.scheduler = make_schedule(config, self.optimizer)
         self.loss = LOSSES[config.loss]
@@ -61,6 +65,7 @@ class Trainer:
         self.best_epoch = 0
         self.keep_weights()
         self.evaluations = 0
+        self._diverged = False
         # Called between the steps of an epoch and its validation: the place to take a finer solver.
         self.before_validation: Callable[[], None] | None = None
         weights = model.raw_weights()
@@ -86,8 +91,21 @@ class Trainer:
         """Whether early stopping says to stop."""
         return 0 < self.config.patience <= self.epoch - self.best_epoch
 
+    @property
+    def stopped(self) -> str:
+        """Why training ended: 'optimum', 'stalled' (early stopping, or steps of 'lm' that lead nowhere), 'diverged' or 'out of
+        steps', of an ensemble all that hold; '' while it goes on."""
+        if self._diverged:
+            return "diverged"
+        members = self.optimizer.stops if isinstance(self.optimizer, LevenbergMarquardt) else ("",)
+        if self.stalled:
+            members = tuple(reason or "stalled" for reason in members)
+        if self.epoch >= self.config.epochs:
+            members = tuple(reason or "out of steps" for reason in members)
+        return ", ".join(reason for reason in (*STOPS, "out of steps") if reason in members) if all(members) else ""
+
     def run(self, on_epoch: Callable[[Trainer, bool], None] | None = None, progress: bool = True) -> None:
-        """Trains up to `config.epochs`, or until early stopping.
+        """Trains up to `config.epochs`, or until `stopped` says why not.
 
         Args:
             on_epoch: called after each epoch with this trainer and whether its validation error is the best so far.
@@ -104,8 +122,12 @@ class Trainer:
             total=self.config.epochs, initial=self.epoch, unit="epoch", disable=None if progress else True, dynamic_ncols=True
         )
         with bar:
-            while self.epoch < self.config.epochs and not self.stalled:
-                row = self._run_epoch()
+            while not self.stopped:
+                try:
+                    row = self._run_epoch()
+                except DivergedSolve:
+                    self._diverged = True
+                    raise
                 improved = row["validation_relative_l2"] < self.best_error
                 if improved:
                     self.best_error, self.best_epoch = row["validation_relative_l2"], self.epoch
@@ -126,7 +148,7 @@ class Trainer:
         """Relative L2 error on the validation set; `check` as in `respond`."""
         with torch.no_grad():
             response = self.respond(self.data.x_validation, check=check)
-            return float(relative_l2(response.y, self.data.y_validation))
+            return float(relative_l2(response.y, self.data.y_validation).mean())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the coming epochs depend on, and the best weights so far: tensors and JSON values."""
@@ -169,7 +191,10 @@ class Trainer:
 
     def _run_epoch(self) -> dict[str, float]:
         started = time.perf_counter()
-        loss = self._lbfgs_epoch() if isinstance(self.optimizer, torch.optim.LBFGS) else self._minibatch_epoch()
+        if isinstance(self.optimizer, LevenbergMarquardt):
+            loss = self._least_squares_epoch(self.optimizer)
+        else:
+            loss = self._lbfgs_epoch() if isinstance(self.optimizer, torch.optim.LBFGS) else self._minibatch_epoch()
         if self.before_validation is not None:
             self.before_validation()
         error = self.validation_error()
@@ -179,7 +204,7 @@ class Trainer:
         elif self.scheduler is not None:
             self.scheduler.step()
         with torch.no_grad():
-            margin, rate = float(self.model.stability_margin()), float(self.model.slowest_rate(self.mean_dt))
+            margin, rate = (float(x.amin()) for x in (self.model.stability_margin(), self.model.slowest_rate(self.mean_dt)))
         row = {
             "epoch": self.epoch + 1,
             "loss": loss,
@@ -192,6 +217,25 @@ class Trainer:
         }
         self.history.append(row)
         return row
+
+    def _least_squares_epoch(self, optimizer: LevenbergMarquardt) -> float:
+        """`iterations` steps of Levenberg-Marquardt; the loss at its end."""
+        weight, margin = self.config.margin_weight, self.config.margin
+        problem = LeastSquares(
+            self.model,
+            self.data,
+            self.loss,
+            solver=self.solver,
+            interpolation=self.interpolation,
+            weight_decay=self.config.weight_decay,
+            penalty=(lambda: weight * stability_penalty(self.model, margin)) if weight else None,
+        )
+        point = optimizer.begin(problem)
+        for _ in range(self.config.iterations or DEFAULT_ITERATIONS["lm"]):
+            if not all(optimizer.stops):
+                point = optimizer.advance(problem, point)
+        self.evaluations += problem.evaluations
+        return float(point.cost.mean())
 
     def _minibatch_epoch(self) -> float:
         """One pass in random order; the mean loss of its steps."""
@@ -221,6 +265,8 @@ class Trainer:
             self.optimizer.zero_grad()
             try:
                 loss = self._objective(self.data.x, self.data.y)
+                if started_at is not None and not loss < _DIVERGED_COST * started_at:
+                    raise DivergedSolve("the loss of a trial point is far above that of the start")
                 self._backward(_LBFGS_SCALE * loss)
             except DivergedSolve:
                 if started_at is None:
@@ -247,9 +293,11 @@ class Trainer:
         self.evaluations += response.solution.evaluations or 0
         loss = self.loss(response.y, y)
         if self.config.weight_decay and self.config.optimizer != "adamw":
-            loss = loss + self.config.weight_decay * sum(tensor.square().sum() for tensor in self._penalized)
+            squares = sum(tensor.square().sum() for tensor in self._penalized) / math.prod(self.model.ensemble)
+            loss = loss + self.config.weight_decay * squares
         if self.config.margin_weight:
             loss = loss + self.config.margin_weight * stability_penalty(self.model, self.config.margin)
+        loss = loss.mean()
         if not torch.isfinite(loss):
             raise DivergedSolve("the loss is not finite: lower the learning rate or use a stable parameterization")
         return loss

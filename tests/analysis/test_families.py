@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import Family, family_curves, judge_family, judge_stable_approximation, train_family
+from analysis import Family, PerturbationCurve, family_curves, judge_family, judge_stable_approximation, train_family
 from odernn.solvers import DivergedSolve
 from odernn.training import Trainer
 from targets import ConvolutionalFunctional, kernels
@@ -27,6 +27,49 @@ def test_wider_models_start_from_narrower_ones_and_end_no_worse():
     ]
     assert curves[2].relative_initial < curves[0].relative_initial < 0.3
     assert judge_stable_approximation(curves).widths == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"activation": "hardtanh"},
+        {"recurrence": "diagonal", "parameterization": "exp"},
+        {"recurrence": "symmetric", "parameterization": "inverse", "model": "ssm"},
+    ],
+    ids=str,
+)
+def test_trained_models_are_as_good_as_the_best_linear_ones(options):
+    family = Family(**{**SMALL, "widths": (2, 4, 8)}, **options)
+    curves = family_curves(family, train_family(family, POLYNOMIAL), POLYNOMIAL, blocks=["recurrent"], betas=[0.0], draws=1)
+    errors = [curve.relative_initial for curve in curves]
+    assert errors == sorted(errors, reverse=True)
+    for curve in curves:
+        # Beside what the steps of the solves that measure it leave.
+        assert curve.relative_initial < 1.5 * curve.relative_linear + 1e-4
+        again = PerturbationCurve.from_dict(curve.to_dict())
+        assert again.relative_linear == curve.relative_linear
+        (row,) = curve.rows("relative_error", "relative_linear_error")
+        assert row["relative_linear_error"] == curve.relative_linear
+    old = {name: value for name, value in curves[0].to_dict().items() if name != "linear_error"}
+    assert PerturbationCurve.from_dict(old).linear is None
+
+
+def test_families_of_other_starts_and_optimisers_train():
+    for settings in ({"start": "geometric"}, {"start": "random", "optimizer": "lbfgs"}, {"activation": "relu", "model": "ssm"}):
+        family = Family(**{**SMALL, "widths": (2,), "steps": 20}, **settings)
+        (model,) = train_family(family, POLYNOMIAL)
+        assert torch.isfinite(model.c).all()
+
+
+@pytest.mark.slow
+def test_lbfgs_comes_back_from_trial_points_that_are_far_too_unstable():
+    # Beside a mode as slow as the horizon, the line search sees losses like 1e160: finite, and of no use to interpolation.
+    settings = {"start": "random", "optimizer": "lbfgs", "weight_decay": 1e-4}
+    family = Family(activation="linear", recurrence="diagonal", widths=(2, 4, 8), steps=150, starts=2, seed=2, **settings)
+    trained = train_family(family, POLYNOMIAL)
+    curves = family_curves(family, trained, POLYNOMIAL, blocks=["recurrent"], betas=[0.0], draws=1)
+    errors = [curve.relative_initial for curve in curves]
+    assert errors[2] < 0.5 * errors[1] < 0.25 * errors[0]
 
 
 def test_the_same_seed_trains_the_same_models():
@@ -55,7 +98,8 @@ def test_inputs_show_fast_slow_and_constant_sequences():
 )
 def test_a_tanh_family_on_a_power_law_is_judged_as_the_theory_says(options, expected):
     # [IA] Thm 3.9: no stable approximation, unless the parameterisation keeps every perturbed spectrum stable.
-    family = Family(**options, widths=(2, 4, 8), steps=150)
+    # A decay that bounds U and c: without it tanh models are so accurate by small U that perturbations of all blocks hurt them.
+    family = Family(**options, widths=(2, 4, 8), steps=150, weight_decay=1e-6)
     search = {"betas": [0.0, 1e-3, 4e-3, 1.5e-2, 5e-2], "draws": 4, "restarts": 1, "steps": 5}
     curves = family_curves(family, train_family(family, POLYNOMIAL), POLYNOMIAL, **search)
     assert judge_stable_approximation(curves).judgement == expected
@@ -95,7 +139,7 @@ def test_the_default_betas_enclose_the_radius():
 
 
 def test_a_start_that_diverges_is_replaced_by_the_next(monkeypatch):
-    family, run, calls = Family(**{**SMALL, "steps": 10}), Trainer.run, []
+    family, run, calls = Family(**{**SMALL, "steps": 10}, start="random"), Trainer.run, []
 
     def diverges_first(trainer, **options):
         # Start 0 of width 2, start 0 of width 4.
@@ -115,7 +159,7 @@ def test_a_width_of_which_every_start_diverges_is_an_error(monkeypatch):
 
     monkeypatch.setattr(Trainer, "run", diverges)
     with pytest.raises(DivergedSolve, match="all 2 starts of width 2 diverged, the last: the state is not finite"):
-        train_family(Family(**SMALL), POLYNOMIAL)
+        train_family(Family(**SMALL, start="random"), POLYNOMIAL)
 
 
 @pytest.mark.parametrize(

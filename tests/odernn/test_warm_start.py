@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import F64, combinations, perturb_bias
 
-from odernn import ContinuousRNN, DiscreteSSM, StateSpaceModel
+from odernn import ContinuousRNN, DiscreteSSM, StateSpaceModel, activations
 from odernn.models import build
 from odernn.solvers import TorchDiffEq
-from odernn.warm_start import widen
+from odernn.warm_start import place, slope_at_zero, spread_rates, widen
 
 T = torch.linspace(0, 3, 6, dtype=F64)
 X = torch.randn(4, 6, 2, dtype=F64)
@@ -73,3 +73,56 @@ def test_a_run_of_an_earlier_version_widens_into_a_model_of_this_one():
     narrow = ContinuousRNN(1, 2, 1, "tanh", "symmetric", "exp", dtype=F64)
     earlier = build(narrow.config() | {"recurrence": "orthogonal"}, dtype=F64)
     widen(earlier, ContinuousRNN(1, 4, 1, "tanh", "symmetric", "exp", dtype=F64))
+
+
+def linear_model(recurrence="diagonal"):
+    model = ContinuousRNN(2, 4, 1, "linear", recurrence, bias=False, seed=0, dtype=F64)
+    model.set_matrix(torch.diag(torch.tensor([-0.3, -0.3, -0.8, -0.8], dtype=F64)))
+    return model
+
+
+@pytest.mark.parametrize(("recurrence", "parameterization"), STRUCTURES)
+@pytest.mark.parametrize("cls", [ContinuousRNN, StateSpaceModel])
+def test_a_linear_model_keeps_its_function_in_the_linear_range_of_an_activation(cls, recurrence, parameterization):
+    linear, solver = linear_model(), TorchDiffEq("rk4", adjoint=False, check=False)
+    expected = linear(X, T, solver=solver)
+    for activation, scale, error in (("hardtanh", 0.01, 1e-10), ("tanh", 0.01, 1e-3), ("linear", 1.0, 1e-10)):
+        model = cls(2, 4, 1, activation, recurrence, parameterization, seed=1, dtype=F64)
+        place(linear, model, scale)
+        assert (model(X, T, solver=solver) - expected).abs().max() < error * expected.abs().max()
+
+
+def test_activations_of_another_slope_are_placed_by_it():
+    def half(z):
+        return torch.tanh(0.5 * z)
+
+    activation, solver = activations.Activation("half", half, True), TorchDiffEq("rk4", adjoint=False, check=False)
+    assert slope_at_zero(activation) == pytest.approx(0.5)
+    for cls in (ContinuousRNN, StateSpaceModel):
+        model = cls(2, 4, 1, activation, "diagonal", seed=1, dtype=F64)
+        place(linear_model(), model, 0.01)
+        torch.testing.assert_close(model(X, T, solver=solver), linear_model()(X, T, solver=solver), rtol=1e-3, atol=1e-3)
+
+
+def test_what_cannot_be_placed_is_refused_in_one_line():
+    for activation in ("relu", "sigmoid"):
+        assert slope_at_zero(activations.get(activation)) is None
+        with pytest.raises(ValueError, match=f"activation '{activation}' is not linear around 0"):
+            place(linear_model(), ContinuousRNN(2, 4, 1, activation))
+    with pytest.raises(ValueError, match="models of one size"):
+        place(linear_model(), ContinuousRNN(2, 6, 1, "tanh"))
+    with pytest.raises(ValueError, match="place takes a linear model without b"):
+        place(ContinuousRNN(2, 4, 1, "tanh"), ContinuousRNN(2, 4, 1, "tanh"))
+
+
+@pytest.mark.parametrize(("recurrence", "parameterization"), STRUCTURES)
+def test_spread_rates_reach_from_the_horizon_to_one(recurrence, parameterization):
+    model = ContinuousRNN(1, 6, 1, "tanh", recurrence, parameterization, num_layers=2, seed=0, dtype=F64)
+    spread_rates(model, 100.0)
+    rates = -model.spectrum().detach().real.unflatten(-1, (2, 6))
+    for layer in rates.sort(-1).values:
+        assert layer[0] == pytest.approx(0.01, rel=0.03)
+        assert layer[-1] == pytest.approx(1.0, rel=0.03) or recurrence == "complex"
+    discrete = DiscreteSSM(1, 6, 1, "tanh", "diagonal", "exp", seed=0, dtype=F64)
+    spread_rates(discrete, 100.0, step=0.5)
+    assert float(discrete.slowest_rate(0.5).detach()) == pytest.approx(0.01)

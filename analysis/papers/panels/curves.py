@@ -7,7 +7,7 @@ from typing import Any
 
 from ...perturbation import PerturbationCurve
 
-_COLUMNS = ("hidden_size", "horizon", "blocks", "search", "beta", "error", "relative_error")
+_COLUMNS = ("hidden_size", "horizon", "blocks", "search", "beta", "error", "relative_error", "relative_linear_error")
 
 
 def rows(curves: Iterable[Mapping[str, Any]], **columns: Any) -> list[dict[str, Any]]:

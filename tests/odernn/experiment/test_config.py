@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odernn import activations, models, parameterizations, recurrences
-from odernn.experiment import DEVICES, DTYPES, INTERPOLATIONS, SOLVERS, ExperimentConfig
+from odernn.experiment import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, SOLVERS, ExperimentConfig
 from odernn.losses import LOSSES
 from odernn.training import MAX_SEED, OPTIMIZERS, SCHEDULES, TrainingConfig
 from targets import INPUTS, KERNELS, NONLINEARITIES
@@ -25,9 +25,7 @@ def training_configs(draw):
     values = {
         "optimizer": optimizer,
         "epochs": draw(st.integers(0, 2**31 - 1)),
-        "iterations": draw(_natural),
-        "lr": draw(st.none() | _positive),
-        "schedule": draw(st.sampled_from(SCHEDULES)),
+        "iterations": draw(st.none() | _natural),
         "patience": draw(st.integers(0, 2**31 - 1)),
         "loss": draw(st.sampled_from(sorted(LOSSES))),
         "weight_decay": draw(st.floats(0, 1e300)),
@@ -35,7 +33,9 @@ def training_configs(draw):
         "margin_weight": margin_weight,
         "seed": draw(_seeds),
     }
-    if optimizer != "lbfgs":
+    if optimizer != "lm":
+        values |= {"lr": draw(st.none() | _positive), "schedule": draw(st.sampled_from(SCHEDULES))}
+    if optimizer in ("adam", "adamw"):
         values |= {"batch_size": draw(st.none() | _natural), "gradient_clip": draw(st.none() | _positive)}
     return TrainingConfig(**values)
 
@@ -64,6 +64,7 @@ _SETTINGS = {
     "rtol": _positive,
     "atol": _positive,
     "step_size": st.none() | _positive,
+    "initialization": st.sampled_from(INITIALIZATIONS),
     "warm_start": st.none() | st.text(),
     "seed": _seeds,
     "device": st.sampled_from(DEVICES),
