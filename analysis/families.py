@@ -325,7 +325,5 @@ def judge_family(family: Family, target: Functional, **search: Any) -> Verdict:
     trained = train_family(family, target)
     longer = replace(family.longer(), widths=family.widths[-1:])
     curves = family_curves(family, trained, target, **search)
-    # At the longer horizon the rule looks at the recurrent block alone.
-    search = {**search, "blocks": ("recurrent",)}
     curves += family_curves(longer, train_family(longer, target, start=trained[-1]), target, **search)
     return judge_stable_approximation(curves)

@@ -186,7 +186,7 @@ class LeastSquares:
             return self._projected((moved / length[:, None, None]).unsqueeze(-1), basis).squeeze(-1)
 
         def backwards(u: Tensor) -> Tensor:
-            self.evaluations += self.members * response.solution.evaluations
+            self.evaluations += self.members * (response.solution.evaluations or 0)
             u = self._projected(u.unsqueeze(-1), basis).squeeze(-1)
             return self._collected(torch.autograd.grad(y, weights, u, retain_graph=True, allow_unused=True))
 
@@ -235,7 +235,7 @@ class LeastSquares:
     def _respond(self, model: SequenceModel, solver: Solver | None = None) -> Response:
         solver, (t, x) = solver or self.solver, (self.data.t, self.data.x)
         response = model.respond(x, t, solver=solver, interpolation=self.interpolation, check=False)
-        self.evaluations += math.prod(model.ensemble) * response.solution.evaluations
+        self.evaluations += math.prod(model.ensemble) * (response.solution.evaluations or 0)
         return response
 
     def _difference_solver(self, field: VectorField) -> Solver | None:
