@@ -85,6 +85,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         # Weights that lose their influence lose their scale step by step only: else they would run away.
         memory["scale"] = scale = torch.maximum(diagonal, _KEPT * memory.get("scale", diagonal))
         longest = _LONGEST**2 * (scale * theta.square()).sum(-1)
+        # With finer steps of the solver the loss must fall, too: what their errors pretend is no fit.
+        finer = torch.maximum(point.cost, problem.confirmed(point))
         reached, best = theta, point
         waiting = memory["reason"] == 0
         while waiting.any():
@@ -97,8 +99,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             fallen = point.cost - trial.cost
             gain = fallen / promised
             good = short & (gain > _TAKEN)
-            if good.any():  # and falls with finer steps of the solver, too: what their errors pretend is no fit
-                good &= problem.confirmed(trial) < point.cost
+            if good.any():
+                good &= problem.confirmed(trial) < finer
             failed = waiting & ~good
             reached, best = torch.where(good.unsqueeze(-1), theta + move, reached), _pick(good, trial, best)
             eased = damping * (1 - (2 * gain.clamp(max=1) - 1) ** 3).clamp_min(1 / 3)

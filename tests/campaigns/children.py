@@ -23,7 +23,7 @@ _COMMON = shlex.split(
     "--hidden-size 3 --points 9 --horizon 2 --train-size 4 --validation-size 4 --epochs 3 --lr 0.5 "
     "--solver rk4 --solver-tolerance 0.1"
 )
-_OWN = {"lbfgs": ["--iterations", "2"], "adam": ["--optimizer", "adam", "--batch-size", "2"]}
+_OWN = {"lbfgs": ["--optimizer", "lbfgs", "--iterations", "2"], "adam": ["--optimizer", "adam", "--batch-size", "2"]}
 # Learning rates that let some epochs be worse than the best.
 SETTINGS = {
     f"{optimizer} {schedule}": [*_COMMON, *flags, "--schedule", schedule]
