@@ -63,12 +63,19 @@ def spread_rates(model: SequenceModel, horizon: float, step: float = 1.0) -> Non
     limit = -low if not discrete else -math.log(low) / step if low > 0 else math.inf
     fastest = min(1.0, RANGE_MARGIN * limit)
     rates = torch.logspace(math.log10(fastest / horizon), math.log10(fastest), model.hidden_size, dtype=torch.float64)
-    eigenvalues = (-rates * step).exp() if discrete else -rates
+    # Conjugate pairs share their rates; those that must turn do so as slowly as they decay.
+    pairs = rates[::2].repeat_interleave(2)
+    turns = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+    turning = torch.block_diag(*(rate * turns for rate in pairs[::2])) if model.hidden_size % 2 == 0 else torch.zeros(1, 1)
+    generators = (torch.diag(-rates), torch.diag(-pairs), torch.diag(-pairs) + turning)
     for layer in range(model.num_layers):
-        try:
-            model.set_matrix(torch.diag(eigenvalues), layer)
-        except ValueError:  # conjugate pairs share their rates
-            model.set_matrix(torch.diag(eigenvalues[::2].repeat_interleave(2)), layer)
+        for attempt, generator in enumerate(generators, 1):
+            try:
+                model.set_matrix(torch.linalg.matrix_exp(generator * step) if discrete else generator, layer)
+                break
+            except ValueError:
+                if attempt == len(generators):
+                    raise
 
 
 def place(linear: SequenceModel, model: SequenceModel, scale: float = 1.0) -> None:

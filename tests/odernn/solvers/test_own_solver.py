@@ -44,10 +44,13 @@ def test_training_runs_on_it():
     data = Data(T, X, H(X, T), X, H(X, T))
     losses = []
     for solver in (Heun(), SAME):
-        trainer = Trainer(model(), data, TrainingConfig(epochs=2, iterations=3), solver=solver)
+        trainer = Trainer(model(), data, TrainingConfig(optimizer="lbfgs", epochs=2, iterations=3), solver=solver)
         trainer.run(progress=False)
         losses.append((trainer.history[-1]["loss"], trainer.validation_error(check=True)))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    trainer = Trainer(model(), data, TrainingConfig(optimizer="lm", epochs=2, iterations=3), solver=Heun())
+    trainer.run(progress=False)
+    assert trainer.history[-1]["loss"] < losses[0][0]
 
 
 def test_memory_functions_run_on_it():
