@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import approx_fprime
 
 from analysis.linear.theory import LogGrid, impulse_kernel
-from analysis.papers.compute import image_classification, images, sentiment
+from analysis.papers.compute import image_classification, images
 from analysis.papers.compute.gradient_scales import gradients, training_ratios
 from analysis.papers.compute.image_classification import initial_rnn, initial_ssm, last_output, train_rnn, train_ssm
 from analysis.papers.compute.kernel_gradient_flow import (
@@ -24,7 +24,6 @@ from analysis.papers.compute.kernel_gradient_flow import (
 )
 from analysis.papers.curse_of_memory.plateau import COM_PLATEAU
 from analysis.papers.engine.figure import Options
-from analysis.papers.inverse_approximation.fig_5 import IA_5, memory
 from analysis.papers.inverse_approximation.fig_9 import IA_9
 from analysis.papers.stable_ssm.gradient import STABLE_SSM_GRADIENT
 from analysis.papers.stable_ssm.table_2 import STABLE_SSM_LR
@@ -261,76 +260,6 @@ def test_plateaus_grow_with_memory_and_gradient_descent_agrees():
 
 def test_a_plateau_that_outlasts_the_limit_has_no_end():
     assert plateau(12.0, 4, seed=0, drop=0.05, limit=100.0)["stop"] is None
-
-
-# --- sentiment ------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def classifier(tmp_path):
-    """DATA with a tiny BERT classifier of random weights, whose tokenizer knows five words."""
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path / "data" / "sentiment"
-    folder.mkdir(parents=True)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ha", "good", "bad", "movie", "a"]
-    vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text("\n".join(words) + "\n")
-    transformers.BertTokenizer(str(vocabulary)).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=12,
-        id2label={0: "POSITIVE", 1: "NEGATIVE"},
-        label2id={"POSITIVE": 0, "NEGATIVE": 1},
-    )
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
-    return tmp_path / "data"
-
-
-def test_scores_of_repeated_words_are_the_classifiers_own(classifier):
-    (source,) = sentiment.find(classifier)
-    found = sentiment.repetition_scores(source, "good", 100)
-    assert found["label"] == "POSITIVE"
-    # 12 positions, of which [CLS] and [SEP] take two
-    assert len(found["scores"]) == 11
-    model, tokenizer = sentiment.load(classifier / "sentiment")
-    with torch.no_grad():
-        expected = model(**tokenizer("good good good", return_tensors="pt")).logits.softmax(-1)[0, 0]
-    assert found["scores"][3] == pytest.approx(float(expected), rel=1e-6)
-    assert memory(found["scores"])[2] == abs(found["scores"][3] - found["scores"][2])
-
-
-def test_the_figure_of_a_local_classifier_is_drawn(classifier, tmp_path):
-    jobs = IA_5.jobs(Options(quick=True, data=classifier))
-    data = IA_5.assemble([(job, job.compute(**job.settings)) for job in jobs])
-    IA_5.plot(data, tmp_path / "ia-5.png")
-    assert (tmp_path / "ia-5.png").exists()
-    assert next(claim.outcome for claim in IA_5.claims(data)) in ("held", "differs")
-    assert len(IA_5.rows(data)) == 3 * 11
-
-
-def test_without_a_model_the_figure_says_so(tmp_path):
-    assert IA_5.jobs(Options(data=tmp_path)) == []
-    assert IA_5.jobs(Options()) == []
-    data = IA_5.assemble([])
-    IA_5.plot(data, tmp_path / "ia-5.png")
-    assert not (tmp_path / "ia-5.png").exists()
-    assert IA_5.claims(data) == []
-    assert "Not computed" in IA_5.settings(data)
-
-
-def test_folders_without_a_model_are_refused(tmp_path):
-    (tmp_path / "sentiment").mkdir()
-    with pytest.raises(ValueError, match="holds no model"):
-        sentiment.find(tmp_path)
-    (tmp_path / "sentiment" / "config.json").write_text("{}")
-    pytest.importorskip("transformers")
-    with pytest.raises(ValueError, match="holds no sequence classifier"):
-        sentiment.load(tmp_path / "sentiment")
 
 
 # --- figures --------------------------------------------------------------------------------------------------------------------
