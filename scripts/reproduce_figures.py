@@ -50,7 +50,7 @@ def parser() -> Parser:
         type=Path,
         default=None,
         metavar="DIR",
-        help="folder of data sets: MNIST in its IDX files (takes hours), classifiers in sentiment/",
+        help="folder of data sets: MNIST in its IDX files (all of it takes hours), classifiers in sentiment/",
     )
     return result
 

@@ -24,7 +24,7 @@ from analysis.papers.engine.figure import job
 
 
 @job("square")
-def square(x, seed):
+def square(x, seed, source=None, folder=""):
     with open({log!r}, "a") as file:
         file.write(f"{{x}} ")
     return {{"square": x * x}}
@@ -190,6 +190,27 @@ def test_data_of_other_settings_are_not_redrawn(figures, main, monkeypatch):
     code, out, err = main("squares", "--redraw")
     assert (code, out) == (2, "")
     assert "computed with other settings than squares has now: run the figure again" in err
+
+
+def test_files_of_a_users_own_are_known_by_their_fingerprint_and_not_by_their_place(figures, jobs, main, monkeypatch, tmp_path):
+    """And the other jobs of such a figure must still be its own."""
+    plain = figures["squares"].jobs
+
+    def with_data(options):
+        source = {"name": "mine", "fingerprint": "f00"}
+        mine = [Job(jobs.square, {"x": 5, "seed": 7, "source": source}, places={"folder": str(options.data)})]
+        return [*plain(options), *(mine if options.data else [])]
+
+    monkeypatch.setitem(figures, "squares", replace(figures["squares"], jobs=with_data))
+    (tmp_path / "data").mkdir()
+    assert main("squares", "--jobs", 1, "--data", tmp_path / "data")[0] == 0
+    folder = tmp_path / "reproduction-new" / "squares"
+    assert json.loads((folder / "data.json").read_text())["x"] == [0, 1, 2, 3, 5]
+    for path in (*folder.glob("*.*"), *(tmp_path / ".cache" / "reproduction").iterdir()):
+        assert str(tmp_path).encode() not in path.read_bytes(), path
+    assert main("squares", "--redraw")[0] == 0
+    monkeypatch.setitem(figures, "squares", replace(figures["squares"], jobs=lambda options: plain(options)[:3]))
+    assert "other settings" in main("squares", "--redraw")[2]
 
 
 def one_digit(text):

@@ -36,19 +36,22 @@ def train_rnn(
     epochs: int,
     batch_size: int,
     seed: int,
+    recurrent_learning_rate: float | None = None,
+    folder: str = "",
 ) -> dict[str, Any]:
     """Trains h_{k+1} = h_k + Dt tanh(W h_k + U x_k + b), y = c^T h(T), W = P^T diag(f(w)) P: Dt = 1, x_k the pixel of that time.
 
     The seed decides W, U, c and the order of the images: they are the same for all parameterisations.
 
     Args:
-        source: what `images.find` gave.
+        source, folder: as in `images.DataSet`.
         parameterization: f.
         hidden_size: m.
         rates: slowest and fastest eigenvalue of -W at the start, log-uniform between.
         steps_per_pixel: steps Dt = 1 for which each pixel is held; T = pixels * steps.
         learning_rate, epochs, batch_size: of Adam.
         seed: of initial weights and batches.
+        recurrent_learning_rate: that of w, where it has one of its own; 0 leaves the eigenvalues as they are.
 
     Returns:
         See `_train`.
@@ -56,7 +59,8 @@ def train_rnn(
     model = initial_rnn(parameterization, hidden_size, rates, seed)
     # Euler steps of a held input are the discrete RNN.
     solver = Fused("euler", substeps=steps_per_pixel, check=False)  # the Euler map itself is the model here
-    return _train(model, solver, images.load(source), steps_per_pixel, learning_rate, epochs, batch_size, seed)
+    data = images.load(source, folder)
+    return _train(model, solver, data, steps_per_pixel, learning_rate, epochs, batch_size, seed, recurrent_learning_rate)
 
 
 @job("image-ssm")
@@ -72,17 +76,20 @@ def train_ssm(
     seed: int,
     recurrent_learning_rate: float | None = None,
     growing: bool = False,
+    euler: bool = False,
+    folder: str = "",
 ) -> dict[str, Any]:
     """Trains dh/dt = diag(f(w)) h + U x + b, y = c^T tanh(h(T)), solved exactly; each pixel x is held for
     `steps_per_pixel` units of time.
 
     U starts in proportion to the rates, so that slow and fast modes begin with states of one size. Arguments and result as of
-    `train_rnn`; `recurrent_learning_rate` is that of w where it has one of its own; `growing`: the eigenvalues start with the
-    opposite sign, which only the direct parameterisation can take.
+    `train_rnn`; `growing`: the eigenvalues start with the opposite sign, which only the direct parameterisation can take;
+    `euler`: solved by Euler steps of length 1, which bear eigenvalues down to -2.
     """
     model = initial_ssm(parameterization, hidden_size, rates, seed, growing)
-    data = images.load(source)
-    return _train(model, Exact(), data, steps_per_pixel, learning_rate, epochs, batch_size, seed, recurrent_learning_rate)
+    data = images.load(source, folder)
+    solver = Fused("euler", substeps=steps_per_pixel, check=False) if euler else Exact()
+    return _train(model, solver, data, steps_per_pixel, learning_rate, epochs, batch_size, seed, recurrent_learning_rate)
 
 
 def initial_rnn(parameterization: str, hidden_size: int, rates: list[float], seed: int) -> ContinuousRNN:
@@ -144,11 +151,10 @@ def _train(
     def logits(x: Tensor) -> Tensor:
         return last_output(model, solver, x, steps_per_pixel)
 
-    known = model.raw_weights()
-    recurrent = [weight for name, weight in model.named_parameters() if known[name].recurrent]
-    others = [weight for name, weight in model.named_parameters() if not known[name].recurrent]
+    w = model.layer_weights[0].recurrence.w
+    others = [weight for weight in model.parameters() if weight is not w]
     own = learning_rate if recurrent_learning_rate is None else recurrent_learning_rate
-    groups: list[dict[str, Any]] = [{"params": others, "lr": learning_rate}, {"params": recurrent, "lr": own}]
+    groups: list[dict[str, Any]] = [{"params": others, "lr": learning_rate}, {"params": [w], "lr": own}]
     optimizer = torch.optim.Adam(groups)
     generator = torch.Generator().manual_seed(seed)
     history: dict[str, list[float]] = {"loss": [], "test_loss": [], "test_accuracy": []}

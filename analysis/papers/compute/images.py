@@ -1,4 +1,4 @@
-"""Images as sequences of pixels: MNIST from a local folder in its IDX files, else the 8x8 digits that come with scikit-learn."""
+"""Images as sequences of pixels: the 8x8 digits that come with scikit-learn, and MNIST from a local folder in its IDX files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import gzip
 import hashlib
 import struct
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +27,31 @@ _PARTS = {
 _PLACES = (".", "mnist", "MNIST", "MNIST/raw")
 # A magic number is two zeros, the type (8: unsigned bytes) and the number of axes.
 _UNSIGNED_BYTES = 0x08
-# Part of the digits that is for testing, and the seed of the split.
+_TEST_FILES = ("test images", "test labels")
+# Of data that come in one piece, the part that is for testing, and the seed of the split.
 _TEST_SHARE, _SPLIT_SEED = 0.2, 0
 
-# JSON values: what a job is told about its data.
+# JSON values: what a job is told about its data, nothing of this machine.
 Source = Mapping[str, str]
 DIGITS: Source = {"name": "digits"}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Images to train on.
+
+    Args:
+        source: which they are: the name, 'digits', 'mnist' or 'mnist-10k', and of files "fingerprint", sha256 of them, so that
+            other files are other data.
+        places: {"folder": where the files lie}, empty for the digits.
+    """
+
+    source: Source
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.source["name"]
 
 
 @dataclass(frozen=True)
@@ -44,37 +64,41 @@ class Images:
     labels_test: Tensor
 
 
-def find(folder: Path | None) -> Source:
-    """Chooses the images to load: MNIST where a folder of data sets has it, else the digits.
+def find(folder: Path | None) -> list[DataSet]:
+    """The images there are: the digits, and MNIST where a folder of data sets has it.
 
-    Returns:
-        {"name": "digits"}, or {"name": "mnist", "folder", "fingerprint"}: sha256 of the files, so that other files are other
-        data.
+    'mnist' is all of it, 60,000 images to train and 10,000 to test. Of its test files alone ('mnist-10k') a random part of 8,000,
+    the same for everyone, is for training.
 
     Raises:
-        ValueError: some of MNIST's files, but not all of them.
+        ValueError: others of MNIST's files, but not all of them.
     """
+    found = [DataSet(DIGITS)]
     for place in _PLACES if folder is not None else ():
         there = Path(folder or ".") / place
-        paths = {part: _existing(there / name) for part, name in _PARTS.items()}
-        if any(paths.values()):
-            missing = [part for part, path in paths.items() if path is None]
-            if missing:
-                raise ValueError(f"{there} has no {missing[0]}: MNIST needs {_PARTS[missing[0]]} there (plain or .gz)")
-            digest = hashlib.sha256()
-            for path in paths.values():
-                digest.update(path.read_bytes() if path else b"")
-            return {"name": "mnist", "folder": str(there), "fingerprint": digest.hexdigest()[:16]}
-    return DIGITS
+        paths = {part: path for part, name in _PARTS.items() if (path := _existing(there / name))}
+        if not paths:
+            continue
+        name = "mnist-10k" if tuple(paths) == _TEST_FILES else "mnist"
+        missing = [part for part in _PARTS if part not in paths]
+        if missing and name == "mnist":
+            raise ValueError(
+                f"{there} has no {missing[0]}: MNIST needs {_PARTS[missing[0]]} there (plain or .gz), or the two test files alone"
+            )
+        return [*found, DataSet({"name": name, "fingerprint": _fingerprint(paths.values())}, {"folder": str(there)})]
+    return found
 
 
-def load(source: Source) -> Images:
+def load(source: Source, folder: str = "") -> Images:
     """The images that `find` found.
 
+    Args:
+        source, folder: as in `DataSet`.
+
     Raises:
-        ValueError: files that are missing, cut short or no IDX files; scikit-learn is missing.
+        ValueError: files that are missing, cut short, no IDX files, or others than `find` found; scikit-learn is missing.
     """
-    train, labels, test, labels_test = _mnist(Path(source["folder"])) if source["name"] == "mnist" else _digits()
+    train, labels, test, labels_test = _mnist(source, Path(folder)) if "fingerprint" in source else _digits()
     mean, deviation = train.mean(), train.std()
 
     def sequences(images: NDArray[np.float64]) -> Tensor:
@@ -115,20 +139,32 @@ def _existing(path: Path) -> Path | None:
     return next((one for one in (path, path.with_name(path.name + ".gz")) if one.is_file()), None)
 
 
+def _fingerprint(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 _Arrays = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]
 
 
-def _mnist(folder: Path) -> _Arrays:
+def _mnist(source: Source, folder: Path) -> _Arrays:
+    parts = _TEST_FILES if source["name"] == "mnist-10k" else tuple(_PARTS)
+    paths = [_existing(folder / _PARTS[part]) or folder / _PARTS[part] for part in parts]
     arrays = []
-    for part, name in _PARTS.items():
-        path = _existing(folder / name) or folder / name
+    for part, path in zip(parts, paths):
         array = read_idx(path)
         if array.ndim != (3 if "images" in part else 1):
             raise ValueError(f"{path} holds an array of shape {array.shape}, which are no {part}")
         arrays.append(array)
-    for images, labels, part in ((arrays[0], arrays[1], "training"), (arrays[2], arrays[3], "test")):
+    for images, labels, part in zip(arrays[0::2], arrays[1::2], parts[0::2]):
         if len(images) != len(labels):
-            raise ValueError(f"{folder} has {len(images)} {part} images and {len(labels)} {part} labels: files of two data sets")
+            raise ValueError(f"{folder} has {len(images)} {part} and {len(labels)} labels of them: files of two data sets")
+    if _fingerprint(paths) != source["fingerprint"]:
+        raise ValueError(f"the files of MNIST in {folder} have changed: start again")
+    if len(arrays) == len(_TEST_FILES):
+        return _split(*arrays)
     train, labels, test, labels_test = arrays
     return train.astype(np.float64), labels.astype(np.int64), test.astype(np.float64), labels_test.astype(np.int64)
 
@@ -139,9 +175,13 @@ def _digits() -> _Arrays:
     except ModuleNotFoundError as error:
         raise ValueError("the 8x8 digits come with scikit-learn: pip install 'odernn[images]'") from error
     digits = load_digits()
-    # Its order goes by writers: the test set is a random part, the same for everyone.
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(digits.target))
+    return _split(digits.images, digits.target)
+
+
+def _split(images: NDArray[Any], labels: NDArray[Any]) -> _Arrays:
+    """Training and test set: the order of both data sets goes by writers, so the test set is a random part."""
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(labels))
     split = round((1 - _TEST_SHARE) * len(order))
     train, test = order[:split], order[split:]
-    images, labels = digits.images.astype(np.float64), digits.target.astype(np.int64)
+    images, labels = images.astype(np.float64), labels.astype(np.int64)
     return images[train], labels[train], images[test], labels[test]

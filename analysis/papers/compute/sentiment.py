@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,25 @@ FOLDER = "sentiment"
 _CONFIG = "config.json"
 _CHUNK = 2**20
 
-# JSON values: what a job is told about its model.
+# JSON values: what a job is told about its model, nothing of this machine.
 Source = Mapping[str, str]
 
 
-def find(data: Path | None) -> list[Source]:
-    """The models in DATA/sentiment, each {"folder", "fingerprint"}, sha256 of all its files; none where there is no such folder.
+@dataclass(frozen=True)
+class LocalModel:
+    """A model in a folder.
+
+    Args:
+        source: {"name", "fingerprint"}: that of the folder, and sha256 of all its files.
+        places: {"folder": where it lies}.
+    """
+
+    source: Source
+    places: Mapping[str, str]
+
+
+def find(data: Path | None) -> list[LocalModel]:
+    """The models in DATA/sentiment; none where there is no such folder.
 
     Raises:
         ValueError: a folder without a model.
@@ -36,7 +50,7 @@ def find(data: Path | None) -> list[Source]:
         raise ValueError(
             f"{top} holds no model: expected {_CONFIG}, weights and tokenizer there, or in one folder for each model"
         )
-    return [{"folder": str(folder), "fingerprint": _fingerprint(folder)} for folder in folders]
+    return [LocalModel({"name": folder.name, "fingerprint": _fingerprint(folder)}, {"folder": str(folder)}) for folder in folders]
 
 
 def _fingerprint(folder: Path) -> str:
@@ -71,14 +85,14 @@ def load(folder: Path) -> tuple[Any, Any]:
 
 @job("sentiment-of-repetition")
 @torch.no_grad()
-def repetition_scores(source: Source, word: str, longest: int) -> dict[str, Any]:
+def repetition_scores(source: Source, word: str, longest: int, folder: str) -> dict[str, Any]:
     """y_n, the classifier's probability of its positive label for the word repeated n times, n = 0, 1, ....
 
     The text is the held input of [IA] Def 3.1 in the only form that a classifier takes it: as the whole sequence up to now. A
     bidirectional model sees all of it at once, so y_n is no output of one pass.
 
     Args:
-        source: what `find` gave.
+        source, folder: as in `LocalModel`.
         word: repeated with spaces between.
         longest: largest n; less where the model's positions end before.
 
@@ -87,7 +101,7 @@ def repetition_scores(source: Source, word: str, longest: int) -> dict[str, Any]
 
     Source: [IA] Fig 5 and 6.
     """
-    model, tokenizer = load(Path(source["folder"]))
+    model, tokenizer = load(Path(folder))
     labels = {int(index): str(name) for index, name in model.config.id2label.items()}
     # By its name, else by the custom that the last label is the highest.
     positive = next((index for index, name in labels.items() if "pos" in name.lower()), max(labels))

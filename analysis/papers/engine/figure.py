@@ -97,6 +97,8 @@ class Job:
             settings alone: seeds are settings, and so is a fingerprint of any file it reads.
         settings: keyword arguments, JSON values.
         cost: expected seconds on one core; longer jobs start first. No part of the key.
+        places: further keyword arguments, which say where on this machine the files lie whose fingerprints are settings. No part
+            of the key, and in no record.
 
     Raises:
         ValueError: a function that a worker could not import, or that has no name, or settings that it does not take.
@@ -105,6 +107,7 @@ class Job:
     compute: Callable[..., Result]
     settings: Mapping[str, Any] = field(default_factory=dict)
     cost: float = 1.0
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         module, function = self.compute.__module__, self.compute.__qualname__
@@ -116,9 +119,13 @@ class Job:
             raise ValueError(f"{module}.{function} has no name as a job: decorate it with @job('...')")
         try:
             object.__setattr__(self, "settings", json.loads(json.dumps(encode(self.settings))))
-            inspect.signature(self.compute).bind(**self.settings)
+            inspect.signature(self.compute).bind(**self.settings, **self.places)
         except TypeError as error:
             raise ValueError(f"settings of {module}.{function}: {error}") from error
+
+    def run(self) -> Result:
+        """Computes it here and now."""
+        return self.compute(**self.settings, **self.places)
 
     @property
     def name(self) -> str:

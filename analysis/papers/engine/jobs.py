@@ -194,7 +194,7 @@ def _attempt(job: Job, driver: int | None = None) -> Finished:
     torch.set_num_threads(1)
     start = time.perf_counter()
     try:
-        result = job.compute(**job.settings)
+        result = job.run()
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return Finished(job, None, time.perf_counter() - start, reason, traceback.format_exc())

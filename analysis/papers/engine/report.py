@@ -124,10 +124,9 @@ def _data(directory: Path, record: Mapping[str, Any]) -> Data:
 
 
 def _same_jobs(recorded: Sequence[Mapping[str, Any]], jobs: Sequence[Job]) -> bool:
-    """Whether names and settings are the same; of figures about a user's own data (MNIST, a classifier) that is not known."""
-    if any("fingerprint" in (job["settings"].get("source") or {}) for job in recorded):
-        return True
-    return _known(recorded) == [(job.name, job.settings) for job in jobs]
+    """Whether names and settings are the same; of jobs about a user's own files (MNIST, a classifier) that is not known."""
+    known = [job for job in recorded if "fingerprint" not in (job["settings"].get("source") or {})]
+    return _known(known) == [(job.name, job.settings) for job in jobs]
 
 
 def _known(recorded: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
