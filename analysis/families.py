@@ -22,7 +22,7 @@ from odernn.warm_start import slope_at_zero, spread_rates, widen
 from targets import Functional, arguments, inputs
 
 from .beta_grids import enclose_radius, spanning
-from .linear.starts import linear_fits, objective, placed
+from .linear.starts import linear_error, linear_fits, placed
 from .perturbation import PerturbationCurve, perturbation_error
 from .perturbation.errors import unperturbed_error
 from .target_memory import target_memory
@@ -59,7 +59,7 @@ class Family:
         sequences: training inputs, at least two, and as many to measure the error on.
         starts: restarts at the smallest width; maximum attempts at others, which take the first that does not diverge.
         start: 'linear': each width from the narrower one, or from the best linear model of its structure
-            (`analysis.linear.starts.linear_fits`) in the linear range of its activation, whichever has the smaller objective;
+            (`analysis.linear.starts.linear_fits`) in the linear range of its activation, whichever is better;
             'random' where there is none: for a target without a scalar kernel, an activation that is not linear around 0 (relu,
             sigmoid), or a recurrence without real or complex modes. 'geometric': the smallest width from rates geometric on
             [1/T, 1]. 'random': from random ones.
@@ -249,11 +249,12 @@ def _starts(
         logging.getLogger("odernn").info("%s %s, m = %d: %s; random weights instead", family.model, family.activation, m, why)
         return models, narrower is not None
     solver, decay = _solver(family), family.weight_decay
-    ordered = [placed(fit, family.make_model(m, family.seed), data, solver, weight_decay=decay) for fit in fits]
+    ordered = [placed(fit, family.make_model(m, family.seed), data, solver, weight_decay=decay)[0] for fit in fits]
     if narrower is not None:
-        ordered.append((models[0], float(objective(models[0], data, solver, weight_decay=decay))))
+        ordered.append(models[0])
         models = models[1:]
-    return [model for model, _ in sorted(ordered, key=lambda pair: pair[1])] + models, True
+    # By validation, as the steps of the training are judged: the training inputs alone favour what was fitted to them.
+    return sorted(ordered, key=lambda model: linear_error(model, data, solver)) + models, True
 
 
 def _solver(family: Family) -> Solver | None:

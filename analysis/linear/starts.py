@@ -56,10 +56,11 @@ def linear_fits(
     return sorted(fits, key=lambda fit: linear_error(fit, data))
 
 
-def linear_error(fit: SequenceModel, data: Data) -> float:
-    """Relative L2 error of a linear model on the validation set."""
+def linear_error(fit: SequenceModel, data: Data, solver: Solver | None = None) -> float:
+    """Relative L2 error of a linear model, or of one made from it, on the validation set."""
     with torch.no_grad():
-        return float(losses.relative_l2(fit(data.x_validation, data.t), data.y_validation))
+        solver = None if solver is None else solver.unchecked()
+        return float(losses.relative_l2(fit(data.x_validation, data.t, solver=solver), data.y_validation))
 
 
 def placed(
