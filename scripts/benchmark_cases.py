@@ -113,8 +113,11 @@ def data(case: Case, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
         frequency, phase = torch.rand(2, case.batch, WAVES, 1, generator=generator, dtype=torch.float64)
         angle = HIGHEST_FREQUENCY * frequency * t + 2 * math.pi * phase
         x, y = (wave(angle).sum(1).unsqueeze(-1) / math.sqrt(WAVES) for wave in (torch.cos, torch.sin))
-    # Through float32, so that every precision solves the same problem.
-    return tuple(value.float().to(case.device, dtype) for value in (t, x, y))
+    # Through float32, so that every precision solves the same problem; a long time in it would not know its own steps.
+    t, x, y = (
+        (value.float().to(case.device, dtype) for value in (t, x, y)) if case.kind != "long" else (t, x.to(dtype), y.to(dtype))
+    )
+    return t, x, y
 
 
 def model_of(case: Case, dtype: torch.dtype = torch.float32, ensemble: tuple[int, ...] = (), model: str = "") -> SequenceModel:
