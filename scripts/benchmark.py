@@ -29,7 +29,7 @@ import torch
 from benchmark_cases import CASES, QUICK_CASES, Case
 from benchmark_contenders import as_task, contenders
 from benchmark_peers import missing
-from benchmark_pictures import draw_bars, draw_growth, draw_precision
+from benchmark_pictures import draw_growth, draw_headlines, draw_others, draw_precision
 from benchmark_precision import METHODS
 
 from odernn import json_values
@@ -37,7 +37,12 @@ from odernn.runs import replace_file
 from odernn.tables import markdown
 
 PROGRAM = "benchmark.py"
-PICTURES = {"benchmark.png": draw_bars, "growth.png": draw_growth, "precision.png": draw_precision}
+PICTURES = {
+    "benchmark.png": draw_headlines,
+    "cases.png": draw_others,
+    "growth.png": draw_growth,
+    "precision.png": draw_precision,
+}
 FILES = ("benchmark.json", "benchmark.md", *PICTURES)
 QUICK_CONTENDERS = {
     "model(x, t)", "fused rk4", "fused rk4, same error", "torchdiffeq adjoint dopri5", "torchdiffeq adjoint rk4",

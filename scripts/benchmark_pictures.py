@@ -16,6 +16,10 @@ _ROLES = {OURS: "odernn", SKY: "odernn, plain or otherwise", PEER: "others", FLO
 _OTHERWISE = ("fused rk4, torch", "exact, torch", "fused rk4, dense W", "model(x, t), dense W", "plain loop", "Python Euler loop")
 _OURS = ("model(x, t)", "fused", "exact", "perturbation_error", "Adaptive")
 _COLUMNS = 3
+_HEADLINES = (
+    "call-m32-b64-t200", "rnn-2-layers", "ssm-2-layers", "ssm-diagonal-2-layers", "diagonal-rnn-m256", "wide-m1024-b16-t50",
+    "discrete-rnn-m64-b128-t1000", "rnn-m64-b128-t1000", "diagonal-m64-b8-t100000",
+)  # fmt: skip
 _GROWTH = {"m": "hidden size m", "b": "sequences B", "t": "samples T", "l": "layers"}
 _LINES = {
     "Adaptive dopri5": (BLUE, "o"),
@@ -42,12 +46,27 @@ def barred(case: Case) -> bool:
     return not case.name.startswith(("growth", "long")) and case.kind != "precision"
 
 
-def draw_bars(rows: Rows, path: Path) -> None:
+def draw_headlines(rows: Rows, path: Path) -> None:
     """A panel a case, the fastest on top, with the time of every contender and how many times longer than ours it is."""
-    timed = [row for row in rows if "median_s" in row and barred(CASES[row["case"]])]
-    names = list(dict.fromkeys(row["case"] for row in timed))
+    names = _barred_in(rows)
+    _draw_bars(rows, [name for name in names if name in _HEADLINES] or names, path)
+
+
+def draw_others(rows: Rows, path: Path) -> None:
+    """The same of the cases that are not in the first picture."""
+    names = _barred_in(rows)
+    if any(name in _HEADLINES for name in names):
+        _draw_bars(rows, [name for name in names if name not in _HEADLINES], path)
+
+
+def _barred_in(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["case"] for row in rows if "median_s" in row and barred(CASES[row["case"]])))
+
+
+def _draw_bars(rows: Rows, names: Sequence[str], path: Path) -> None:
     if not names:
         return
+    timed = [row for row in rows if "median_s" in row]
     panels, tallest = -(-len(names) // _COLUMNS), max(sum(row["case"] == name for row in timed) for name in names)
     height = panels * (0.8 + 0.17 * tallest)
     with picture(path, rows=panels, columns=min(_COLUMNS, len(names)), width=4.4 * min(_COLUMNS, len(names)), height=height) as (
@@ -111,6 +130,10 @@ def draw_growth(rows: Rows, path: Path) -> None:
             first = CASES[of_letter[0]["case"]]
             fixed = {"m": first.m, "b": first.batch, "t": first.times}
             sizes = ", ".join(f"{name.upper() if name != 'm' else name} = {n}" for name, n in fixed.items() if name != letter)
+            if letter == "l":
+                counts = sorted({CASES[row["case"]].layers for row in of_letter})
+                panel.set_xticks(counts, [str(count) for count in counts], minor=False)
+                panel.set_xticks([], minor=True)
             label(panel, x=_GROWTH[letter], y="milliseconds", title=f"tanh RNN, {sizes}")
             panel.legend()
         for panel, (column, scale, unit) in zip(

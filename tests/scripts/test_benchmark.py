@@ -33,7 +33,7 @@ def test_bad_input_is_one_line_and_code_2(arguments, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["benchmark.json", "benchmark.md", "benchmark.png", "growth.png", "precision.png"])
+@pytest.mark.parametrize("name", ["benchmark.json", "benchmark.md", "benchmark.png", "cases.png", "growth.png", "precision.png"])
 def test_earlier_times_are_not_replaced_unasked(tmp_path, name):
     (tmp_path / name).write_text("mine")
     outcome = run("--quick", "--out", str(tmp_path))
