@@ -278,7 +278,7 @@ def parser() -> Parser:
     result.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all contenders run")
     result.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU cores to use")
     result.add_argument("--repeats", type=int, default=20, help="turns of each contender, at most; short runs come in fives")
-    result.add_argument("--seconds", type=float, default=12.0, help="time for the turns of one case; at least 3 turns each")
+    result.add_argument("--seconds", type=float, default=6.0, help="time for the turns of one case; at least 3 turns each")
     return result
 
 
@@ -310,22 +310,23 @@ def main() -> None:
         print(f"not installed, so their contenders are left out: {', '.join(absent)} (pip install -e '.[bench]')", flush=True)
     seconds = min(arguments.seconds, 5.0) if arguments.quick else arguments.seconds
     rows: list[dict[str, Any]] = []
-    for name in names:
+    for done, name in enumerate(names, 1):
         case = cases[name]
         found = measure(case, installed(contenders_of(case, arguments.quick)), arguments.threads, arguments.repeats, seconds)
         print(table(found) if not rows else "\n".join(table(found).splitlines()[2:]), flush=True)
         rows += found
+        if arguments.out is not None:  # after every case: an interrupted run keeps what it has
+            report = {
+                "threads": arguments.threads,
+                "versions": versions(),
+                "not_installed": list(absent),
+                "cases": [asdict(cases[one]) for one in names[:done]],
+                "rows": rows,
+            }
+            replace_file(arguments.out / FILES[0], json_values.dumps(report, indent=1) + "\n")
+            left_out = f"\nNot installed: {', '.join(absent)}\n" if absent else ""
+            replace_file(arguments.out / FILES[1], table(rows) + "\n" + left_out)
     if arguments.out is not None:
-        report = {
-            "threads": arguments.threads,
-            "versions": versions(),
-            "not_installed": list(absent),
-            "cases": [asdict(cases[n]) for n in names],
-            "rows": rows,
-        }
-        replace_file(arguments.out / FILES[0], json_values.dumps(report, indent=1) + "\n")
-        left_out = f"\nNot installed: {', '.join(absent)}\n" if absent else ""
-        replace_file(arguments.out / FILES[1], table(rows) + "\n" + left_out)
         for file, draw in PICTURES.items():
             draw(rows, arguments.out / file)
 
