@@ -8,7 +8,6 @@ python scripts/benchmark.py --device cuda
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import statistics
@@ -27,37 +26,32 @@ from command_line import Parser, require_room, run  # first: see there
 # isort: split
 import numpy as np
 import torch
-from benchmark_contenders import Case, as_task, missing
+from benchmark_cases import CASES, QUICK_CASES, Case
+from benchmark_contenders import as_task, contenders
+from benchmark_peers import missing
+from benchmark_pictures import draw_growth, draw_headlines, draw_others, draw_precision
+from benchmark_precision import METHODS
 
-from analysis.plotting import BLUE, GREY, label, picture
 from odernn import json_values
 from odernn.runs import replace_file
 from odernn.tables import markdown
 
 PROGRAM = "benchmark.py"
-FILES = ("benchmark.json", "benchmark.md", "benchmark.png")
-CASES = {
-    case.name: case
-    for case in (
-        Case("rnn-m16-b128-t100", "train", 16, 128, 100),
-        Case("rnn-m64-b512-t100", "train", 64, 512, 100),
-        Case("rnn-m64-b128-t1000", "train", 64, 128, 1000),
-        Case("diagonal-m64-b8-t10000", "exact", 64, 8, 10_000),
-        Case("diagonal-m64-b8-t100000", "exact", 64, 8, 100_000),
-        Case("ensemble-600-m64-b100-t100", "ensemble", 64, 100, 100, members=600),
-        Case("perturbation-m16-b200-t100", "perturbation", 16, 200, 100, members=21 * 30),
-        Case("perturbation-m64-b1000-t100", "perturbation", 64, 1000, 100, members=21 * 30),
-        # Growth, around the second case, of ours and the floor.
-        *(Case(f"growth-m{m}", "train", m, 256, 100) for m in (8, 32, 128)),
-        *(Case(f"growth-b{batch}", "train", 64, batch, 100) for batch in (16, 64, 256, 1024)),
-        *(Case(f"growth-t{times}", "train", 64, 128, times) for times in (30, 300, 3000)),
-    )
+PICTURES = {
+    "benchmark.png": draw_headlines,
+    "cases.png": draw_others,
+    "growth.png": draw_growth,
+    "precision.png": draw_precision,
 }
-GROWTH_CONTENDERS = ("fused rk4", "sgemm floor")
-QUICK_CASES = ("rnn-m16-b128-t100", "diagonal-m64-b8-t10000")
-QUICK_CONTENDERS = {"fused rk4", "torchdiffeq adjoint rk4", "torchdiffeq backprop rk4", "lax.scan rk4", "sgemm floor", "exact"}
+FILES = ("benchmark.json", "benchmark.md", *PICTURES)
+QUICK_CONTENDERS = {
+    "model(x, t)", "fused rk4", "fused rk4, same error", "torchdiffeq adjoint dopri5", "torchdiffeq adjoint rk4",
+    "torchdiffeq backprop rk4", "lax.scan rk4", "sgemm floor", "exact",
+}  # fmt: skip
 FEWEST_TURNS = 3
-PACKAGES = ("torch", "torchdiffeq", "numba", "jax", "diffrax", "torchode", "numpy")
+# Turns of a contender whose first run took longer than so many seconds.
+FEWER_TURNS = ((10.0, 1), (2.0, 2))
+PACKAGES = ("torch", "torchdiffeq", "numba", "jax", "diffrax", "torchode", "scipy", "numpy")
 
 
 # For glibc: no contender hands large blocks back to the system between runs. Getting them again can take longer than the work,
@@ -72,11 +66,11 @@ def _import_path() -> str:
 class Worker:
     """A process with one contender of one case, ready to run it once more at each request."""
 
-    def __init__(self, case: Case, contender: str, threads: int, gradient: str) -> None:
-        self.contender = contender
+    def __init__(self, case: Case, contender: str, threads: int, file: str = "") -> None:
+        self.contender, self.file = contender, file
         command = [sys.executable, str(Path(__file__).with_name("benchmark_contenders.py"))]
         self.process = subprocess.Popen(
-            [*command, as_task(case, contender, threads, gradient)],
+            [*command, as_task(case, contender, threads, file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -87,6 +81,8 @@ class Worker:
         self.result = self._answer()
 
     def take_turn(self) -> None:
+        if any(self.result["first_s"] > seconds and len(self.times) >= turns for seconds, turns in FEWER_TURNS):
+            return
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -104,16 +100,17 @@ class Worker:
         return json.loads(line)
 
 
-def measure(case: Case, contenders: Sequence[str], threads: int, repeats: int, seconds: float) -> list[dict[str, Any]]:
+def measure(case: Case, names: Sequence[str], threads: int, repeats: int, seconds: float) -> list[dict[str, Any]]:
     """One row per contender. Runs take turns, so that what slows the machine down slows all of them."""
+    if case.kind == "precision":
+        return [measure_precision(case, name, threads) for name in names]
     rows: list[dict[str, Any]] = []
     workers: list[Worker] = []
     with tempfile.TemporaryDirectory() as folder:
-        for contender in contenders:
-            file = str(Path(folder) / f"{len(workers)}.npz") if case.kind == "train" else ""
+        for contender in names:
+            file = str(Path(folder) / f"{len(workers)}.npz") if _has_errors(case) else ""
             try:
                 workers.append(Worker(case, contender, threads, file))
-                workers[-1].result["file"] = file
             except RuntimeError as error:
                 rows.append({"case": case.name, "contender": contender, "error": str(error)})
         started = time.perf_counter()
@@ -122,15 +119,31 @@ def measure(case: Case, contenders: Sequence[str], threads: int, repeats: int, s
             turns += 1
             for worker in workers:
                 worker.take_turn()
-        reference = reference_gradient(case, threads, folder)
+        reference = reference_values(case, threads, folder)
         for worker in workers:
             worker.close()
             rows.append(row(case, worker, reference))
+    for found in rows:
+        found["ours"] = contenders(case)[0]
     return sorted(rows, key=lambda row: row.get("median_s", float("inf")))
 
 
+def measure_precision(case: Case, method: str, threads: int) -> dict[str, Any]:
+    found = {"case": case.name, "contender": method}
+    try:
+        worker = Worker(case, method, threads)
+    except RuntimeError as error:
+        return found | {"failed": str(error)}
+    worker.close()
+    return found | {"points": worker.result}
+
+
+def _has_errors(case: Case) -> bool:
+    return case.kind in ("train", "call", "stack", "structure", "wide", "map") and not case.name.startswith("growth")
+
+
 def row(case: Case, worker: Worker, reference: dict[str, np.ndarray] | None) -> dict[str, Any]:
-    quartiles = statistics.quantiles(worker.times, n=4)
+    quartiles = statistics.quantiles(worker.times, n=4) if len(worker.times) > 1 else [worker.times[0]] * 3
     result = {
         "case": case.name,
         "contender": worker.contender,
@@ -138,23 +151,26 @@ def row(case: Case, worker: Worker, reference: dict[str, np.ndarray] | None) -> 
         "lower_quartile_s": quartiles[0],
         "upper_quartile_s": quartiles[2],
         "runs": len(worker.times),
-        "first_s": worker.result["first_s"],
-        "memory_mib": worker.result["memory_mib"],
-        "share": worker.result["share"],
+        **worker.result,
     }
-    if reference is not None and Path(worker.result["file"]).exists():
-        with np.load(worker.result["file"]) as found:
-            # |g - g_reference| / |g_reference|, all weights as one vector.
-            error, size = (
-                np.linalg.norm([np.linalg.norm(g) for g in gradients])
-                for gradients in ([found[name] - exact for name, exact in reference.items()], reference.values())
-            )
-            result["gradient_error"] = float(error / size)
+    if reference is not None and Path(worker.file).exists():
+        with np.load(worker.file) as found:
+            result["error"] = _distance(found, reference, ["y"])
+            result["gradient_error"] = _distance(found, reference, [name for name in reference if name != "y"])
     return result
 
 
-def reference_gradient(case: Case, threads: int, folder: str) -> dict[str, np.ndarray] | None:
-    if case.kind != "train" or case.name.startswith("growth"):
+def _distance(found: Any, reference: dict[str, np.ndarray], names: Sequence[str]) -> float:
+    """|g - g_reference| / |g_reference|, all of these as one vector."""
+    error, size = (
+        np.linalg.norm([np.linalg.norm(value) for value in values])
+        for values in ([found[name] - reference[name] for name in names], [reference[name] for name in names])
+    )
+    return float(error / size)
+
+
+def reference_values(case: Case, threads: int, folder: str) -> dict[str, np.ndarray] | None:
+    if not _has_errors(case):
         return None
     file = Path(folder) / "reference.npz"
     worker = subprocess.run(
@@ -168,33 +184,42 @@ def reference_gradient(case: Case, threads: int, folder: str) -> dict[str, np.nd
         env=os.environ | {"PYTHONPATH": _import_path()},
     )
     if worker.returncode:
-        raise RuntimeError(f"the reference gradient of {case.name} failed: {worker.stderr.strip().splitlines()[-1]}")
+        raise RuntimeError(f"the reference of {case.name} failed: {worker.stderr.strip().splitlines()[-1]}")
     with np.load(file) as found:
         return {name: found[name] for name in found.files}
 
 
 def contenders_of(case: Case, quick: bool) -> list[str]:
-    names = GROWTH_CONTENDERS if case.name.startswith("growth") else case.contenders
-    return [name for name in names if not missing(name) and (not quick or name in QUICK_CONTENDERS)]
+    """All contenders, installed or not."""
+    names = list(METHODS) if case.kind == "precision" else contenders(case)
+    return [name for name in names if not quick or name in QUICK_CONTENDERS]
+
+
+def installed(names: Sequence[str]) -> list[str]:
+    return [name for name in names if not missing(name)]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown; `ours` is how many times longer a contender takes than the first of its case, which is ours."""
-    columns = ("case", "contender", "median ms", "quartiles ms", "times ours", "gradient error", "memory MiB", "first run s")
+    """Markdown; 'times ours' is how many times longer a contender takes than the first of its case, which is ours."""
+    columns = (
+        "case", "contender", "median ms", "quartiles ms", "times ours", "error", "gradient error", "memory MiB", "first run s",
+    )  # fmt: skip
     lines: list[tuple[str, ...]] = []
     for row in rows:
-        if "error" in row:
-            lines.append((row["case"], row["contender"], f"failed: {row['error']}", *[""] * 5))
+        if "median_s" not in row:
+            lines += _other_lines(row)
             continue
-        ours = next(
-            other["median_s"] for other in rows if other["case"] == row["case"] and other["contender"] == our(row["case"])
-        )
+        ours = [
+            one["median_s"] for one in rows if one["case"] == row["case"] and one["contender"] == row["ours"] == one.get("ours")
+        ]
+        share, note = "" if row["share"] > 0.999 else f" (from {row['share']:.0%})", f" ({row['note']})" if row["note"] else ""
         cells = (
             row["case"],
-            row["contender"] + ("" if row["share"] > 0.999 else f" (from {row['share']:.0%})"),
+            row["contender"] + note + share,
             f"{1e3 * row['median_s']:.4g}",
             f"{1e3 * row['lower_quartile_s']:.4g} to {1e3 * row['upper_quartile_s']:.4g}",
-            f"{row['median_s'] / ours:.3g}",
+            f"{row['median_s'] / ours[0]:.3g}" if ours else "",
+            f"{row['error']:.1e}" if "error" in row else "",
             f"{row['gradient_error']:.1e}" if "gradient_error" in row else "",
             f"{row['memory_mib']:.0f}",
             f"{row['first_s']:.2f}",
@@ -203,41 +228,23 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown(columns, lines)
 
 
-def our(case: str) -> str:
-    return CASES[case].contenders[0]
-
-
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    timed = [row for row in rows if "median_s" in row]
-    bars = [name for name in dict.fromkeys(row["case"] for row in timed) if not name.startswith("growth")]
-    growth = [row for row in timed if row["case"].startswith("growth")]
-    panels = len(bars) + (3 if growth else 0)
-    columns = min(3, panels)
-    with picture(path, rows=-(-panels // columns), columns=columns, width=4.2 * columns) as (_, axes):
-        for panel, name in zip(axes, bars):
-            of_case = [row for row in timed if row["case"] == name][::-1]
-            medians = [1e3 * row["median_s"] for row in of_case]
-            spread = [
-                [1e3 * (row["median_s"] - row["lower_quartile_s"]) for row in of_case],
-                [1e3 * (row["upper_quartile_s"] - row["median_s"]) for row in of_case],
-            ]
-            colours = [BLUE if row["contender"] == our(name) else GREY for row in of_case]
-            panel.barh([row["contender"] for row in of_case], medians, xerr=spread, color=colours, error_kw={"linewidth": 0.8})
-            panel.set_xscale("log")
-            panel.set_xlim(left=10 ** math.floor(math.log10(min(medians)) - 0.3))
-            label(panel, x="milliseconds", y="", title=name)
-        for panel, letter in zip(axes[len(bars) :], "tbm") if growth else ():
-            for contender, colour in zip(GROWTH_CONTENDERS, (BLUE, GREY)):
-                points = sorted(
-                    (int(row["case"].removeprefix(f"growth-{letter}")), 1e3 * row["median_s"])
-                    for row in growth
-                    if row["case"].startswith(f"growth-{letter}") and row["contender"] == contender
-                )
-                panel.loglog(*zip(*points), marker="o", color=colour, label=contender)
-            label(panel, x={"t": "samples T", "b": "sequences B", "m": "hidden size m"}[letter], y="milliseconds")
-            panel.legend()
-        for panel in axes[panels:]:
-            panel.axis("off")
+def _other_lines(row: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Of a row that failed, or of one with points in place of a time."""
+    if "points" not in row:
+        return [(row["case"], row["contender"], f"failed: {row.get('error') or row['failed']}", *[""] * 6)]
+    empty = ("", "")
+    return [
+        (
+            row["case"],
+            f"{row['contender']}, {one['setting']:g}",
+            f"{1e3 * one['median_s']:.4g}",
+            *empty,
+            f"{one['error']:.1e}",
+            "",
+            *empty,
+        )
+        for one in row["points"]
+    ]
 
 
 def versions() -> dict[str, str]:
@@ -265,13 +272,13 @@ def parser() -> Parser:
     result = Parser("Time the solvers against their alternatives, side by side in one run.")
     result.add_argument("--cases", nargs="+", metavar="CASE", help="named cases (see --list); all of them without this")
     result.add_argument("--list", action="store_true", help="list the cases and their contenders")
-    result.add_argument("--quick", action="store_true", help="two cases and fewer contenders: under a minute")
-    result.add_argument("--out", type=Path, metavar="DIR", help="write benchmark.json, benchmark.md and benchmark.png there")
+    result.add_argument("--quick", action="store_true", help="three cases and fewer contenders: under two minutes")
+    result.add_argument("--out", type=Path, metavar="DIR", help="write the times and pictures there")
     result.add_argument("--overwrite", action="store_true", help="replace what --out holds: the times of another run")
     result.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all contenders run")
     result.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU cores to use")
     result.add_argument("--repeats", type=int, default=20, help="turns of each contender, at most; short runs come in fives")
-    result.add_argument("--seconds", type=float, default=60.0, help="time for the turns of one case; at least 3 turns each")
+    result.add_argument("--seconds", type=float, default=6.0, help="time for the turns of one case; at least 3 turns each")
     return result
 
 
@@ -296,18 +303,32 @@ def main() -> None:
     if arguments.out is not None:
         require_room(arguments.out, FILES, overwrite=arguments.overwrite)
         arguments.out.mkdir(parents=True, exist_ok=True)
+    absent = dict.fromkeys(
+        package for name in names for one in contenders_of(cases[name], arguments.quick) for package in missing(one)
+    )
+    if absent:
+        print(f"not installed, so their contenders are left out: {', '.join(absent)} (pip install -e '.[bench]')", flush=True)
     seconds = min(arguments.seconds, 5.0) if arguments.quick else arguments.seconds
     rows: list[dict[str, Any]] = []
-    for name in names:
+    for done, name in enumerate(names, 1):
         case = cases[name]
-        found = measure(case, contenders_of(case, arguments.quick), arguments.threads, arguments.repeats, seconds)
+        found = measure(case, installed(contenders_of(case, arguments.quick)), arguments.threads, arguments.repeats, seconds)
         print(table(found) if not rows else "\n".join(table(found).splitlines()[2:]), flush=True)
         rows += found
+        if arguments.out is not None:  # after every case: an interrupted run keeps what it has
+            report = {
+                "threads": arguments.threads,
+                "versions": versions(),
+                "not_installed": list(absent),
+                "cases": [asdict(cases[one]) for one in names[:done]],
+                "rows": rows,
+            }
+            replace_file(arguments.out / FILES[0], json_values.dumps(report, indent=1) + "\n")
+            left_out = f"\nNot installed: {', '.join(absent)}\n" if absent else ""
+            replace_file(arguments.out / FILES[1], table(rows) + "\n" + left_out)
     if arguments.out is not None:
-        report = {"threads": arguments.threads, "versions": versions(), "cases": [asdict(cases[n]) for n in names], "rows": rows}
-        replace_file(arguments.out / FILES[0], json_values.dumps(report, indent=1) + "\n")
-        replace_file(arguments.out / FILES[1], table(rows) + "\n")
-        draw(rows, arguments.out / FILES[2])
+        for file, draw in PICTURES.items():
+            draw(rows, arguments.out / file)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--cases", "rnn"), "unknown case 'rnn' of --cases: choose from rnn-m16-b128-t100"),
+        (("--cases", "rnn"), "unknown case 'rnn' of --cases: choose from call-m32-b64-t200"),
         (("--repeats", "0"), "--repeats must be positive"),
         (("--threads", "100000"), "is more than the"),
         (("--fast",), "unrecognized arguments"),
@@ -33,7 +33,7 @@ def test_bad_input_is_one_line_and_code_2(arguments, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["benchmark.json", "benchmark.md", "benchmark.png"])
+@pytest.mark.parametrize("name", ["benchmark.json", "benchmark.md", "benchmark.png", "cases.png", "growth.png", "precision.png"])
 def test_earlier_times_are_not_replaced_unasked(tmp_path, name):
     (tmp_path / name).write_text("mine")
     outcome = run("--quick", "--out", str(tmp_path))
@@ -49,41 +49,72 @@ def test_the_cases_are_listed_with_their_contenders():
     assert "rnn-m64-b512-t100: fused rk4, " in outcome.stdout
 
 
-@pytest.mark.slow
-def test_a_small_case_gives_table_data_and_picture(tmp_path):
-    program = f"""
+SMALL = """
 import sys
-sys.path[:0] = [{str(ROOT)!r}, {str(SCRIPT.parent)!r}]
-import benchmark
-from benchmark_contenders import Case
-benchmark.CASES = {{
-    "small": Case("small", "train", 4, 6, 12),
-    "line": Case("line", "exact", 4, 2, 300),
-    "group": Case("group", "ensemble", 4, 3, 12, members=5),
-}}
+sys.path[:0] = {paths!r}
+import benchmark, benchmark_cases, benchmark_pictures, benchmark_precision
+from benchmark_cases import Case
+from benchmark_peers import missing
+cases = (
+    Case("small", "train", 4, 6, 12),
+    Case("call", "call", 4, 6, 12, noise=True),
+    Case("stack", "stack", 4, 3, 12, layers=2, model="ssm", noise=True),
+    Case("structure", "structure", 8, 3, 12, recurrence="diagonal"),
+    Case("wide", "wide", 24, 3, 12),
+    Case("map", "map", 4, 3, 12, model="discrete_rnn"),
+    Case("line", "exact", 4, 2, 300),
+    Case("group", "ensemble", 4, 3, 12, members=5),
+    Case("growth-l2", "train", 4, 3, 12, layers=2),
+    Case("long-t100", "long", 4, 1, 100),
+    Case("precision", "precision", 4, 2, 12, noise=True),
+)
+benchmark.CASES.clear()
+benchmark.CASES.update({{case.name: case for case in cases}})
 benchmark.FEWEST_TURNS = 1
-benchmark.contenders_of = lambda case, quick: [
-    name for name in case.contenders if name in ("fused rk4", "torchdiffeq backprop rk4", "exact", "sgemm floor")
-]
-sys.argv = ["benchmark.py", "--threads", "1", "--repeats", "1", "--out", {str(tmp_path)!r}]
+every = benchmark.contenders_of
+benchmark.contenders_of = lambda case, quick: [name for name in every(case, quick) if name in {names!r}]
+sys.argv = ["benchmark.py", "--threads", "1", "--repeats", "1", "--out", {out!r}]
 benchmark.main()
 """
-    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+NAMES = (
+    "model(x, t)", "fused rk4", "fused rk4, same error", "fused rk4, dense W", "torchdiffeq adjoint dopri5",
+    "torchdiffeq backprop rk4", "torchdiffeq adjoint rk4, same error", "torch.nn.RNN", "plain loop", "exact",
+    "fused rk4, one by one", "sgemm floor", "Adaptive dopri5", "scipy RK45",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_kind_of_case_gives_table_data_and_pictures(tmp_path):
+    program = SMALL.format(paths=[str(ROOT), str(SCRIPT.parent)], names=NAMES, out=str(tmp_path))
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
     assert outcome.returncode == 0, outcome.stderr
     report = json.loads((tmp_path / "benchmark.json").read_text())
     rows = {(row["case"], row["contender"]): row for row in report["rows"]}
-    assert set(rows) == {
-        ("small", "fused rk4"),
-        ("small", "torchdiffeq backprop rk4"),
-        ("small", "sgemm floor"),
-        ("line", "exact"),
-        ("line", "torchdiffeq backprop rk4"),
-        ("group", "fused rk4"),
-        ("group", "sgemm floor"),
+    assert {one: {name for case, name in rows if case == one} for one, _ in rows} == {
+        "small": {"fused rk4", "torchdiffeq adjoint dopri5", "torchdiffeq backprop rk4", "sgemm floor"},
+        "call": {"model(x, t)", "fused rk4, same error", "torchdiffeq adjoint dopri5", "torchdiffeq adjoint rk4, same error"},
+        "stack": {"model(x, t)", "fused rk4, same error", "torchdiffeq adjoint rk4, same error"},
+        "structure": {"model(x, t)", "fused rk4", "fused rk4, dense W", "torchdiffeq backprop rk4"},
+        "wide": {"model(x, t)", "fused rk4", "torchdiffeq backprop rk4", "sgemm floor"},
+        "map": {"model(x, t)", "torch.nn.RNN", "plain loop"},
+        "line": {"exact", "torchdiffeq backprop rk4"},
+        "group": {"fused rk4", "fused rk4, one by one", "sgemm floor"},
+        "growth-l2": {"fused rk4", "sgemm floor"},
+        "long-t100": {"model(x, t)", "fused rk4"},
+        "precision": {"fused rk4", "Adaptive dopri5", "scipy RK45"},
     }
-    assert all(row["median_s"] > 0 for row in rows.values())
+    timed = {key: row for key, row in rows.items() if "points" not in row}
+    assert all(row["median_s"] > 0 for row in timed.values())
+    for row in timed.values():
+        assert row.get("error", 0) < 1e-3
+        assert row.get("gradient_error", 0) < 1e-3
     ours, peer = rows["small", "fused rk4"], rows["small", "torchdiffeq backprop rk4"]
-    assert ours["gradient_error"] < 1e-4
     assert ours["gradient_error"] < 10 * peer["gradient_error"]
-    assert (tmp_path / "benchmark.md").read_text().count("\n") == 2 + len(rows)
-    assert (tmp_path / "benchmark.png").stat().st_size > 10_000
+    assert rows["call", "fused rk4, same error"]["error"] < 3 * rows["call", "model(x, t)"]["error"]
+    assert "a sample" in rows["stack", "torchdiffeq adjoint rk4, same error"]["note"]
+    for method in ("Adaptive dopri5", "fused rk4", "scipy RK45"):
+        errors = [point["error"] for point in rows["precision", method]["points"]]
+        assert errors[-1] < 1e-2 * errors[0]
+    points = sum(len(row["points"]) for row in rows.values() if "points" in row)
+    assert (tmp_path / "benchmark.md").read_text().count("\n|") == 1 + len(timed) + points
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("benchmark.png", "growth.png", "precision.png"))

@@ -24,8 +24,11 @@ def train(*arguments, cwd, **options):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
     ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False, **options)
-    # on a busy machine a script says that it is at work
-    ended.stderr = "".join(line for line in ended.stderr.splitlines(keepends=True) if ": at work for " not in line)
+    # on a busy machine a script says that it is at work, on a new one that it compiles
+    said = (": at work for ", "compiling kernels for ", "compiled ")
+    ended.stderr = "".join(
+        line for line in ended.stderr.splitlines(keepends=True) if not any(words in line for words in said)
+    )
     return ended
 
 

@@ -7,7 +7,9 @@ run code of which a bit has flipped, or code that was inlined from a file that h
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -33,14 +35,22 @@ class _Cache(FunctionCache):
             self._cache_path, self._impl.filename_base, _source_stamp(Path(function.__code__.co_filename))
         )
 
+        self._name, self._started = function.__name__, 0.0
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """None has it compiled, and then handed to `save_overload`."""
+        found = None
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception as error:
             _say_once(error)
-            return None
+        if found is None:
+            self._started = time.perf_counter()
+            _announce(self.cache_path)
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
+        _logger.warning("compiled %s in %.1f s", self._name, time.perf_counter() - self._started)
         try:
             super().save_overload(sig, data)
         except Exception as error:
@@ -93,6 +103,17 @@ def _read(path: str) -> bytes:
     if hashlib.sha256(content).digest() != digest:
         raise _Damaged(path)
     return content
+
+
+# Warnings are what a program shows that has set up no logging: a first run takes seconds longer than the next.
+_logger = logging.getLogger("odernn")
+_announced: list[bool] = []
+
+
+def _announce(place: str) -> None:
+    if not _announced:
+        _announced.append(True)
+        _logger.warning("compiling kernels for this machine (once; kept in %s)", place)
 
 
 _said: list[bool] = []

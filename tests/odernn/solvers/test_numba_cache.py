@@ -4,6 +4,7 @@ import importlib
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,54 @@ def cache(tmp_path, monkeypatch):
     assert called_anew() == (3.0, 0)
     assert called_anew() == (3.0, 1)
     return tmp_path / "cache"
+
+
+def test_compiling_is_announced_once_with_its_place_and_its_seconds_and_loading_is_not(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernel_cache, "_announced", [])
+    assert called_anew() == (3.0, 0)
+    begun, ended = caplog.messages
+    assert begun.startswith(f"compiling kernels for this machine (once; kept in {tmp_path / 'cache'}")
+    assert re.fullmatch(r"compiled twice in \d+\.\d s", ended)
+    assert {record.name for record in caplog.records} == {"odernn"}
+    assert called_anew() == (3.0, 1)
+    assert len(caplog.messages) == 2  # from disk, in silence
+    another = kernel_cache.keep_on_disk(numba.njit(lambda x: 3 * x))
+    assert another(1.5) == 4.5
+    assert len(caplog.messages) == 3  # the place is not said again
+
+
+@pytest.mark.slow
+def test_a_program_without_logging_shows_on_stderr_that_kernels_are_compiled(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = [
+        subprocess.run([sys.executable, "-c", PROGRAM.format(before="")], env=environment, capture_output=True, text=True).stderr
+        for _ in range(2)
+    ]
+    begun, ended = said[0].splitlines()
+    assert begun.startswith("compiling kernels for this machine")
+    assert ended.startswith("compiled scan")
+    assert said[1] == ""
+
+
+@pytest.mark.slow
+def test_parts_of_kernels_have_no_machine_code_of_their_own(tmp_path):
+    """What numba makes of them by itself takes a third of the time of a first run."""
+    program = (
+        "import odernn.solvers.numba.scan as scan, numba.core.codegen as codegen\n"
+        "made = []\n"
+        "add = codegen.JITCPUCodegen._add_module\n"
+        "def noted(self, module):\n"
+        "    made.append(' '.join(one.name for one in module.functions if not one.is_declaration))\n"
+        "    return add(self, module)\n"
+        "codegen.JITCPUCodegen._add_module = noted\n"
+        + PROGRAM.format(before="")
+        + "assert [names for names in made if 'scan_serial' in names]\n"
+        "assert not [names for names in made if '_scan_item' in names and 'scan_serial' not in names]\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
