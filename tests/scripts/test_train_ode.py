@@ -26,9 +26,7 @@ def train(*arguments, cwd, **options):
     ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False, **options)
     # on a busy machine a script says that it is at work, on a new one that it compiles
     said = (": at work for ", "compiling kernels for ", "compiled ")
-    ended.stderr = "".join(
-        line for line in ended.stderr.splitlines(keepends=True) if not any(words in line for words in said)
-    )
+    ended.stderr = "".join(line for line in ended.stderr.splitlines(keepends=True) if not any(words in line for words in said))
     return ended
 
 

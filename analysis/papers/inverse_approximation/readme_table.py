@@ -129,11 +129,11 @@ def _findings(data: Data) -> str:
     return f"""**LRU on polynomial memory: it is the frequencies, not the eigenvalues' moduli.** The README of the published
 code calls LRU unstable, [IA] 3.4 lists its modulus e^(-e^w) among the stable parameterisations. Perturbed in w alone, its κ
 is {rates}: as stable as any. Perturbed with the frequencies it is {whole}; the radius is then {ratios} times the slowest rate
-seen, and the rule is sure up to {FOLLOWS_MEMORY:g} and from {IGNORES_MEMORY:g} on: a slow mode e^(-λt) turned into
+seen, which says nothing between {FOLLOWS_MEMORY:g} and {IGNORES_MEMORY:g}: a slow mode e^(-λt) turned into
 e^(-λt) cos(βt) is lost as soon as β reaches λ, and a slow tail needs λ about 1/T. LRUs that are less accurate need not have
 such modes yet, so that the verdict depends on how well a run was trained. That is so because the frequencies are raw weights
 here, as they are in S4D. The codes of LRU parameterise them, too, as θ = e^(θ_log), which keeps a slow mode's frequency where
-it is; such LRUs are not among these families. No eigenvalue leaves the stable region in either.
+it is; such LRUs (recurrence `lru`) are not among these families. No eigenvalue leaves the stable region in either.
 
 "Stable" here is said of the recurrent block alone. [IA] Def 3.4 perturbs W, U, b and c together, and then no parameterisation
 of the eigenvalues makes the approximation of (1+t)^-1.1 stable: it protects neither U nor c.

@@ -11,6 +11,7 @@ from ..panels.trained_case import (
     POLYNOMIAL,
     Case,
     assemble,
+    not_decided,
     plot_families,
     settings,
     stability_claim,
@@ -49,7 +50,8 @@ def _claims(data: Data) -> list[Claim]:
         difference = _FREQUENCIES if name == "S4" and stable_in_rates else ""
         claims.append(stability_claim(_of(data, name), expected, f"{name}: {expected}", difference))
     evidence = "; ".join(map(str, in_rates))
-    return [*claims, Claim("S4, perturbed in the real parts of its eigenvalues alone: stable", stable_in_rates, evidence)]
+    statement = "S4, perturbed in the real parts of its eigenvalues alone: stable"
+    return [*claims, Claim(statement, stable_in_rates, evidence, not_decided(in_rates, "stable"))]
 
 
 def _findings(data: Data) -> str:
