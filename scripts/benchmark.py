@@ -210,7 +210,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             lines += _other_lines(row)
             continue
         ours = [
-            one["median_s"] for one in rows if one["case"] == row["case"] and one["contender"] == row["ours"] == one.get("ours")
+            one["median_s"]
+            for one in rows
+            if one["case"] == row["case"] and one["contender"] == row["ours"] and "median_s" in one
         ]
         share, note = "" if row["share"] > 0.999 else f" (from {row['share']:.0%})", f" ({row['note']})" if row["note"] else ""
         cells = (

@@ -114,10 +114,8 @@ def data(case: Case, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
         angle = HIGHEST_FREQUENCY * frequency * t + 2 * math.pi * phase
         x, y = (wave(angle).sum(1).unsqueeze(-1) / math.sqrt(WAVES) for wave in (torch.cos, torch.sin))
     # Through float32, so that every precision solves the same problem; a long time in it would not know its own steps.
-    t, x, y = (
-        (value.float().to(case.device, dtype) for value in (t, x, y)) if case.kind != "long" else (t, x.to(dtype), y.to(dtype))
-    )
-    return t, x, y
+    x, y = (value.float().to(case.device, dtype) for value in (x, y))
+    return (t if case.kind in ("long", "exact") else t.float().to(dtype)).to(case.device), x, y
 
 
 def model_of(case: Case, dtype: torch.dtype = torch.float32, ensemble: tuple[int, ...] = (), model: str = "") -> SequenceModel:

@@ -31,8 +31,8 @@ MIB = 2**20
 SETTLE, SHORT, RUNS_IN_A_TURN, LONG = 0.1, 0.3, 5, 2.0
 # Substeps to look for the fewest that are as accurate as the default solver.
 _SUBSTEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-# So much larger an error counts as the same: rounding alone differs by as much.
-_SAME = 1.2
+# So much larger an error counts as the same, and so many units of rounding: rounding alone differs by as much.
+_SAME, _ROUNDING = 1.2, 20 * torch.finfo(torch.float32).eps
 _RTOL, _ATOL = TOLERANCES[torch.float32]
 
 
@@ -69,7 +69,7 @@ def _fewest_substeps(case: Case) -> int:
     def error(solver: Solver | None) -> float:
         return float(torch.dist(answer(model, t, x, solver).double(), exact))
 
-    allowed = _SAME * error(None)
+    allowed = max(_SAME * error(None), _ROUNDING * float(exact.norm()))
     return next((n for n in _SUBSTEPS if error(Fused("rk4", n, check=False)) <= allowed), _SUBSTEPS[-1])
 
 
