@@ -130,8 +130,8 @@ def _error_estimate(problem: Problem, backend: ModuleType, weights: StandardWeig
         return tensor if members is None or tensor.shape[0] == 1 else tensor.index_select(0, members)
 
     def judged(tensor: Tensor) -> Tensor:
-        tensor = of_members(tensor)
-        return tensor if sequences is None else tensor.index_select(1, sequences)
+        # Sequences first: of a large ensemble these are the fewer.
+        return of_members(tensor if sequences is None else tensor.index_select(1, sequences))
 
     h, left = judged(h), judged(inputs.left)
     right = left if inputs.right is inputs.left else judged(inputs.right)
