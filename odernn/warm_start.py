@@ -64,10 +64,9 @@ def spread_rates(model: SequenceModel, horizon: float, step: float = 1.0) -> Non
     fastest = min(1.0, RANGE_MARGIN * limit)
     rates = torch.logspace(math.log10(fastest / horizon), math.log10(fastest), model.hidden_size, dtype=torch.float64)
     # Conjugate pairs share their rates; those that must turn do so as slowly as they decay.
-    pairs = rates[::2].repeat_interleave(2)
-    turns = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
-    turning = torch.block_diag(*(rate * turns for rate in pairs[::2])) if model.hidden_size % 2 == 0 else torch.zeros(1, 1)
-    generators = (torch.diag(-rates), torch.diag(-pairs), torch.diag(-pairs) + turning)
+    of_pairs = torch.diag(rates[::2])
+    still, turning = (torch.tensor([[-1.0, -turn], [turn, -1.0]], dtype=torch.float64) for turn in (0.0, 1.0))
+    generators = (torch.diag(-rates), torch.kron(of_pairs, still), torch.kron(of_pairs, turning))
     for layer in range(model.num_layers):
         for attempt, generator in enumerate(generators, 1):
             try:

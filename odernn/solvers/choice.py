@@ -33,14 +33,17 @@ def automatic(field: VectorField, rtol: float | None = None, atol: float | None 
     """
     if Exact().supports(field):
         return Exact()
-    if _compiled(field):
+    solver = _adaptive(field, rtol, atol)
+    if not isinstance(solver, Adaptive):
+        _say_once(field)
+    return solver
+
+
+def _adaptive(field: VectorField, rtol: float | None, atol: float | None) -> Adaptive | TorchDiffEq:
+    """dopri5 to these tolerances, compiled where it can be."""
+    if Adaptive().supports(field) and obstacle("numba", field.c) is None:
         return Adaptive("dopri5", rtol, atol)
-    _say_once(field)
     return TorchDiffEq("dopri5", rtol or TorchDiffEq.rtol, atol or TorchDiffEq.atol, adjoint=False)
-
-
-def _compiled(field: VectorField) -> bool:
-    return Adaptive().supports(field) and obstacle("numba", field.c) is None
 
 
 _said: list[bool] = []
@@ -95,9 +98,7 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
         candidates += [Fused("rk4", 2**k) for k in range(MAX_SUBSTEPS.bit_length())]
     for step_tolerance in (0.1 * tolerance, 0.01 * tolerance, 0.001 * tolerance):
         # (No dtype can hold less than its precision: a tolerance that asks for it is refused below.)
-        rtol, atol = max(step_tolerance, torch.finfo(h0.dtype).eps), 0.01 * step_tolerance
-        compiled = _compiled(field)
-        candidates.append(Adaptive("dopri5", rtol, atol) if compiled else TorchDiffEq("dopri5", rtol, atol, adjoint=False))
+        candidates.append(_adaptive(field, max(step_tolerance, torch.finfo(h0.dtype).eps), 0.01 * step_tolerance))
     for solver in candidates:
         found = _distance(solver.unchecked().solve(field, path, t, h0).h, reference)
         if found <= tolerance:
