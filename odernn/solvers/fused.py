@@ -106,7 +106,7 @@ class Fused(Solver):
         h = BackendSolve.apply(problem, backend.forward, backend.backward, *given)
         estimate = None
         if self.check:
-            setting = self, problem.activation, problem.structure, problem.kind
+            setting = self, kernels, problem.structure, problem.kind
             judged = Judged(path.start, setting, problem.steps, (weights.W, weights.V, weights.h0))
             memorable = torch.is_grad_enabled() and not path.start.is_inference() and problem.kind != "jumps"
             estimate = judged.recall() if memorable else None

@@ -130,6 +130,15 @@ def test_one_layer_that_diverges_is_an_error():
             model(x, t, solver=solver)
 
 
+def test_an_estimate_is_not_that_of_another_activation_between_layers():
+    models = [perturb_bias(StateSpaceModel(1, 4, 1, name, num_layers=2, seed=0, dtype=F64)) for name in ("tanh", "relu")]
+    t = torch.linspace(0, 2, 11, dtype=F64)
+    x = torch.randn(3, 11, 1, dtype=F64, generator=torch.Generator().manual_seed(0))
+    alone = [model.respond(x.clone(), t, "zero", solver=Fused(substeps=8)).solution.error_estimate for model in models]
+    assert alone[0] != alone[1]
+    assert [model.respond(x, t, "zero", solver=Fused(substeps=8)).solution.error_estimate for model in models] == alone
+
+
 def test_layers_of_different_sizes_or_structures_are_not_taken():
     def layer(size, recurrence, inputs):
         return ContinuousRNN(inputs, size, 1, "tanh", *recurrence, dtype=F64).field().layers[0]
