@@ -19,7 +19,7 @@ from odernn.models import SequenceModel
 from odernn.solvers import DivergedSolve, Fused, Solver
 from odernn.training import MAX_SEED, OPTIMIZERS, Data, Trainer, TrainingConfig, resolve
 from odernn.warm_start import slope_at_zero, spread_rates, widen
-from targets import Functional, arguments, inputs
+from targets import Functional, StepResponseFunctional, arguments, inputs
 
 from .beta_grids import enclose_radius, spanning
 from .linear.starts import linear_error, linear_fits, placed
@@ -59,7 +59,8 @@ class Family:
         sequences: training inputs, at least two, and as many to measure the error on.
         starts: restarts at the smallest width; maximum attempts at others, which take the first that does not diverge.
         start: 'linear': each width from the narrower one, or from the best linear model of its structure
-            (`analysis.linear.starts.linear_fits`) in the linear range of its activation, whichever is better;
+            (`analysis.linear.starts.linear_fits`) in the linear range of its activation, whichever is better; of a nonlinearity
+            of a linear functional that of the latter;
             'random' where there is none: for a target without a scalar kernel, an activation that is not linear around 0 (relu,
             sigmoid), or a recurrence without real or complex modes. 'geometric': the smallest width from rates geometric on
             [1/T, 1]. 'random': from random ones.
@@ -239,7 +240,9 @@ def _starts(
     if family.start != "linear":
         return models, narrower is not None
     slope = slope_at_zero(models[0].activation)
-    fits = [] if slope is None else linear_fits(models[0], target, data, weight_decay=family.weight_decay, seed=family.seed)
+    # Of a nonlinearity of a linear functional that functional: what was fitted to it remembers as long.
+    inner = target.innermost if isinstance(target, StepResponseFunctional) else target
+    fits = [] if slope is None else linear_fits(models[0], inner, data, weight_decay=family.weight_decay, seed=family.seed)
     if not fits:
         why = (
             "its activation is not linear around 0"

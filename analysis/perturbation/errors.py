@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,9 @@ _MEMORY = 2**29
 _COPIES_VALUE, _COPIES_GRADIENT, _COPIES_RECURSION = 5, 30, 8
 # rk4 is stable for |rate| step < 2.78; accurate steps are shorter.
 _RK4_REACH = 1.5
+# Steps are halved until E(0) / |H| is known to this; E(0) itself is of a solve to these rtol and atol in double precision.
+_ACCURACY = 1e-4
+_TIGHT = 1e-8, 1e-10
 # Steps per sample at most: a perturbation that needs more makes rates that the samples of x do not resolve anyway.
 _MAX_STEPS_PER_SAMPLE = 8
 
@@ -52,6 +57,8 @@ class Objective:
         error: its name.
         member_bytes: of one member's states.
         lean: whether backpropagation keeps no more than a recursion does.
+        initial: E of the unperturbed model by a solver that keeps to tight tolerances, where `evaluate` need not be as accurate;
+            None where it is.
     """
 
     evaluate: Callable[[SequenceModel], Tensor]
@@ -60,6 +67,7 @@ class Objective:
     error: str
     member_bytes: int
     lean: bool
+    initial: float | None = None
 
     def chunk(self, gradient: bool) -> int:
         """Members per ensemble solve."""
@@ -125,16 +133,31 @@ def objective(
     with torch.no_grad():
         h0 = model.rest_state()
     t = grids.tensor(t, "t").detach()
-    if solver is None and not model.is_map:
-        solver = _default_solver(model, t, float(betas[-1]))
 
-    def evaluate(ensemble: SequenceModel) -> Tensor:
+    def errors(ensemble: SequenceModel, solver: Solver | None) -> Tensor:
         # a diverged member counts with whatever it came to (inf or nan)
         return measure(ensemble.respond(x, t, h0, solver=solver, interpolation=interpolation, check=False).y, y)
 
+    initial = None
+    if solver is None and not model.is_map:
+        solver, power = _default_solver(model, t, float(betas[-1])), 1 / ERRORS[error]
+        with torch.no_grad():
+            initial = float(measure(_precise(model, x, t, h0, interpolation), y.double()))
+            while isinstance(solver, Fused) and solver.substeps < _MAX_STEPS_PER_SAMPLE:
+                found = float(errors(replicate(model, 1), solver.unchecked()))
+                if not abs((found / scale) ** power - (initial / scale) ** power) > _ACCURACY:
+                    break
+                solver = replace(solver, substeps=2 * solver.substeps)
+
     states = x.shape[-3] * x.shape[-2] * model.hidden_size * model.num_layers
     return Objective(
-        evaluate, scale, float(t[-1] - t[0]), error, states * x.element_size(), lean=solver is not None and solver.lean
+        partial(errors, solver=solver),
+        scale,
+        float(t[-1] - t[0]),
+        error,
+        states * x.element_size(),
+        lean=solver is not None and solver.lean,
+        initial=initial,
     )
 
 
@@ -142,7 +165,14 @@ def unperturbed_error(model: SequenceModel, y: Tensor, x: Tensor, t: Tensor, err
     """E of the model itself, in the error of that name."""
     found = objective(model, y, x, t, error, None, None, "linear", np.zeros(1))
     with torch.no_grad():
-        return float(found.evaluate(replicate(model, 1)))
+        return float(found.evaluate(replicate(model, 1))) if found.initial is None else found.initial
+
+
+def _precise(model: SequenceModel, x: Tensor, t: Tensor, h0: Tensor, interpolation: Interpolation) -> Tensor:
+    """The model's outputs by a solve to tight tolerances in double precision."""
+    model = copy.deepcopy(model).double()
+    solver = automatic(model.field(), *_TIGHT).unchecked()
+    return model.respond(x.double(), t.double(), h0.double(), solver=solver, interpolation=interpolation, check=False).y
 
 
 def _sup(y: Tensor, target: Tensor, largest: Tensor) -> Tensor:

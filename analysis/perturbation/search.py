@@ -97,7 +97,7 @@ def perturbation_error(
             [IA] Def 3.7.
         draws, restarts, steps, seed: of the search. The same seed gives the same curve.
         solver: for all ensembles. None: `Exact` where it applies, else rk4 (`Fused` where it takes the model) with steps short
-            enough for the fastest perturbed rate.
+            enough for the fastest perturbed rate and for E_m(0), which is that of a solve to tight tolerances, to 1e-4 |H|.
         interpolation: of x between its samples, 'linear' or 'hold' (models in continuous time).
         horizon: for errors of kernels, T in place of t[-1]; may be inf.
         running_maximum: report the maximum over beta' <= beta. E_m is non-decreasing by definition, a search need not be.
@@ -115,8 +115,10 @@ def perturbation_error(
     generator = arguments.generator(seed)
     measured = objective(model, target, x, t, error, horizon, solver, interpolation, betas)
     problem = _Problem(model, Ball.build(model, blocks, norm), measured)
-    with torch.no_grad():
-        initial = float(problem.values(*problem.centre()))
+    initial = measured.initial
+    if initial is None:
+        with torch.no_grad():
+            initial = float(problem.values(*problem.centre()))
     best = _Best.at(problem, betas, initial)
     positive = torch.from_numpy(np.flatnonzero(betas > 0))
     if len(positive):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,9 +26,10 @@ def trained_curves(
     widths: list[int],
     ascent: dict[str, Any],
     sampled: dict[str, Any] | None = None,
+    longer: bool = False,
 ) -> dict[str, Any]:
     """E_m(beta) of a trained family: {"curves": by ascent, of the recurrent block and of all; "sampled": by the published
-    protocol}.
+    protocol, on the family's horizon alone}.
 
     Args:
         target: of `load_target`.
@@ -35,6 +37,7 @@ def trained_curves(
         widths: those of the family that are measured; the others are stages on the way to them.
         ascent: "betas", and whatever else `perturbation_error` takes.
         sampled: likewise, in place of the protocol of most figures where it says otherwise; None for no sampling.
+        longer: train the widest model again on [0, 4T], from where it ended on [0, T], and measure it there, too.
 
     Raises:
         ValueError: widths that the family has not.
@@ -46,6 +49,9 @@ def trained_curves(
     trained = [model for model in train_family(plan, functional) if model.hidden_size in widths]
     curves = family_curves(plan, trained, functional, **ascent)
     draws = [] if sampled is None else family_curves(plan, trained, functional, **{**_PUBLISHED, **sampled})
+    if longer:
+        later = replace(plan.longer(), widths=(max(widths),))
+        curves += family_curves(later, train_family(later, functional, start=trained[-1]), functional, **ascent)
     return {"curves": [curve.to_dict() for curve in curves], "sampled": [curve.to_dict() for curve in draws]}
 
 
