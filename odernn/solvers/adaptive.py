@@ -179,7 +179,7 @@ class Adaptive(Solver):
         problem = Problem(
             tableau=PAIRS[self.method],
             substeps=1,
-            steps=grid.times.diff(),
+            steps=grid.times.diff() / field.tau,
             structure=weights.structure,
             kind=inputs.kind,
             layers=len(field.layers),

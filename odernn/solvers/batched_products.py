@@ -54,8 +54,7 @@ def backward(
 def _stages(
     problem: Problem, W: Tensor, h: Tensor, v_left: Tensor, v_right: Tensor, steps: Tensor, fractions: list[float]
 ) -> tuple[Tensor, Tensor]:
-    """Stage states y and the slopes of their rates in z, sigma' or leak sigma', (E, substeps * stages, intervals, batch, m), of
-    intervals that start from h."""
+    """Stage states y and sigma' at them, (E, substeps * stages, intervals, batch, m), of intervals that start from h."""
     sigma = activations.get(problem.activation)
     assert sigma.derivative_of_value is not None  # of all that have kernels
     dt = (steps / problem.substeps).to(h).reshape(-1, 1, 1)
@@ -70,9 +69,8 @@ def _stages(
         states[:, index] = y
         z = product(problem, W, states[:, index].flatten(1, 2)).unflatten(1, y.shape[1:3])
         value = sigma(z + torch.lerp(v_left, v_right, fraction))
-        slope = sigma.derivative_of_value(value)
-        k.append(problem.leak * (value - y) if problem.leak else value)
-        slopes[:, index] = problem.leak * slope if problem.leak else slope
+        k.append(value - y if problem.leaks else value)
+        slopes[:, index] = sigma.derivative_of_value(value)
     return states, slopes
 
 
@@ -86,7 +84,7 @@ def _adjoints(
         for step in reversed(range(problem.substeps)):
             g_y: dict[int, Tensor] = {}
             for i in reversed(range(len(b))):
-                # The adjoint of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of z_i is the slope times it.
+                # The adjoint of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of z_i is sigma' times it.
                 g_k = (dt * b[i]) * g
                 for j, adjoint in g_y.items():
                     if A[j][i]:
@@ -94,7 +92,7 @@ def _adjoints(
                 index = step * len(b) + i
                 g_z = slopes[:, index, interval].mul_(g_k)
                 g_y[i] = adjoint_product(problem, W, g_z, states[:, index, interval])
-                if problem.leak:
-                    g_y[i] = g_y[i].sub(g_k, alpha=problem.leak)
+                if problem.leaks:
+                    g_y[i] = g_y[i] - g_k
             g = g + sum(g_y.values())
     return slopes, g

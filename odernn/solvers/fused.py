@@ -94,13 +94,13 @@ class Fused(Solver):
         problem = Problem(
             tableau=TABLEAUX[self.method],
             substeps=self.substeps,
-            steps=grid.times.diff(),
+            steps=grid.times.diff() / field.tau,
             structure=weights.structure,
             kind=inputs.kind,
             layers=len(field.layers),
             **kernels._asdict(),
         )
-        backend = backend_for(self.backend, h0, problem.emits, problem.leak > 0)
+        backend = backend_for(self.backend, h0, problem.emits, problem.leaks)
         given = weights.W, weights.V, inputs.left, inputs.right, weights.h0
         h = BackendSolve.apply(problem, backend.forward, backend.backward, *given)
         estimate = None
@@ -159,7 +159,7 @@ class Kernels(NamedTuple):
 
     activation: str
     between: str
-    leak: float = 0.0
+    leaks: bool = False
     inside: bool = False
 
 
@@ -175,6 +175,6 @@ def kernels_of(field: VectorField) -> Kernels | None:
     return {
         "rnn": Kernels(sigma, "linear"),
         "ssm": Kernels("linear", sigma),
-        "rate": Kernels(sigma, "linear", 1 / field.tau),
-        "voltage": Kernels("linear", sigma, 1 / field.tau, inside=True),
+        "rate": Kernels(sigma, "linear", leaks=True),
+        "voltage": Kernels("linear", sigma, leaks=True, inside=True),
     }[field.form]

@@ -64,7 +64,7 @@ class StepCount:
 class Problem:
     """The equation of a stack of L layers of m states, and its steps, but for the tensors:
 
-        dh_l/dt = sigma(z_l),                 or with a leak r > 0    dh_l/dt = r (sigma(z_l) - h_l),
+        dh_l/dt = sigma(z_l),    or where states leak    dh_l/dt = -h_l + sigma(z_l),    t in units of tau,
         z_l = W_l h_l + U_l phi(h_{l-1}) + b_l,    phi(h_0) = x,    or with phi inside, W_l phi(h_l) for W_l h_l.
 
     A backend is a module with `forward(problem, W, V, left, right, h0) -> h` and `backward(problem, W, V, left, right, h, g,
@@ -79,7 +79,7 @@ class Problem:
     Args:
         activation, between: the kernels' names of sigma and phi.
         layers: L.
-        leak: r; 0 for none.
+        leaks: whether states do.
         inside: whether W multiplies phi(h), too.
     """
 
@@ -91,7 +91,7 @@ class Problem:
     kind: Kind
     layers: int = 1
     between: str = "linear"
-    leak: float = 0.0
+    leaks: bool = False
     inside: bool = False
 
     @property

@@ -31,7 +31,6 @@ def backward(
     v_left, v_right = drive(problem, V, left, right)
     derivative = activations.get(problem.activation).derivative_of_value
     assert derivative is not None  # of all that have kernels
-    leak = problem.leak
     A, b, c = problem.tableau.A, problem.tableau.b, problem.tableau.c
     g_W = torch.zeros_like(W)
     g_left, g_right = torch.zeros_like(v_left), torch.zeros_like(v_right)
@@ -47,16 +46,14 @@ def backward(
             visited.append((y, a))
         for step in reversed(range(problem.substeps)):
             y, a = visited[step]
-            # The adjoint of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of a_i is it or what leaks, that of z_i sigma' times
-            # that of a_i.
+            # The adjoint of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of z_i is sigma' times it.
             g_y: dict[int, Tensor] = {}
             for i in reversed(range(len(b))):
                 g_k = dt * (b[i] * g + sum(A[j][i] * g_y[j] for j in g_y))
-                g_a = leak * g_k if leak else g_k
-                g_z = g_a * derivative(a[i])
+                g_z = g_k * derivative(a[i])
                 g_y[i] = adjoint_product(problem, W, g_z, y[i])
-                if leak:
-                    g_y[i] = g_y[i] - g_a
+                if problem.leaks:
+                    g_y[i] = g_y[i] - g_k
                 g_W += product_gradient(problem, g_z, y[i])
                 fraction = (step + c[i]) / problem.substeps
                 g_left[..., interval, :] += (1 - fraction) * g_z
@@ -115,9 +112,9 @@ def _read_by_own(problem: Problem, y: Tensor) -> Tensor:
 
 
 def rate(problem: Problem, W: Tensor, y: Tensor, drive: Tensor) -> tuple[Tensor, Tensor]:
-    """a = sigma(z) at states y, and their rates: a, or what leaks."""
+    """a = sigma(z) at states y, and their rates: a, or a - y."""
     a = activations.get(problem.activation)(product(problem, W, y) + drive)
-    return a, problem.leak * (a - y) if problem.leak else a
+    return a, a - y if problem.leaks else a
 
 
 def _apply(structure: str, W: Tensor, y: Tensor) -> Tensor:

@@ -89,10 +89,10 @@ def activate(s, z, n, activation):
 
 @inner
 def leak(plan, s, y, a, k):
-    """k <- leak (a - y), the rates of states y, from a = sigma(z); where nothing leaks they are a itself, and k is a."""
+    """k <- a - y, the rates of states y, from a = sigma(z); where nothing leaks they are a itself, and k is a."""
     if plan.leaks:
         for q in range(0, plan.rows * plan.width, lanes_of(s)):
-            store(s, k + q, plan.leak * (load(s, a + q) - load(s, y + q)))
+            store(s, k + q, load(s, a + q) - load(s, y + q))
 
 
 @inline

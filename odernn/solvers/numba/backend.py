@@ -196,8 +196,7 @@ def _runge_kutta_plan(problem: Problem, W: Tensor, x: Tensor, h0: Tensor) -> Pla
         between=CODES[problem.between],
         emits=int(problem.emits),
         inside=int(problem.emits and problem.inside),
-        leaks=int(problem.leak > 0),
-        leak=problem.leak,
+        leaks=int(problem.leaks),
         stages=problem.tableau.stages,
         substeps=problem.substeps,
     )
@@ -248,7 +247,6 @@ def _plan(problem: Problem | Scan, W: Tensor, x: Tensor, h0: Tensor, d_inputs: i
         emits=0,
         inside=0,
         leaks=0,
-        leak=0.0,
         stages=0,
         substeps=1,
         changes=int(changes),

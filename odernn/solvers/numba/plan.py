@@ -42,7 +42,7 @@ class Plan(NamedTuple):
         activation, between: of the rates and between layers, each one of `activations.CODES`.
         emits: whether products read something else than states (0 or 1).
         inside: whether W multiplies what a layer emits, and not its state (0 or 1).
-        leaks, leak: whether rates are leak (sigma(z) - h) instead of sigma(z) (0 or 1), and by what factor.
+        leaks: whether rates are sigma(z) - h instead of sigma(z) (0 or 1).
         stages, substeps: of Runge-Kutta: evaluations in a step, steps in an interval.
         changes: whether the matrices of a scan change from interval to interval (0 or 1).
     """
@@ -70,7 +70,6 @@ class Plan(NamedTuple):
     emits: int
     inside: int
     leaks: int
-    leak: float
     stages: int
     substeps: int
     changes: int

@@ -127,16 +127,15 @@ def runge_kutta(plan, tableau, steps, W, V, x_left, x_right, h_all):
 
 @inline
 def pass_back(plan, s, value, a, fraction, left, right, g_z, g_y):
-    """One vector of the adjoint of a rate, a = sigma(z) or leak (a - y) with z = W y + v, passed on: that of z to g_z, what
-    leaks to g_y (0 where nothing does) for the product with W^T to come, and what it adds to those of the drive, `left` and
-    `right`."""
-    through = plan.leak * value if plan.leaks else value
-    value = times_derivative(through, load(s, a), plan.activation)
+    """One vector of the adjoint of a rate, a = sigma(z) or a - y with z = W y + v, passed on: that of z to g_z, what leaks to
+    g_y (0 where nothing does) for the product with W^T to come, and what it adds to those of the drive, `left` and `right`."""
+    rate = value
+    value = times_derivative(value, load(s, a), plan.activation)
     of_left = load(s, left) + (1.0 - fraction) * value
     of_right = load(s, right) + fraction * value
     store(s, g_z, value)
     if plan.leaks:
-        store(s, g_y, 0.0 - through)
+        store(s, g_y, 0.0 - rate)
     else:
         store(s, g_y, 0.0)
     store(s, left, of_left)
@@ -146,8 +145,7 @@ def pass_back(plan, s, value, a, fraction, left, right, g_z, g_y):
 @inner
 def _stage_adjoints(plan, A, b, c, s, g, a, e, g_y, g_z, spare, left, right, dt, step, W, w0):
     """The adjoints of one step: g <- that of its h, from that of its result; g_z_i of all stages; and what it adds to those of
-    the drive, `left` and `right`. That of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of a_i as in `pass_back`, that of z_i
-    sigma' times it."""
+    the drive, `left` and `right`. That of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of z_i sigma' times it."""
     stages, n = plan.stages, plan.rows * plan.width
     lanes = lanes_of(s)
     for i in range(stages - 1, -1, -1):
