@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from odernn import activations, models
+from odernn import LeakyRNN, LeakyVoltageRNN, activations, models
 from odernn.models import SequenceModel
 from odernn.solvers import DivergedSolve, Fused, Solver
 from odernn.training import MAX_SEED, OPTIMIZERS, Data, Trainer, TrainingConfig, resolve
@@ -29,7 +29,7 @@ from .target_memory import target_memory
 from .verdict import LONGER, Verdict, judge_stable_approximation
 
 # Models in continuous time: perturbation errors are those of their solves.
-FAMILY_MODELS = (models.ContinuousRNN.name, models.StateSpaceModel.name)
+FAMILY_MODELS = tuple(cls.name for cls in (models.ContinuousRNN, models.StateSpaceModel, LeakyRNN, LeakyVoltageRNN))
 # From below 1/T of the horizon to where perturbed rates are no longer resolved by the samples.
 FAMILY_BETAS = np.concatenate([[0.0], np.geomspace(1e-4, 0.5, 16)])
 # Streams of random numbers for inputs, far apart from one another.
@@ -46,7 +46,7 @@ class Family:
     """Settings of models that differ in width only, of their training and of their inputs.
 
     Args:
-        model: 'rnn' or 'ssm'.
+        model: 'rnn', 'ssm', 'leaky' or 'leaky_voltage', with tau = 1.
         activation, recurrence, parameterization: of the models.
         bias: whether the models have b. Linear functionals are odd, and so are linear, hardtanh and tanh models without b; with
             it training on finitely many inputs leaves a rest state that any perturbation of W moves.

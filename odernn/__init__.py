@@ -9,6 +9,7 @@ from . import linear_recurrent_unit  # noqa: F401  registers its recurrence
 from .activations import Activation
 from .ensembles import member, replicate, stack
 from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
+from .leaky import LeakyRNN, LeakyVoltageRNN
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
 from .paths import Path, heaviside, hold, linear, pulse
 from .solvers import Adaptive, DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
@@ -29,6 +30,8 @@ __all__ = [
     "ExperimentConfig",
     "Fused",
     "InaccurateSolve",
+    "LeakyRNN",
+    "LeakyVoltageRNN",
     "LoadedRun",
     "Path",
     "SequenceModel",

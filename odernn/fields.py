@@ -12,8 +12,9 @@ from torch import Tensor
 
 from .activations import Activation
 from .state_matrices import StateMatrix
+from .steady_states import steady_potential
 
-Form = Literal["rnn", "ssm"]
+Form = Literal["rnn", "ssm", "rate", "voltage"]
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,39 @@ class VectorField:
         rnn:  F_l = sigma(W_l h_l + U_l z_{l-1} + b_l),   z_l = h_l
         ssm:  F_l = W_l h_l + U_l z_{l-1} + b_l,          z_l = sigma(h_l)
 
-    and the readout y = c^T z_L. Leading ensemble axes of the weights broadcast.
+    and the readout y = c^T z_L. Leading ensemble axes of the weights broadcast. The leaky forms have weights of their own,
+    V_l = I + tau W_l:
+
+        rate:     F_l = (-h_l + sigma(V_l h_l + tau (U_l z_{l-1} + b_l))) / tau,    z_l = h_l
+        voltage:  F_l = (-h_l + V_l sigma(h_l)) / tau + U_l z_{l-1} + b_l,           z_l = sigma(h_l)
+
+    so that W, U and b are rates in every form: those of F where sigma(z) = z, the same for all.
 
     Args:
         c: readout, (..., output, m).
+        tau: time constant of the leaky forms; 1 for the others, which have none.
     """
 
     form: Form
     layers: tuple[Layer, ...]
     activation: Activation
     c: Tensor
+    tau: float = 1.0
 
     def __call__(self, h: Tensor, x: Tensor) -> Tensor:
         """F(h, x), (..., batch, L m), for h (..., batch, L m) and x (..., batch, input)."""
         derivatives = []
         for layer, state in self._layers(h):
-            z = layer.W.apply(state) + layer.drive(x)
-            derivatives.append(self.activation(z) if self.form == "rnn" else z)
-            x = self._emit(state)
+            emitted = self._emit(state)
+            z = layer.W.apply(emitted if self.form == "voltage" else state) + layer.drive(x)
+            if self.form == "rnn":
+                z = self.activation(z)
+            elif self.form == "rate":
+                z = (self.activation(state + self.tau * z) - state) / self.tau
+            elif self.form == "voltage":
+                z = z + (emitted - state) / self.tau
+            derivatives.append(z)
+            x = emitted
         return derivatives[0] if len(derivatives) == 1 else torch.cat(derivatives, -1)
 
     def readout(self, h: Tensor) -> Tensor:
@@ -66,9 +82,9 @@ class VectorField:
         return self._emit(self._last(h)) @ self.c.mT
 
     def readout_derivative(self, h: Tensor, dh_dt: Tensor) -> Tensor:
-        """dy/dt, (..., n, output), given dh/dt: c^T dh/dt, or c^T (sigma'(h) * dh/dt) for the ssm."""
+        """dy/dt, (..., n, output), given dh/dt: c^T dh/dt, or c^T (sigma'(h) * dh/dt) where layers emit sigma(h)."""
         derivative = self._last(dh_dt)
-        if self.form == "ssm":
+        if self.emits_activation:
             derivative = self.activation.derivative(self._last(h)) * derivative
         return derivative @ self.c.mT
 
@@ -78,13 +94,16 @@ class VectorField:
         `discrete` asks for the rest state of h <- W h + U z + b instead. For activations without a unique rest state
         (`Activation.rests_at_zero` false: relu, sigmoid) an rnn starts from 0. Where W is singular there is none, and NaN; but
         without a drive h = 0 rests all the same, and is then a constant without a gradient.
+
+        Leaky forms: h = sigma(V h + tau (U z + b)), or h = V sigma(h) + tau (U z + b), with any activation: 0 where sigma(0) = 0
+        and b = 0, else by `odernn.steady_states`. NaN where the flow from 0 comes to no rest.
         """
         return self._steady(None, discrete, unknown=0.0).squeeze(-2)
 
     def steady_state(self, x: Tensor) -> Tensor:
         """The state at which dh/dt = 0 under the constant input x, (..., batch, L m) for x (..., batch, input).
 
-        NaN where there is no unique one: W is singular, or an rnn with relu or sigmoid.
+        NaN where there is no unique one: W is singular, or an rnn with relu or sigmoid; of leaky forms as in `rest_state`.
         """
         return self._steady(x, discrete=False, unknown=math.nan)
 
@@ -93,7 +112,9 @@ class VectorField:
         for layer in self.layers:
             drive = layer.drive(x) if x is not None else None if layer.b is None else layer.b.unsqueeze(-2)
             ensemble = torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in (layer.U, self.c)))
-            if drive is None:
+            if self.leaky:
+                h = self._leaky_steady(layer, drive, ensemble)
+            elif drive is None:
                 h = layer.U.new_zeros(*ensemble, 1, layer.U.shape[-2])
             elif self.form == "rnn" and not self.activation.rests_at_zero:
                 h = layer.U.new_full((*ensemble, drive.shape[-2], layer.U.shape[-2]), unknown)
@@ -105,6 +126,18 @@ class VectorField:
             x = self._emit(h)
         return torch.cat(states, -1)
 
+    def _leaky_steady(self, layer: Layer, drive: Tensor | None, ensemble: torch.Size) -> Tensor:
+        if drive is None:
+            drive = layer.U.new_zeros(*ensemble, 1, layer.U.shape[-2])
+            if self.activation.linear or not self.activation(drive[..., :1]).any():
+                return drive
+        if self.activation.linear:
+            return 0 - torch.stack([layer.W.solve(v) for v in drive.unbind(-2)], -2)
+        v, rate = self.tau * drive, self.form == "rate"
+        W = self.weights_of(layer).W.to_dense()
+        potential = steady_potential(W, v, self.activation, start=v if rate else torch.zeros_like(v))
+        return self.activation(potential) if rate else potential
+
     def spectrum(self) -> Tensor:
         """Eigenvalues of every W, complex, (..., L m)."""
         return torch.cat([layer.W.eigenvalues() for layer in self.layers], -1)
@@ -113,6 +146,26 @@ class VectorField:
     def linear(self) -> bool:
         """Whether dh/dt is linear in (h, x), so that it integrates in closed form."""
         return self.activation.linear or (self.form == "ssm" and len(self.layers) == 1)
+
+    @property
+    def emits_activation(self) -> bool:
+        """Whether layers pass on, and the readout reads, sigma(h) and not h."""
+        return self.form in ("ssm", "voltage")
+
+    @property
+    def leaky(self) -> bool:
+        return self.form in ("rate", "voltage")
+
+    @property
+    def weights(self) -> tuple[Layer, ...]:
+        """The layers in terms of what multiplies states, inputs and 1 in the equation of the form: of leaky forms
+        I + tau W, tau U, tau b."""
+        return tuple(map(self.weights_of, self.layers)) if self.leaky else self.layers
+
+    def weights_of(self, layer: Layer) -> Layer:
+        """As `weights`, of one layer of a leaky field."""
+        b = None if layer.b is None else self.tau * layer.b
+        return Layer(layer.W.scaled_plus_identity(self.tau), self.tau * layer.U, b)
 
     @property
     def size(self) -> int:
@@ -141,4 +194,4 @@ class VectorField:
         return h[..., h.shape[-1] - self.layers[-1].U.shape[-2] :]
 
     def _emit(self, state: Tensor) -> Tensor:
-        return self.activation(state) if self.form == "ssm" else state
+        return self.activation(state) if self.emits_activation else state

@@ -6,16 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from targets import arguments, grids
 
-from . import activations, parameterizations, recurrences
+from . import activations, parameterizations
 from .activations import Activation
-from .fields import Form, Layer, VectorField
+from .fields import Form, VectorField
+from .layer_weights import LayerWeights
 from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
 from .raw_weights import BIAS, INPUT, READOUT, RawWeight
@@ -33,29 +34,6 @@ class Response:
 
 
 InitialState = Tensor | Literal["rest", "zero"] | None
-
-
-class LayerWeights(nn.Module):
-    """Raw weights of one layer: the recurrence, U (*ensemble, m, d) and b (*ensemble, m)."""
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        recurrence: str,
-        parameterization: Parameterization,
-        bias: bool,
-        ensemble: tuple[int, ...],
-        generator: torch.Generator | None,
-    ) -> None:
-        super().__init__()
-        self.recurrence = recurrences.create(recurrence, hidden_size, parameterization, ensemble, generator)
-        U = torch.randn(*ensemble, hidden_size, input_size, generator=generator, dtype=torch.float64)
-        self.U = nn.Parameter(U / math.sqrt(input_size))
-        self.b = nn.Parameter(torch.zeros(*ensemble, hidden_size, dtype=torch.float64)) if bias else None
-
-    def effective(self) -> Layer:
-        return Layer(self.recurrence.state_matrix(), self.recurrence.scale_input(self.U), self.b)
 
 
 class SequenceModel(nn.Module, ABC):
@@ -434,6 +412,13 @@ class DiscreteSSM(DiscreteModel):
 
 _COMPILED: dict[Any, maps.LayerSteps] = {DiscreteRNN.state_equation: maps.EULER, DiscreteSSM.state_equation: maps.AFFINE}
 MODELS: dict[str, type[SequenceModel]] = {cls.name: cls for cls in (ContinuousRNN, StateSpaceModel, DiscreteRNN, DiscreteSSM)}
+_M = TypeVar("_M", bound=SequenceModel)
+
+
+def register(cls: type[_M]) -> type[_M]:
+    """Makes a model of another file known by its name; a decorator."""
+    MODELS[cls.name] = cls
+    return cls
 
 
 def build(config: dict[str, Any], **options: Any) -> SequenceModel:

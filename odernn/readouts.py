@@ -32,7 +32,7 @@ def readout_along(field: VectorField, h: Tensor) -> Tensor:
         came = f"is a {h.dtype} tensor {tuple(h.shape)} on {h.device}" if isinstance(h, Tensor) else f"is a {type(h).__name__}"
         raise ValueError(f"h {came}, expected states (..., batch, time, {field.size}) in {field.c.dtype}; give Solution.h")
     arguments.real_tensor("h", h, finite=False)
-    large = field.form == "ssm" and len(field.layers) == 1 and h.numel() * h.element_size() > _LARGE
+    large = field.emits_activation and len(field.layers) == 1 and h.numel() * h.element_size() > _LARGE
     if large and not arguments.traced():
         return _SegmentedReadout.apply(field.activation, h, field.c)
     return field.readout(h.flatten(-3, -2)).unflatten(-2, h.shape[-3:-1])

@@ -42,6 +42,10 @@ class DenseMatrix:
         """Complex, (..., m)."""
         return torch.linalg.eigvals(self.W)
 
+    def scaled_plus_identity(self, factor: float) -> DenseMatrix:
+        """I + factor W."""
+        return DenseMatrix(factor * self.W + torch.eye(self.W.shape[-1], dtype=self.W.dtype, device=self.W.device))
+
     def solve(self, v: Tensor, shift: float = 0.0) -> Tensor:
         """(W - shift I)^-1 v for v of shape (..., m). Where that matrix is singular to working precision: NaN, or, for v = 0,
         the constant 0."""
@@ -114,6 +118,10 @@ class DiagonalMatrix:
         if self.imag is None:
             return torch.complex(self.real, torch.zeros_like(self.real))
         return torch.stack([self.eigenvalue, self.eigenvalue.conj()], -1).flatten(-2)
+
+    def scaled_plus_identity(self, factor: float) -> DiagonalMatrix:
+        """I + factor W."""
+        return DiagonalMatrix(factor * self.real + 1, None if self.imag is None else factor * self.imag)
 
     def solve(self, v: Tensor, shift: float = 0.0) -> Tensor:
         """(W - shift I)^-1 v for v of shape (..., m). In the modes whose l = shift: NaN, or, where v = 0, the constant 0."""

@@ -80,7 +80,9 @@ def spread_rates(model: SequenceModel, horizon: float, step: float = 1.0) -> Non
 def place(linear: SequenceModel, model: SequenceModel, scale: float = 1.0) -> None:
     """Gives `model` the function of a linear one, for inputs so small that its activation is linear:
 
-        W, U s, c / s    with W / a, U s / a (rnn) or c / (a s) (ssm) where sigma'(0) = a,    b = 0.
+        W, U s, c / s    with W / a, U s / a (rnn) or c / (a s) (ssm) where sigma'(0) = a,    b = 0,
+
+    and with (W + (1 - a) / tau I) / a and tau U in leaky models.
 
     A smaller scale s makes larger inputs small enough, at the price of a larger readout.
 
@@ -111,12 +113,14 @@ def place(linear: SequenceModel, model: SequenceModel, scale: float = 1.0) -> No
             f"activation {model.activation.name!r} is not linear around 0, so that no linear model can be placed there: start "
             "from random weights"
         )
-    inner, outer = (slope, 1.0) if model.form == "rnn" else (1.0, slope)
-    field, (layer,) = linear.field(), model.layer_weights
+    field, target, (layer,) = linear.field(), model.field(), model.layer_weights
+    inner, outer = (1.0, slope) if target.emits_activation else (slope, 1.0)
     with torch.no_grad():
-        model.set_matrix(field.layers[0].W.to_dense() / inner)
+        W = field.layers[0].W.to_dense()
+        eye = torch.eye(model.hidden_size).to(W)
+        model.set_matrix((W + (1 - slope) / target.tau * eye) / slope if target.leaky else W / inner)
         # What the state sees of U is U times the parameterisation's input scale.
-        seen = layer.recurrence.scale_input(torch.eye(model.hidden_size).to(layer.U))
+        seen = layer.scale_input(eye.to(layer.U))
         layer.U.copy_(torch.linalg.solve(seen, field.layers[0].U.to(layer.U)) * (scale / inner))
         model.c.copy_(field.c / (scale * outer))
         if layer.b is not None:

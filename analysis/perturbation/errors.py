@@ -203,8 +203,11 @@ def _default_solver(model: SequenceModel, t: Tensor, beta: float) -> Solver:
             corner = slowest_corner(model, "spectral")
             for name, weight in extreme.named_parameters():
                 weight.add_(sign * beta * corner[name])
-            for layer in extreme.field().layers:
+            field = extreme.field()
+            for layer in field.layers:
                 rates.append(float(torch.linalg.matrix_norm(layer.W.to_dense(), ord=2).max()))
+            if field.leaky:
+                rates.append(1 / field.tau)  # of units whose sigma' is 0
     step = float(t.diff().max())
     wanted = max(1, math.ceil(step * max(rates) / _RK4_REACH)) if all(map(math.isfinite, rates)) else _MAX_STEPS_PER_SAMPLE
     pieces = min(wanted, _MAX_STEPS_PER_SAMPLE)

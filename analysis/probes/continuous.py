@@ -141,7 +141,7 @@ class ContinuousSystem(ProbedSystem):
         return h, near, torch.where(near, torch.zeros_like(left), left)
 
     def _error(self, h: Tensor, x: Tensor, solver: Solver, probe: Probe) -> Tensor:
-        """Rounding of c^T (W h + U z + b), or of c^T z for the impulse, and the solver's tolerance carried through them."""
+        """Rounding of c^T F, with F = W h + U z + b or what a leaky form makes of it, or of c^T z for the impulse, and the solver's tolerance carried through them."""
         layer, m = self._field.layers[-1], self._field.c.shape[-1]
         last = h[..., -m:].abs()
         below = x.abs().unsqueeze(-2) if len(self._field.layers) == 1 else h[..., -2 * m : -m].abs()
@@ -153,10 +153,15 @@ class ContinuousSystem(ProbedSystem):
             size = _apply(W, last) + _apply(layer.U.abs(), below)
             if layer.b is not None:
                 size = size + layer.b.abs().unsqueeze(-2).unsqueeze(-2)
-            if self._field.form == "rnn":
+            rows, leaked = W.sum(-1, keepdim=True), last / self._field.tau
+            if self._field.leaky:
+                size, rows = size + leaked, rows + 1 / self._field.tau
+            if self._field.form in ("rnn", "rate"):
                 # sigma' <= 1 and |sigma(z)| <= |z| up to the constant of sigmoid
-                size = size.clamp(max=self._field.activation.bound)
-            gain = weight @ W.sum(-1, keepdim=True)
+                size = size.clamp(max=self._field.activation.bound / self._field.tau)
+            if self._field.leaky:
+                size = size + leaked
+            gain = weight @ rows
         else:
             size, gain = last, weight.sum(-1, keepdim=True)
         error = relative * _apply(weight, size).amax(-2) + absolute * gain.squeeze(-1).unsqueeze(-2)

@@ -174,10 +174,16 @@ class Adaptive(Solver):
         if h0.shape[-2] == 0:
             return replace(empty_solution(field, t, h0), accepted=0, rejected=0)
         grid = solve_grid(path, t)
-        weights = standard_weights(field.layers, h0)
+        weights = standard_weights(field.weights, h0)
         inputs = inputs_of(grid.path, weights.ensemble)
         problem = Problem(
-            PAIRS[self.method], 1, grid.times.diff(), kernels[0], weights.structure, inputs.kind, len(field.layers), kernels[1]
+            tableau=PAIRS[self.method],
+            substeps=1,
+            steps=grid.times.diff() / field.tau,
+            structure=weights.structure,
+            kind=inputs.kind,
+            layers=len(field.layers),
+            **kernels._asdict(),
         )
         control = Control(*solver.tolerances, float(self.order))
         given = weights.W, weights.V, inputs.left, inputs.right, weights.h0

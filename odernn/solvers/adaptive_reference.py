@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import activations
 from .numba.step_control import (
     DONE,
     LEAST_ERROR,
@@ -29,7 +28,7 @@ from .numba.step_control import (
     step_within,
 )
 from .standard_form import EmbeddedPair, Problem, StepCount
-from .torch_reference import drive, product
+from .torch_reference import drive, rate
 
 
 def solve(
@@ -73,7 +72,7 @@ class _Member:
                 attempts += 1
                 y, rates = self._step(h, k, interval, done, dt, length)
                 with torch.no_grad():
-                    estimate = sum((dt * e * rate for e, rate in zip(self.pair.error, rates)), torch.zeros_like(h))
+                    estimate = sum((dt * e * k_i for e, k_i in zip(self.pair.error, rates)), torch.zeros_like(h))
                     error = self._size(estimate, torch.maximum(h.abs(), y.abs()))
                 if error <= 1.0:
                     self.steps.append(dt)
@@ -91,13 +90,13 @@ class _Member:
 
     def _rate(self, y: Tensor, interval: int, fraction: float) -> Tensor:
         drive = torch.lerp(self.v_left[..., interval, :], self.v_right[..., interval, :], fraction)
-        return activations.get(self.problem.activation)(product(self.problem, self.W, y) + drive)
+        return rate(self.problem, self.W, y, drive)[1]
 
     def _step(self, h: Tensor, k: Tensor, interval: int, done: float, dt: float, length: float) -> tuple[Tensor, list[Tensor]]:
         """The state at the end of a step, and the rates of its stages and there."""
         rates = [k]
         for row in (*self.pair.A[1:], self.pair.b):
-            y = h + dt * sum(a * rate for a, rate in zip(row, rates))
+            y = h + dt * sum(a * k_i for a, k_i in zip(row, rates))
             rates.append(self._rate(y, interval, min(1.0, (done + sum(row) * dt) / length)))
         return y, rates
 

@@ -20,19 +20,20 @@ TRITON_MAX_SIZE = 128
 _NUMBA_DTYPES, _TRITON_DTYPES = (torch.float32, torch.float64), (torch.float32,)
 
 
-def backend_for(name: Backend, like: Tensor, emits: bool = False) -> ModuleType:
+def backend_for(name: Backend, like: Tensor, emits: bool = False, leaks: bool = False) -> ModuleType:
     """The module of a backend, for states like this tensor; see `odernn.solvers.standard_form.Problem`.
 
     Args:
         name: 'auto' for the first of the others that takes such states.
-        emits: whether layers pass on something else than their states to those above.
+        emits: whether products read something else than states.
+        leaks: whether states leak.
 
     Raises:
         ValueError: a backend that is not installed or does not take such states.
     """
     if name == "auto":
-        name = next(one for one in ("numba", "triton", "products") if obstacle(one, like, emits) is None)
-    reason = obstacle(name, like, emits)
+        name = next(one for one in ("numba", "triton", "products") if obstacle(one, like, emits, leaks) is None)
+    reason = obstacle(name, like, emits, leaks)
     if reason is not None:
         raise ValueError(f"backend {name!r} {reason}: choose backend 'products' or 'auto'")
     if name == "numba":
@@ -52,7 +53,7 @@ def backend_for(name: Backend, like: Tensor, emits: bool = False) -> ModuleType:
     return torch_reference
 
 
-def obstacle(name: str, like: Tensor, emits: bool = False) -> str | None:
+def obstacle(name: str, like: Tensor, emits: bool = False, leaks: bool = False) -> str | None:
     """Why a backend cannot take states like this one; None where it can."""
     if name in ("products", "torch"):
         return None
@@ -64,6 +65,8 @@ def obstacle(name: str, like: Tensor, emits: bool = False) -> str | None:
         return f"computes in {', '.join(map(str, dtypes))}, got {like.dtype}"
     if name == "triton" and emits:
         return "takes no activation between layers"
+    if name == "triton" and leaks:
+        return "takes no leak"
     if name == "triton":
         largest = triton_size(torch.cuda.get_device_capability(like.device)) if like.is_cuda else TRITON_MAX_SIZE
         if largest == 0:

@@ -68,8 +68,9 @@ def _stages(
         y = h + dt * sum(a * k_j for a, k_j in zip(A[stage], k)) if k else h
         states[:, index] = y
         z = product(problem, W, states[:, index].flatten(1, 2)).unflatten(1, y.shape[1:3])
-        k.append(sigma(z + torch.lerp(v_left, v_right, fraction)))
-        slopes[:, index] = sigma.derivative_of_value(k[-1])
+        value = sigma(z + torch.lerp(v_left, v_right, fraction))
+        k.append(value - y if problem.leaks else value)
+        slopes[:, index] = sigma.derivative_of_value(value)
     return states, slopes
 
 
@@ -91,5 +92,7 @@ def _adjoints(
                 index = step * len(b) + i
                 g_z = slopes[:, index, interval].mul_(g_k)
                 g_y[i] = adjoint_product(problem, W, g_z, states[:, index, interval])
+                if problem.leaks:
+                    g_y[i] = g_y[i] - g_k
             g = g + sum(g_y.values())
     return slopes, g

@@ -39,7 +39,7 @@ def compare_with_small_steps(solver: Solver, field: VectorField, x: Tensor, grid
     """
     if solver.tolerances[0] < _COMPARABLE or not Fused().supports(field) or grid.times.numel() < 2:
         return
-    judged = Judged(x, (solver, field.form, field.activation), grid.times, (*field.tensors, h[..., 0, :]))
+    judged = Judged(x, (solver, field.form, field.tau, field.activation), grid.times, (*field.tensors, h[..., 0, :]))
     memorable = torch.is_grad_enabled() and not x.is_inference()
     if memorable and judged.recall() is not None:
         return

@@ -39,6 +39,7 @@ _AXES: dict[Structure, tuple[int, ...]] = {"dense": (2,), "diagonal": (1,), "pai
 def described(
     method: Method,
     form: Form,
+    tau: float,
     activation: Activation,
     layers: tuple[tuple[Structure, bool], ...],
     kind: Kind,
@@ -59,7 +60,7 @@ def described(
     else:
         what = next((name for name, steps in _STEPS.items() if steps is method), method)
     sigma: Any = activation.name if ACTIVATIONS.get(activation.name) == activation else _place(activation)
-    words = {"method": what, "form": form, "activation": sigma, "layers": layers, "path": kind}
+    words = {"method": what, "form": form, "tau": tau, "activation": sigma, "layers": layers, "path": kind}
     return json.dumps(words | {"from_rest": from_rest, "check": check})
 
 
@@ -101,6 +102,7 @@ class Description:
     path: Kind
     from_rest: bool
     check: bool
+    tau: float = 1.0  # which programs of earlier versions leave out
 
     @cached_property
     def axes(self) -> list[int]:
@@ -156,7 +158,8 @@ class Description:
             layers.append(Layer(W, next(left), next(left) if bias else None))
         activation = ACTIVATIONS[self.activation] if isinstance(self.activation, str) else _at(self.activation)
         U = layers[-1].U
-        field = VectorField(self.form, tuple(layers), activation, U.new_zeros(1, U.shape[-2]))  # no solver reads y
+        c = U.new_zeros(1, U.shape[-2])  # no solver reads y
+        field = VectorField(self.form, tuple(layers), activation, c, self.tau)
         samples = next(left)
         path = Path(times, self.path, samples, next(left) if self.path == "jumps" else None)
         return field, path, next(left)

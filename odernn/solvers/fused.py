@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Fused(Solver):
         method: one of `odernn.solvers.fused.TABLEAUX`.
         substeps: steps per interval.
         backend: 'numba' (CPU), 'triton' (GPU of compute capability 8.0 or more, float32, states of at most 128 entries, or 64
-            where shared memory is small, no activation between layers), 'products' (tensor operations in few large products,
+            where shared memory is small, no activation between layers, no leak), 'products' (tensor operations in few large products,
             anywhere), or 'auto': the first of these that runs on the tensors given and is installed; or 'torch' (plain tensor
             operations, to compare with).
         check: whether to estimate the error (`Solution.error_estimate`) and to warn where it is more than 1e-3, see
@@ -89,19 +89,18 @@ class Fused(Solver):
         if h0.shape[-2] == 0:
             return empty_solution(field, t, h0)
         grid = solve_grid(path, t)
-        weights = standard_weights(field.layers, h0)
+        weights = standard_weights(field.weights, h0)
         inputs = inputs_of(grid.path, weights.ensemble)
         problem = Problem(
             tableau=TABLEAUX[self.method],
             substeps=self.substeps,
-            steps=grid.times.diff(),
-            activation=kernels[0],
+            steps=grid.times.diff() / field.tau,
             structure=weights.structure,
             kind=inputs.kind,
             layers=len(field.layers),
-            between=kernels[1],
+            **kernels._asdict(),
         )
-        backend = backend_for(self.backend, h0, problem.emits)
+        backend = backend_for(self.backend, h0, problem.emits, problem.leaks)
         given = weights.W, weights.V, inputs.left, inputs.right, weights.h0
         h = BackendSolve.apply(problem, backend.forward, backend.backward, *given)
         estimate = None
@@ -155,11 +154,27 @@ def describe(field: VectorField) -> str:
     return f"{len(field.layers)} layer(s) of {sizes} units with {field.activation.name!r}"
 
 
-def kernels_of(field: VectorField) -> tuple[str, str] | None:
-    """The kernels' names for the activation of the rates and for that between layers; None where they do not know the field."""
+class Kernels(NamedTuple):
+    """The equation of a field in the kernels' names, see `Problem`."""
+
+    activation: str
+    between: str
+    leaks: bool = False
+    inside: bool = False
+
+
+def kernels_of(field: VectorField) -> Kernels | None:
+    """None where the kernels do not know the field."""
     if not stacks(field.layers):
         return None
-    if field.form == "rnn":
-        return None if field.activation.kernel is None else (field.activation.kernel, "linear")
-    between = "linear" if len(field.layers) == 1 else field.activation.kernel
-    return None if between is None else ("linear", between)
+    sigma = field.activation.kernel
+    if field.form == "ssm" and len(field.layers) == 1:
+        return Kernels("linear", "linear")
+    if sigma is None:
+        return None
+    return {
+        "rnn": Kernels(sigma, "linear"),
+        "ssm": Kernels("linear", sigma),
+        "rate": Kernels(sigma, "linear", leaks=True),
+        "voltage": Kernels("linear", sigma, leaks=True, inside=True),
+    }[field.form]

@@ -82,7 +82,7 @@ def compiled_states(steps: LayerSteps, field: VectorField, path: Path, t: Tensor
     z, found = path.samples, []
     for index, start in enumerate(h0.chunk(len(field.layers), -1)):
         h = steps.run(_layer(field, index), Path(t, "hold", z), t, start)
-        z = field.activation(h) if field.form == "ssm" else h
+        z = field.activation(h) if field.emits_activation else h
         found.append(h)
     return found[0] if len(found) == 1 else torch.cat(found, -1)
 

@@ -125,7 +125,7 @@ def _described(
             "the model without them"
         )
     layers = tuple((layer.W.structure, layer.b is not None) for layer in field.layers)
-    description = described(method, field.form, field.activation, layers, path.kind, from_rest, check)
+    description = described(method, field.form, field.tau, field.activation, layers, path.kind, from_rest, check)
     return description, [*field.tensors, path.samples, *([] if path.ends is None else [path.ends]), h0]
 
 

@@ -64,7 +64,8 @@ class StepCount:
 class Problem:
     """The equation of a stack of L layers of m states, and its steps, but for the tensors:
 
-        dh_l/dt = sigma(W_l h_l + U_l tau(h_{l-1}) + b_l),    tau(h_0) = x.
+        dh_l/dt = sigma(z_l),    or where states leak    dh_l/dt = -h_l + sigma(z_l),    t in units of tau,
+        z_l = W_l h_l + U_l phi(h_{l-1}) + b_l,    phi(h_0) = x,    or with phi inside, W_l phi(h_l) for W_l h_l.
 
     A backend is a module with `forward(problem, W, V, left, right, h0) -> h` and `backward(problem, W, V, left, right, h, g,
     wanted)`, which gives the gradients of (W, V, left, right, h0), or None where `wanted` is false. Shapes:
@@ -76,8 +77,10 @@ class Problem:
         h, g: (E, batch, K + 1, L m).
 
     Args:
-        activation, between: the kernels' names of sigma and tau.
+        activation, between: the kernels' names of sigma and phi.
         layers: L.
+        leaks: whether states do.
+        inside: whether W multiplies phi(h), too.
     """
 
     tableau: Tableau
@@ -88,11 +91,13 @@ class Problem:
     kind: Kind
     layers: int = 1
     between: str = "linear"
+    leaks: bool = False
+    inside: bool = False
 
     @property
     def emits(self) -> bool:
-        """Whether layers pass on something else than their states."""
-        return self.layers > 1 and self.between != "linear"
+        """Whether products read something else than states."""
+        return (self.layers > 1 or self.inside) and self.between != "linear"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor,
     h, states = h0, [h0]
     for interval, length in enumerate(problem.steps.tolist()):
         for step in range(problem.substeps):
-            _, k = _stages(problem, W, h, v_left[..., interval, :], v_right[..., interval, :], length, step)
+            _, _, k = _stages(problem, W, h, v_left[..., interval, :], v_right[..., interval, :], length, step)
             h = _advance(problem, h, k, length)
         states.append(h)
     return torch.stack(states, -2)
@@ -41,17 +41,19 @@ def backward(
         g = g + g_all[..., interval + 1, :]
         h, visited = h_all[..., interval, :], []
         for step in range(problem.substeps):
-            y, k = _stages(problem, W, h, v_left[..., interval, :], v_right[..., interval, :], length, step)
+            y, a, k = _stages(problem, W, h, v_left[..., interval, :], v_right[..., interval, :], length, step)
             h = _advance(problem, h, k, length)
-            visited.append((y, k))
+            visited.append((y, a))
         for step in reversed(range(problem.substeps)):
-            y, k = visited[step]
+            y, a = visited[step]
             # The adjoint of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of z_i is sigma' times it.
             g_y: dict[int, Tensor] = {}
             for i in reversed(range(len(b))):
                 g_k = dt * (b[i] * g + sum(A[j][i] * g_y[j] for j in g_y))
-                g_z = g_k * derivative(k[i])
+                g_z = g_k * derivative(a[i])
                 g_y[i] = adjoint_product(problem, W, g_z, y[i])
+                if problem.leaks:
+                    g_y[i] = g_y[i] - g_k
                 g_W += product_gradient(problem, g_z, y[i])
                 fraction = (step + c[i]) / problem.substeps
                 g_left[..., interval, :] += (1 - fraction) * g_z
@@ -62,10 +64,10 @@ def backward(
 
 
 def product(problem: Problem, W: Tensor, y: Tensor) -> Tensor:
-    """W_l y_l + U_l tau(y_{l-1}) of all layers, for y (E, n, L m)."""
+    """W_l y_l + U_l phi(y_{l-1}) of all layers, or W_l phi(y_l) + ..., for y (E, n, L m)."""
     own, above = blocks(problem, W)
     layers = y.chunk(problem.layers, -1)
-    z = [_apply(problem.structure, W_l, y_l) for W_l, y_l in zip(own, layers)]
+    z = [_apply(problem.structure, W_l, _read_by_own(problem, y_l)) for W_l, y_l in zip(own, layers)]
     for index, U in enumerate(above):
         z[index + 1] = z[index + 1] + _emit(problem, layers[index]) @ U.mT
     return torch.cat(z, -1)
@@ -74,12 +76,14 @@ def product(problem: Problem, W: Tensor, y: Tensor) -> Tensor:
 def adjoint_product(problem: Problem, W: Tensor, g: Tensor, y: Tensor) -> Tensor:
     """The gradient of y in z = product(W, y), from the gradient g of z."""
     own, above = blocks(problem, W)
-    tau = activations.get(problem.between)
-    assert tau.derivative_of_value is not None
+    phi = activations.get(problem.between)
+    assert phi.derivative_of_value is not None
     layers, of_layers = y.chunk(problem.layers, -1), g.chunk(problem.layers, -1)
     g_y = [_apply(problem.structure, adjoint_entries(problem.structure, W_l), g_l) for W_l, g_l in zip(own, of_layers)]
+    if problem.inside:
+        g_y = [phi.derivative_of_value(_emit(problem, y_l)) * g_l for y_l, g_l in zip(layers, g_y)]
     for index, U in enumerate(above):
-        slope = tau.derivative_of_value(_emit(problem, layers[index]))
+        slope = phi.derivative_of_value(_emit(problem, layers[index]))
         g_y[index] = g_y[index] + slope * (of_layers[index + 1] @ U)
     return torch.cat(g_y, -1)
 
@@ -87,7 +91,7 @@ def adjoint_product(problem: Problem, W: Tensor, g: Tensor, y: Tensor) -> Tensor
 def product_gradient(problem: Problem, g: Tensor, y: Tensor) -> Tensor:
     """The gradient of W in z = product(W, y), from the gradient g of z, summed over n."""
     layers, of_layers = y.chunk(problem.layers, -1), g.chunk(problem.layers, -1)
-    own = [_outer(problem.structure, g_l, y_l) for g_l, y_l in zip(of_layers, layers)]
+    own = [_outer(problem.structure, g_l, _read_by_own(problem, y_l)) for g_l, y_l in zip(of_layers, layers)]
     above = [g_l.mT @ _emit(problem, y_l) for g_l, y_l in zip(of_layers[1:], layers)]
     return torch.cat([*own, *above], 1)
 
@@ -101,6 +105,16 @@ def blocks(problem: Problem, W: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tenso
 
 def _emit(problem: Problem, y: Tensor) -> Tensor:
     return activations.get(problem.between)(y)
+
+
+def _read_by_own(problem: Problem, y: Tensor) -> Tensor:
+    return _emit(problem, y) if problem.inside else y
+
+
+def rate(problem: Problem, W: Tensor, y: Tensor, drive: Tensor) -> tuple[Tensor, Tensor]:
+    """a = sigma(z) at states y, and their rates: a, or a - y."""
+    a = activations.get(problem.activation)(product(problem, W, y) + drive)
+    return a, a - y if problem.leaks else a
 
 
 def _apply(structure: str, W: Tensor, y: Tensor) -> Tensor:
@@ -168,17 +182,19 @@ def input_gradients(
 
 def _stages(
     problem: Problem, W: Tensor, h: Tensor, v_left: Tensor, v_right: Tensor, length: float, step: int
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Stage states y_i and rates k_i of one step."""
-    sigma = activations.get(problem.activation)
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Stage states y_i, a_i = sigma(z_i) and rates k_i of one step."""
     dt = length / problem.substeps
     y: list[Tensor] = []
+    a: list[Tensor] = []
     k: list[Tensor] = []
     for row, c in zip(problem.tableau.A, problem.tableau.c):
-        y.append(h + dt * sum(a * k_j for a, k_j in zip(row, k)) if k else h)
+        y.append(h + dt * sum(weight * k_j for weight, k_j in zip(row, k)) if k else h)
         drive = torch.lerp(v_left, v_right, (step + c) / problem.substeps)
-        k.append(sigma(product(problem, W, y[-1]) + drive))
-    return y, k
+        a_i, k_i = rate(problem, W, y[-1], drive)
+        a.append(a_i)
+        k.append(k_i)
+    return y, a, k
 
 
 def _advance(problem: Problem, h: Tensor, k: list[Tensor], length: float) -> Tensor:

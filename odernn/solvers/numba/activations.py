@@ -87,6 +87,14 @@ def activate(s, z, n, activation):
             store(s, q, where_less(value, -1.0, -1.0, value))
 
 
+@inner
+def leak(plan, s, y, a, k):
+    """k <- a - y, the rates of states y, from a = sigma(z); where nothing leaks they are a itself, and k is a."""
+    if plan.leaks:
+        for q in range(0, plan.rows * plan.width, lanes_of(s)):
+            store(s, k + q, load(s, a + q) - load(s, y + q))
+
+
 @inline
 def times_derivative(g, k, activation):
     """g sigma'(z), from k = sigma(z)."""

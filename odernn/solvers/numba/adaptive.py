@@ -13,11 +13,11 @@ import numpy as np
 from numba import prange
 
 from . import step_control
-from .activations import activate
+from .activations import activate, leak
 from .compilation import inline, inner, kernel
 from .drive import drive, drive_ends, drive_ends_gradient, input_gradient
 from .plan import LINEAR
-from .products import apply, couple, couple_back, emitted, sum_outer
+from .products import apply, couple, emit, emitted, multiply_back, read_by_own, sum_outer
 from .runge_kutta import pass_back, weighted
 from .simd import MARGIN, aligned_pointer_to, lanes_of, load, pointer_to, store, where_less
 from .step_control import DONE, LEAST_ERROR, MAX_STEPS, TOO_MANY, UNDERFLOW
@@ -55,14 +55,22 @@ def _weighted_six(s, base, scale, terms, n, q, c0, c1, c2, c3, c4, c5, count):
 
 
 @inner
-def _rate(plan, s, y, k, e, left, right, fraction, W, w0):
-    """k = sigma(W y + U e + v) at a fraction of the interval, e as in `couple`."""
+def _rate(plan, s, y, k, a, e, left, right, fraction, W, w0):
+    """a = sigma(W y + U e + v) at a fraction of the interval, e as in `emit`, and the rate k as in `leak`."""
     n = plan.rows * plan.width
     for q in range(0, n, lanes_of(s)):
-        store(s, k + q, (1.0 - fraction) * load(s, left + q) + fraction * load(s, right + q))
-    apply(plan, W, w0, s, y, k)
-    couple(plan, W, w0, s, y, e, k)
-    activate(s, k, n, plan.activation)
+        store(s, a + q, (1.0 - fraction) * load(s, left + q) + fraction * load(s, right + q))
+    e = emit(plan, s, y, e)
+    apply(plan, W, w0, s, read_by_own(plan, y, e), a)
+    couple(plan, W, w0, s, e, a)
+    activate(s, a, n, plan.activation)
+    leak(plan, s, y, a, k)
+
+
+@inner
+def _activated(plan, k, a):
+    """Where sigma(z) of a rate at k stands: there itself, or at a."""
+    return a if plan.leaks else k
 
 
 @inner
@@ -128,27 +136,29 @@ def _size(plan, control, s, v, h):
 
 
 @inner
-def _first_proposal(plan, control, s, h, k, e, left, right, length, y, rate, W, w0):
+def _first_proposal(plan, control, s, h, k, a, e, left, right, length, y, rate, W, w0):
     n = plan.rows * plan.width
     slope = _size(plan, control, s, k, h)
     exploring = _exploring_step(length, _size(plan, control, s, h, h), slope)
     for q in range(0, n, lanes_of(s)):
         store(s, y + q, load(s, h + q) + exploring * load(s, k + q))
-    _rate(plan, s, y, rate, e, left, right, exploring / length, W, w0)
+    _rate(plan, s, y, rate, _activated(plan, rate, a), e, left, right, exploring / length, W, w0)
     for q in range(0, n, lanes_of(s)):
         store(s, rate + q, load(s, rate + q) - load(s, k + q))
     return _first_step(control.order, length, exploring, slope, _size(plan, control, s, rate, h) / exploring)
 
 
 @inner
-def _try_step(plan, A, c, s, h, k, y, e, left, right, dt, done, length, W, w0):
+def _try_step(plan, A, c, s, h, k, y, a, e, left, right, dt, done, length, W, w0):
     """y at the end of a step that starts `done` into the interval, and the rates k_1, ... of it and at its end, from k_0."""
     stages, n = plan.stages, plan.rows * plan.width
     for i in range(1, stages):
         _stage(plan, A, i, s, h, k, dt, y)
-        _rate(plan, s, y, k + i * n, e, left, right, (done + c[i] * dt) / length, W, w0)
+        k_i = k + i * n
+        _rate(plan, s, y, k_i, _activated(plan, k_i, a), e, left, right, (done + c[i] * dt) / length, W, w0)
     _stage(plan, A, stages, s, h, k, dt, y)
-    _rate(plan, s, y, k + stages * n, e, left, right, min(1.0, (done + dt) / length), W, w0)
+    last = k + stages * n
+    _rate(plan, s, y, last, _activated(plan, last, a), e, left, right, min(1.0, (done + dt) / length), W, w0)
 
 
 @inner
@@ -158,7 +168,8 @@ def _forward_item(plan, control, A, c, e, item, lengths, W, V, x_left, x_right, 
     tiles = (plan.batch + plan.rows - 1) // plan.rows
     x_member, w0, v0 = member % plan.x_members, member * plan.weights, member * plan.inputs * width
     left, right, h, y, ratio, k = 0, n, 2 * n, 3 * n, 4 * n, 5 * n
-    e_at = k + (stages + 1) * n
+    a = k + (stages + 1) * n
+    e_at = a + plan.leaks * n
     spare = e_at + plan.emits * n
     inputs = spare + MARGIN
     set_column(s, inputs + plan.d, plan.inputs, plan.rows)
@@ -176,9 +187,9 @@ def _forward_item(plan, control, A, c, e, item, lengths, W, V, x_left, x_right, 
             )  # fmt: skip
             length = lengths[interval]
             if plan.kind != LINEAR or interval == 0:
-                _rate(plan, s, h, k, e_at, left, right, 0.0, W, w0)
+                _rate(plan, s, h, k, _activated(plan, k, a), e_at, left, right, 0.0, W, w0)
             if interval == 0:
-                proposal = _first_proposal(plan, control, s, h, k, e_at, left, right, length, y, k + n, W, w0)
+                proposal = _first_proposal(plan, control, s, h, k, a, e_at, left, right, length, y, k + n, W, w0)
             done, count, attempts, again = 0.0, 0, 0, False
             while done < length and how == DONE:
                 rest = length - done
@@ -189,7 +200,7 @@ def _forward_item(plan, control, A, c, e, item, lengths, W, V, x_left, x_right, 
                     how = TOO_MANY
                 else:
                     attempts += 1
-                    _try_step(plan, A, c, s, h, k, y, e_at, left, right, dt, done, length, W, w0)
+                    _try_step(plan, A, c, s, h, k, y, a, e_at, left, right, dt, done, length, W, w0)
                     error = _step_error(plan, control, e, s, h, k, y, dt, ratio, spare)
                     if error <= 1.0:
                         if position < room:
@@ -232,7 +243,7 @@ def adaptive(plan, control, pair, lengths, W, V, x_left, x_right, h_all, steps, 
         tries: steps tried, (tiles,).
         ends: DONE, UNDERFLOW or TOO_MANY, (tiles,).
     """
-    entries = plan.rows * (plan.width * (6 + plan.stages + plan.emits) + plan.inputs) + MARGIN
+    entries = plan.rows * (plan.width * (6 + plan.stages + plan.leaks + plan.emits) + plan.inputs) + MARGIN
     for item in prange(plan.items):
         buffer = np.zeros(entries + MARGIN, h_all.dtype)
         _forward_item(
@@ -244,33 +255,34 @@ def adaptive(plan, control, pair, lengths, W, V, x_left, x_right, h_all, steps, 
 
 
 @inner
-def _step_adjoint(plan, A, c, s, g, k, e, g_y, g_z, spare, left, right, dt, done, length, W, w0):
+def _step_adjoint(plan, A, c, s, g, a, e, g_y, g_z, spare, left, right, dt, done, length, W, w0):
     """As `runge_kutta._stage_adjoints`, for a step that starts `done` into the interval."""
     stages, n = plan.stages, plan.rows * plan.width
     lanes = lanes_of(s)
     for i in range(stages - 1, -1, -1):
-        g_z_i, g_y_i, k_i = g_z + i * n, g_y + i * n, k + i * n
+        g_z_i, g_y_i, a_i = g_z + i * n, g_y + i * n, a + i * n
         fraction = (done + c[i] * dt) / length
         count, b_i, column = stages - 1 - i, dt * A[COLUMNS * stages + i], COLUMNS * (i + 1) + i
         a0, a1, a2 = dt * A[column], dt * A[column + COLUMNS], dt * A[column + 2 * COLUMNS]
         a3, a4 = dt * A[column + 3 * COLUMNS], dt * A[column + 4 * COLUMNS]
         for q in range(0, n, lanes):
             value = _weighted_six(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, a3, a4, 0.0, count)
-            pass_back(plan, s, value, k_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
-        apply(plan, W, w0, s, g_z_i, g_y_i)
-        couple_back(plan, W, w0, s, g_z_i, e + i * n, spare, g_y_i)
+            pass_back(plan, s, value, a_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
+        multiply_back(plan, W, w0, s, g_z_i, e + i * n, spare, g_y_i)
     for q in range(0, n, lanes):
         store(s, g + q, _weighted_six(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, stages))
 
 
 @inner
-def _again(plan, A, c, s, y, k, e, left, right, dt, done, length, following, W, w0):
-    """The stage states and rates of a step from y_0, and where `following` is a place (not -1), the state at its end."""
+def _again(plan, A, c, s, y, k, a, e, left, right, dt, done, length, following, W, w0):
+    """The stage states y, a = sigma(z) and rates of a step from y_0 (which are at k where states leak), and where `following` is
+    a place (not -1), the state at its end."""
     n = plan.rows * plan.width
+    k = k if plan.leaks else a
     for i in range(plan.stages):
         if i > 0:
             _stage(plan, A, i, s, y, k, dt, y + i * n)
-        _rate(plan, s, y + i * n, k + i * n, e + i * n, left, right, (done + c[i] * dt) / length, W, w0)
+        _rate(plan, s, y + i * n, k + i * n, a + i * n, e + i * n, left, right, (done + c[i] * dt) / length, W, w0)
     if following >= 0:
         _stage(plan, A, plan.stages, s, y, k, dt, following)
 
@@ -289,10 +301,11 @@ def _backward_item(
     g_z = g_y + stages * n
     # All that the forward pass of one segment went through, and the states that the segments of an interval start from.
     y_all = g_z + stages * n
-    k_all = y_all + segment * stages * n
-    e_all = k_all + segment * stages * n
+    a_all = y_all + segment * stages * n
+    e_all = a_all + segment * stages * n
     spare = e_all + plan.emits * segment * stages * n
-    checkpoints = spare + plan.emits * n
+    k = spare + plan.emits * n
+    checkpoints = k + plan.leaks * stages * n
     inputs = checkpoints + segments * n
     g_inputs = inputs + plan.rows * plan.inputs
     set_column(s, inputs + plan.d, plan.inputs, plan.rows)
@@ -329,7 +342,7 @@ def _backward_item(
                 if step % segment == 0:
                     copy(s, checkpoints + step // segment * n, s, y_all, n, False)
                 dt = steps[position + step]
-                _again(plan, A, c, s, y_all, k_all, e_all, v_left, v_right, dt, done, length, y_all, W, w0)
+                _again(plan, A, c, s, y_all, k, a_all, e_all, v_left, v_right, dt, done, length, y_all, W, w0)
                 done += dt
                 if (step + 1) % segment == 0:
                     copy(s, y_all, s, checkpoints + (step + 1) // segment * n, n, False)
@@ -344,16 +357,17 @@ def _backward_item(
                     dt = steps[position + step]
                     at = (step - begins) * stages * n
                     following = y_all + at + stages * n if step + 1 < stop else -1
-                    _again(plan, A, c, s, y_all + at, k_all + at, e_all + at, v_left, v_right, dt, done, length, following, W, w0)
+                    y, a, e = y_all + at, a_all + at, e_all + at
+                    _again(plan, A, c, s, y, k, a, e, v_left, v_right, dt, done, length, following, W, w0)
                     done += dt
                 for step in range(stop - 1, begins - 1, -1):
                     dt = steps[position + step]
                     done -= dt
                     at = (step - begins) * stages * n
-                    y, k, e = y_all + at, k_all + at, emitted(plan, y_all + at, e_all + at)
-                    _step_adjoint(plan, A, c, s, g, k, e, g_y, g_z, spare, left, right, dt, done, length, W_adjoint, w0)
+                    y, a, e = y_all + at, a_all + at, emitted(plan, y_all + at, e_all + at)
+                    _step_adjoint(plan, A, c, s, g, a, e, g_y, g_z, spare, left, right, dt, done, length, W_adjoint, w0)
                     if plan.of_W > 0:
-                        sum_outer(plan, g_W, gw0, s, g_z, y, e, stages * plan.rows)
+                        sum_outer(plan, g_W, gw0, s, g_z, read_by_own(plan, y, e), e, stages * plan.rows)
             drive_ends_gradient(
                 plan, s, left, right, inputs, g_inputs, U, x_left, x_right, member, first, interval, g_V, gv0, g_left, g_right
             )  # fmt: skip
@@ -373,7 +387,7 @@ def adaptive_adjoint(
     Args:
         segment, segments: the steps of an interval are gone through again in at most so many segments of so many steps.
     """
-    buffers = 5 + 2 * plan.stages + (2 + plan.emits) * plan.stages * segment + plan.emits + segments
+    buffers = 5 + (2 + plan.leaks) * plan.stages + (2 + plan.emits) * plan.stages * segment + plan.emits + segments
     entries = plan.rows * (plan.width * buffers + plan.inputs + plan.columns)
     for item in prange(plan.items):
         buffer = np.zeros(entries + MARGIN, h_all.dtype)

@@ -195,6 +195,8 @@ def _runge_kutta_plan(problem: Problem, W: Tensor, x: Tensor, h0: Tensor) -> Pla
         activation=CODES[problem.activation],
         between=CODES[problem.between],
         emits=int(problem.emits),
+        inside=int(problem.emits and problem.inside),
+        leaks=int(problem.leaks),
         stages=problem.tableau.stages,
         substeps=problem.substeps,
     )
@@ -243,6 +245,8 @@ def _plan(problem: Problem | Scan, W: Tensor, x: Tensor, h0: Tensor, d_inputs: i
         activation=CODES["linear"],
         between=CODES["linear"],
         emits=0,
+        inside=0,
+        leaks=0,
         stages=0,
         substeps=1,
         changes=int(changes),

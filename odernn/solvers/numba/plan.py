@@ -40,7 +40,9 @@ class Plan(NamedTuple):
         of_W: entries of the gradient of W per item, and per interval likewise; 0 where it is not wanted.
         structure, kind: of W and of the path, the integers above.
         activation, between: of the rates and between layers, each one of `activations.CODES`.
-        emits: whether layers pass on something else than their states (0 or 1).
+        emits: whether products read something else than states (0 or 1).
+        inside: whether W multiplies what a layer emits, and not its state (0 or 1).
+        leaks: whether rates are sigma(z) - h instead of sigma(z) (0 or 1).
         stages, substeps: of Runge-Kutta: evaluations in a step, steps in an interval.
         changes: whether the matrices of a scan change from interval to interval (0 or 1).
     """
@@ -66,6 +68,8 @@ class Plan(NamedTuple):
     activation: int
     between: int
     emits: int
+    inside: int
+    leaks: int
     stages: int
     substeps: int
     changes: int

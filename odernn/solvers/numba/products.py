@@ -105,37 +105,45 @@ def apply(plan, W, w0, s, y, z):
 
 @inner
 def emitted(plan, y, e):
-    """Where what the layers of a tile at y pass on to those above stands: at y itself, or at e."""
+    """Where what the layers of a tile at y emit stands: at y itself, or at e."""
     return e if plan.emits else y
 
 
 @inner
-def couple(plan, W, w0, s, y, e, z):
-    """z_l += sigma(y_{l-1}) U for the layers above the first, U of shape (layers - 1, m, block) after the other entries of W;
-    sigma(y) is left at e, see `emitted`."""
-    if plan.layers == 1:
-        return
-    width, block = plan.width, plan.block
-    if plan.emits:
-        copy(s, y, s, e, plan.rows * width, False)
-        activate(s, e, plan.rows * width, plan.between)
-        y = e
-    for layer in range(1, plan.layers):
-        U, below = w0 + plan.own + (layer - 1) * plan.m * block, (layer - 1) * block
-        product(s, y + below, width, 1, W, U, block, s, z + below + block, width, plan.rows, block, plan.m)
+def read_by_own(plan, y, e):
+    """Where what W multiplies stands, see `emitted`."""
+    return e if plan.inside else y
 
 
 @inner
-def couple_back(plan, W, w0, s, g, e, spare, g_y):
-    """The adjoint of `couple`: adds to g_y what the adjoint g of z gives, for W with the transposes of U; `spare` is room for a
-    tile."""
-    if plan.layers == 1:
-        return
+def emit(plan, s, y, e):
+    """Leaves sigma(y) at e where anything reads it; returns `emitted`."""
+    if plan.emits:
+        copy(s, y, s, e, plan.rows * plan.width, False)
+        activate(s, e, plan.rows * plan.width, plan.between)
+    return emitted(plan, y, e)
+
+
+@inner
+def couple(plan, W, w0, s, e, z):
+    """z_l += e_{l-1} U for the layers above the first, U of shape (layers - 1, m, block) after the other entries of W; e is what
+    `emit` returned."""
+    width, block = plan.width, plan.block
+    for layer in range(1, plan.layers):
+        U, below = w0 + plan.own + (layer - 1) * plan.m * block, (layer - 1) * block
+        product(s, e + below, width, 1, W, U, block, s, z + below + block, width, plan.rows, block, plan.m)
+
+
+@inner
+def multiply_back(plan, W, w0, s, g, e, spare, g_y):
+    """The adjoint of `emit`, `apply` and `couple`: adds to g_y what the adjoint g of z gives, for the transposes of W and U;
+    `spare` is room for a tile."""
     width, block = plan.width, plan.block
     target = g_y
     if plan.emits:
         target = spare
         clear(s, spare, plan.rows * width)
+    apply(plan, W, w0, s, g, read_by_own(plan, g_y, target))
     for layer in range(1, plan.layers):
         U, below = w0 + plan.own + (layer - 1) * plan.m * block, (layer - 1) * block
         product(s, g + below + block, width, 1, W, U, block, s, target + below, width, plan.rows, block, plan.m)
@@ -146,7 +154,7 @@ def couple_back(plan, W, w0, s, g, e, spare, g_y):
 
 @inner
 def sum_outer(plan, total, t0, s, g, y, e, rows):
-    """The gradient of W in z = W y + U e, summed over rows: (layers, block, block), or the entries that `apply` takes; then
+    """The gradient of W and U in z = W y + U e, summed over rows: (layers, block, block), or the entries that `apply` takes; then
     (layers - 1, block, block)."""
     width, block = plan.width, plan.block
     own = plan.of_W - (plan.layers - 1) * block * block

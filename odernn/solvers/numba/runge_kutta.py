@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
-from .activations import activate, times_derivative
+from .activations import activate, leak, times_derivative
 from .compilation import inline, inner, kernel
 from .drive import drive, drive_ends, drive_ends_gradient, input_gradient
 from .plan import DENSE, LINEAR
-from .products import apply, couple, couple_back, emitted, plus_entries, sum_outer
+from .products import apply, couple, emit, emitted, multiply_back, plus_entries, read_by_own, sum_outer
 from .simd import MARGIN, aligned_pointer_to, lanes_of, load, pointer_to, store
 from .tiles import batch_share, clear, read_states, set_column, write_states
 
@@ -42,12 +42,13 @@ def weighted(s, base, scale, terms, n, q, c0, c1, c2, c3, count):
 
 
 @inner
-def _stages(plan, A, c, s, y, k, e, left, right, dt, step, W, w0):
-    """Stage states y_i = h + dt sum_j A_ij k_j, with h = y_0 given, and rates k_i = sigma(W y_i + U e_i + v(t_i)) of one step,
-    for the drive v that runs linearly from `left` to `right` in an interval, and e_i as in `couple`."""
+def _stages(plan, A, c, s, y, k, a, e, left, right, dt, step, W, w0):
+    """Stage states y_i = h + dt sum_j A_ij k_j, with h = y_0 given, a_i = sigma(W y_i + U e_i + v(t_i)), and rates k_i as in
+    `leak` of one step, for the drive v that runs linearly from `left` to `right` in an interval, and e_i as in `emit`."""
     n = plan.rows * plan.width
+    fused = plan.structure != DENSE and not plan.inside
     for i in range(plan.stages):
-        y_i, k_i = y + i * n, k + i * n
+        y_i, a_i = y + i * n, a + i * n
         fraction = (step + c[i]) / plan.substeps
         a0, a1, a2 = dt * A[4 * i], dt * A[4 * i + 1], dt * A[4 * i + 2]
         for r in range(0, n, plan.width):
@@ -55,15 +56,17 @@ def _stages(plan, A, c, s, y, k, e, left, right, dt, step, W, w0):
                 q = r + j
                 z = (1.0 - fraction) * load(s, left + q) + fraction * load(s, right + q)
                 state = weighted(s, y, 1.0, k, n, q, a0, a1, a2, 0.0, i)
-                if plan.structure != DENSE:
+                if fused:
                     z = plus_entries(plan, z, W, w0 + j, state)
                 if i > 0:
                     store(s, y_i + q, state)
-                store(s, k_i + q, z)
-        if plan.structure == DENSE:
-            apply(plan, W, w0, s, y_i, k_i)
-        couple(plan, W, w0, s, y_i, e + i * n, k_i)
-        activate(s, k_i, n, plan.activation)
+                store(s, a_i + q, z)
+        e_i = emit(plan, s, y_i, e + i * n)
+        if not fused:
+            apply(plan, W, w0, s, read_by_own(plan, y_i, e_i), a_i)
+        couple(plan, W, w0, s, e_i, a_i)
+        activate(s, a_i, n, plan.activation)
+        leak(plan, s, y_i, a_i, k + i * n)
 
 
 @inner
@@ -81,7 +84,8 @@ def _forward_item(plan, A, b, c, item, steps, W, V, x_left, x_right, h_all, s):
     member = item // plan.per_member
     x_member, w0, v0 = member % plan.x_members, member * plan.weights, member * plan.inputs * plan.width
     left, right, y, k = 0, n, 2 * n, (2 + stages) * n
-    e = k + stages * n
+    a = k + plan.leaks * stages * n
+    e = a + stages * n
     inputs = e + plan.emits * stages * n
     set_column(s, inputs + plan.d, plan.inputs, plan.rows)
     begin, end = batch_share(plan, item)
@@ -95,7 +99,7 @@ def _forward_item(plan, A, b, c, item, steps, W, V, x_left, x_right, h_all, s):
             )  # fmt: skip
             dt = steps[interval] / plan.substeps
             for step in range(plan.substeps):
-                _stages(plan, A, c, s, y, k, e, left, right, dt, step, W, w0)
+                _stages(plan, A, c, s, y, k, a, e, left, right, dt, step, W, w0)
                 _advance(plan, b, s, y, k, dt, y)
             write_states(plan, s, y, h_all, member, first, times, interval + 1)
 
@@ -110,7 +114,7 @@ def runge_kutta(plan, tableau, steps, W, V, x_left, x_right, h_all):
         V: (members, inputs, width), [U b]^T.
         x_left, x_right: x at the ends of the intervals; LINEAR: both are x at all times; HOLD: both the same.
     """
-    entries = plan.rows * (plan.width * (2 + (2 + plan.emits) * plan.stages) + plan.inputs)
+    entries = plan.rows * (plan.width * (2 + (2 + plan.leaks + plan.emits) * plan.stages) + plan.inputs)
     for item in prange(plan.items):
         buffer = np.zeros(entries + MARGIN, h_all.dtype)
         _forward_item(
@@ -122,34 +126,37 @@ def runge_kutta(plan, tableau, steps, W, V, x_left, x_right, h_all):
 
 
 @inline
-def pass_back(plan, s, value, k, fraction, left, right, g_z, g_y):
-    """One vector of the adjoint of a rate k = sigma(z) with z = W y + v, passed on: that of z to g_z, 0 to g_y for the product
-    with W^T to come, and what it adds to those of the drive, `left` and `right`."""
-    value = times_derivative(value, load(s, k), plan.activation)
+def pass_back(plan, s, value, a, fraction, left, right, g_z, g_y):
+    """One vector of the adjoint of a rate, a = sigma(z) or a - y with z = W y + v, passed on: that of z to g_z, what leaks to
+    g_y (0 where nothing does) for the product with W^T to come, and what it adds to those of the drive, `left` and `right`."""
+    rate = value
+    value = times_derivative(value, load(s, a), plan.activation)
     of_left = load(s, left) + (1.0 - fraction) * value
     of_right = load(s, right) + fraction * value
     store(s, g_z, value)
-    store(s, g_y, 0.0)
+    if plan.leaks:
+        store(s, g_y, 0.0 - rate)
+    else:
+        store(s, g_y, 0.0)
     store(s, left, of_left)
     store(s, right, of_right)
 
 
 @inner
-def _stage_adjoints(plan, A, b, c, s, g, k, e, g_y, g_z, spare, left, right, dt, step, W, w0):
+def _stage_adjoints(plan, A, b, c, s, g, a, e, g_y, g_z, spare, left, right, dt, step, W, w0):
     """The adjoints of one step: g <- that of its h, from that of its result; g_z_i of all stages; and what it adds to those of
     the drive, `left` and `right`. That of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of z_i sigma' times it."""
     stages, n = plan.stages, plan.rows * plan.width
     lanes = lanes_of(s)
     for i in range(stages - 1, -1, -1):
-        g_z_i, g_y_i, k_i = g_z + i * n, g_y + i * n, k + i * n
+        g_z_i, g_y_i, a_i = g_z + i * n, g_y + i * n, a + i * n
         fraction = (step + c[i]) / plan.substeps
         count, b_i = stages - 1 - i, dt * b[i]
         a0, a1, a2 = dt * A[4 * i + 4 + i], dt * A[4 * i + 8 + i], dt * A[4 * i + 12 + i]
         for q in range(0, n, lanes):
             value = weighted(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, 0.0, count)
-            pass_back(plan, s, value, k_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
-        apply(plan, W, w0, s, g_z_i, g_y_i)
-        couple_back(plan, W, w0, s, g_z_i, e + i * n, spare, g_y_i)
+            pass_back(plan, s, value, a_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
+        multiply_back(plan, W, w0, s, g_z_i, e + i * n, spare, g_y_i)
     for q in range(0, n, lanes):
         store(s, g + q, weighted(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, stages))
 
@@ -166,10 +173,11 @@ def _backward_item(
     g_z = g_y + stages * n
     # All that the forward pass of one interval went through.
     y_all = g_z + stages * n
-    k_all = y_all + plan.substeps * stages * n
-    e_all = k_all + plan.substeps * stages * n
+    a_all = y_all + plan.substeps * stages * n
+    e_all = a_all + plan.substeps * stages * n
     spare = e_all + plan.emits * plan.substeps * stages * n
-    inputs = spare + plan.emits * n
+    of_one_step = spare + plan.emits * n
+    inputs = of_one_step + plan.leaks * stages * n
     g_inputs = inputs + plan.rows * plan.inputs
     set_column(s, inputs + plan.d, plan.inputs, plan.rows)
     begin, end = batch_share(plan, item)
@@ -191,16 +199,17 @@ def _backward_item(
             dt = steps[interval] / plan.substeps
             read_states(plan, h_all, member, first, times, interval, s, y_all, False)
             for step in range(plan.substeps):
-                y, k, e = y_all + step * stages * n, k_all + step * stages * n, e_all + step * stages * n
-                _stages(plan, A, c, s, y, k, e, v_left, v_right, dt, step, W, w0)
+                y, a, e = y_all + step * stages * n, a_all + step * stages * n, e_all + step * stages * n
+                k = of_one_step if plan.leaks else a
+                _stages(plan, A, c, s, y, k, a, e, v_left, v_right, dt, step, W, w0)
                 if step + 1 < plan.substeps:
                     _advance(plan, b, s, y, k, dt, y + stages * n)
             for step in range(plan.substeps - 1, -1, -1):
-                y, k = y_all + step * stages * n, k_all + step * stages * n
+                y, a = y_all + step * stages * n, a_all + step * stages * n
                 e = emitted(plan, y, e_all + step * stages * n)
-                _stage_adjoints(plan, A, b, c, s, g, k, e, g_y, g_z, spare, left, right, dt, step, W_adjoint, w0)
+                _stage_adjoints(plan, A, b, c, s, g, a, e, g_y, g_z, spare, left, right, dt, step, W_adjoint, w0)
                 if plan.of_W > 0:
-                    sum_outer(plan, g_W, gw0, s, g_z, y, e, stages * plan.rows)
+                    sum_outer(plan, g_W, gw0, s, g_z, read_by_own(plan, y, e), e, stages * plan.rows)
             drive_ends_gradient(
                 plan, s, left, right, inputs, g_inputs, U, x_left, x_right, member, first, interval, g_V, gv0, g_left, g_right
             )  # fmt: skip
@@ -226,7 +235,7 @@ def runge_kutta_adjoint(
         g_left, g_right: like x_left and x_right but with all members; empty where not wanted.
         g_initial: (members, batch, layers * m).
     """
-    kept = (2 + plan.emits) * plan.stages * plan.substeps + plan.emits
+    kept = (2 + plan.emits) * plan.stages * plan.substeps + plan.emits + plan.leaks * plan.stages
     entries = plan.rows * (plan.width * (5 + 2 * plan.stages + kept) + plan.inputs + plan.columns)
     for item in prange(plan.items):
         buffer = np.zeros(entries + MARGIN, h_all.dtype)
