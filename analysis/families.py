@@ -19,7 +19,7 @@ from odernn.models import SequenceModel
 from odernn.solvers import DivergedSolve, Fused, Solver
 from odernn.training import MAX_SEED, OPTIMIZERS, Data, Trainer, TrainingConfig, resolve
 from odernn.warm_start import slope_at_zero, spread_rates, widen
-from targets import Functional, StepResponseFunctional, arguments, inputs
+from targets import ConvolutionalFunctional, Functional, StepResponseFunctional, arguments, inputs
 
 from .beta_grids import enclose_radius, spanning
 from .linear.starts import linear_error, linear_fits, placed
@@ -185,13 +185,14 @@ def train_family(
     """
     data, solver = _data(family, target), _solver(family)
     trained: list[SequenceModel] = []
+    linear = family.start == "linear" and isinstance(target, ConvolutionalFunctional)
     for m in family.widths:
         runs = []
         diverged: DivergedSolve | None = None
         models, informed = _starts(family, target, data, m, trained[-1] if trained else start)
         for model in models:
             # Whether the solver's steps resolve it is checked below, for the best start alone.
-            config = _training(family, model, data, near=informed and family.start == "linear")
+            config = _training(family, model, data, near=informed and linear)
             trainer = Trainer(model, data, config, solver=None if solver is None else solver.unchecked())
             # Levenberg-Marquardt goes far enough to learn the training inputs by heart.
             judged = trainer.config.optimizer == "lm"

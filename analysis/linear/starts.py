@@ -22,6 +22,8 @@ _OSCILLATES = 1e-2
 _PAIR_STARTS, _PAIR_STEPS = 2, 15
 # Pairs beside real rates begin with frequencies of this part of the rates: at 0 no first derivative leads away from them.
 _TURN = 0.1
+# Part of the fastest rate of a parameterisation that has one.
+_INSIDE = 1 - 1e-6
 # Scales of a placed model's states that are tried, and by how much of its smallest objective the largest of them may be worse:
 # smaller ones cost a larger readout and hardly gain. Other inputs are somewhat larger: MARGIN below that.
 _SCALES = tuple(2.0**-k for k in range(11))
@@ -53,7 +55,7 @@ def linear_fits(
     pairs = torch.kron(torch.eye(model.hidden_size // 2), torch.tensor([[-0.1, -1.0], [1.0, -0.1]])).double()
     if (not fits or linear_error(fits[0], data) > _OSCILLATES) and model.hidden_size % 2 == 0 and _takes(linear, pairs):
         fits += _fit_pairs(model, kernel, data, weight_decay, seed)
-    return sorted(fits, key=lambda fit: linear_error(fit, data))
+    return sorted(map(_inside, fits), key=lambda fit: linear_error(fit, data))
 
 
 def linear_error(fit: SequenceModel, data: Data, solver: Solver | None = None) -> float:
@@ -96,6 +98,16 @@ def _alike(model: SequenceModel, recurrence: str | None = None, seed: int = 0) -
     recurrence = recurrence or model.layer_weights[0].recurrence.name
     arguments = (1, model.hidden_size, 1, "linear", recurrence, model.parameterization)
     return ContinuousRNN(*arguments, bias=False, seed=seed, dtype=torch.float64)
+
+
+def _inside(fit: ContinuousRNN) -> ContinuousRNN:
+    """The fit, with eigenvalues that round to the end of their parameterisation's range moved inside: no raw weight has that."""
+    w, (end, _) = cast(torch.Tensor, fit.layer_weights[0].recurrence.w), fit.parameterization.range
+    with torch.no_grad():
+        value = fit.parameterization(w)
+        beyond = value <= end
+        w[beyond] = fit.parameterization.inverse(value[beyond] * _INSIDE)
+    return fit
 
 
 def _takes(linear: ContinuousRNN, W: torch.Tensor) -> bool:

@@ -13,7 +13,8 @@ from ...plotting import GREY, label, picture, shades
 from ...verdict import APPROXIMATED
 from ..engine.figure import Claim, Data, Figure, Job, Options, Result
 from ..panels.teachers import assemble_teachers, teacher_jobs
-from ..panels.trained_case import EXPONENTIAL, WIDTHS, Case, draw_protocols, own_verdict, protocols, table_rows
+from ..panels.trained_case import EXPONENTIAL, WIDTHS, Case, draw_protocols, protocols, table_rows
+from ..panels.trained_case import verdict as own_verdict
 
 HORIZON, POINTS = 100.0, 101
 _MEMORY = {"horizon": 200.0, "points": 201, "warmup": 20.0}

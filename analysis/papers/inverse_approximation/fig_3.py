@@ -11,7 +11,8 @@ from ...plotting import label, picture, shades
 from ...verdict import APPROXIMATED
 from ..engine.figure import Claim, Data, Figure, Job, Options
 from ..panels.teachers import assemble_teachers, teacher_jobs
-from ..panels.trained_case import draw_protocols, own_verdict, protocols, table_rows
+from ..panels.trained_case import draw_protocols, protocols, table_rows
+from ..panels.trained_case import verdict as own_verdict
 
 # Far beyond the teachers' time scale, a few units.
 HORIZON, POINTS = 800.0, 801

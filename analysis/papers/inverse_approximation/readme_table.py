@@ -147,12 +147,12 @@ def _findings(data: Data) -> str:
         for kappa in verdict_of_rates(entry).kappa.values()
     )
     return f"""**LRU on polynomial memory: what moves it are its frequencies, not the eigenvalues' moduli.** The README of the
-published code calls LRU unstable, [IA] 3.4 lists its modulus e^(-e^w) among the stable parameterisations. Perturbed in w alone, its κ
-is {rates}: as stable as any. Perturbed with the frequencies it is {whole}; the radius is then {ratios} times the slowest rate
-seen: a slow mode e^(-λt) turned into e^(-λt) cos(βt) is lost as soon as β reaches λ, and a slow tail needs λ about 1/T. That is so
-because the frequencies are raw weights here, as they are in S4D. The codes of LRU parameterise them, too, as θ = e^(θ_log), which
-keeps a slow mode's frequency where it is; such LRUs (recurrence `lru`) are not among these families. No eigenvalue leaves the stable
-region in either.
+published code calls LRU unstable, [IA] 3.4 lists its modulus e^(-e^w) among the stable parameterisations. Perturbed in w alone,
+its κ is {rates}: as stable as any. Perturbed with the frequencies it is {whole}; the radius is then {ratios} times the slowest
+rate seen: a slow mode e^(-λt) turned into e^(-λt) cos(βt) is lost as soon as β reaches λ, and a slow tail needs λ about 1/T.
+That is so because the frequencies are raw weights here, as they are in S4D. The codes of LRU parameterise them, too, as
+θ = e^(θ_log), which keeps a slow mode's frequency where it is; such LRUs (recurrence `lru`) are not among these families. No
+eigenvalue leaves the stable region in either.
 
 **All weights.** [IA] Def 3.4 perturbs W, U, b and c together, and then no parameterisation of the eigenvalues makes the
 approximation of (1+t)^-1.1 stable: it protects neither U nor c ([all blocks](../docs/all_blocks.md)). State-space models with a
@@ -166,8 +166,8 @@ README_TABLE = Figure(
     source="README of the published code",
     published="""Diagonal RNN, vanilla RNN, SSM and LRU: stable on exponential, unstable on polynomial memory; stable
 reparameterisation: stable on both. Linear, hardtanh and tanh; m = 8, 16, 32, 64; T = 100.""",
-    settings=f"""{settings(_WIDTHS)} κ = r T at the longest horizon, median of the seeds. The vanilla RNN is W = Pᵀ diag(λ) P; LRU is
-complex diagonal with modulus e^(-e^w) and input scaled by sqrt(1 - |λ|²).""",
+    settings=f"""{settings(_WIDTHS)} κ = r T at the longest horizon, median of the seeds. The vanilla RNN is
+W = Pᵀ diag(λ) P; LRU is complex diagonal with modulus e^(-e^w) and input scaled by sqrt(1 - |λ|²).""",
     jobs=_jobs,
     assemble=assemble,
     claims=_claims,

@@ -12,6 +12,7 @@ from ..panels.trained_case import (
     Case,
     assemble,
     brief,
+    not_decided,
     plot_families,
     settings,
     stability_claims,
@@ -50,7 +51,7 @@ def _claims(data: Data) -> list[Claim]:
         reason = {"recurrent": _FREQUENCIES} if name == "S4" and stable_in_rates else {}
         claims += stability_claims(_of(data, name), expected, name, reason)
     statement = "S4, perturbed in the real parts of its eigenvalues alone: stable (fails if one seed's verdict is another)"
-    return [*claims, Claim(statement, stable_in_rates, "; ".join(map(str, in_rates)))]
+    return [*claims, Claim(statement, stable_in_rates, "; ".join(map(str, in_rates)), not_decided(in_rates, "stable"))]
 
 
 def _findings(data: Data) -> str:
@@ -58,8 +59,8 @@ def _findings(data: Data) -> str:
         f"{name} " + ", ".join(brief(verdict(entry).blocks["all"]) for entry in _of(data, name)) for name in FAMILIES
     )
     return f"""**What is stable here is the recurrent block alone.** [IA] Def 3.4 perturbs every block together, and then it comes
-to this, by seed: {listed}. No parameterisation of the eigenvalues protects U and c, and the readout cᵀ tanh(h) is linear in a slow
-mode only if U is as small as its rate."""
+to this, by seed: {listed}. No parameterisation of the eigenvalues protects U and c, and the readout cᵀ tanh(h) is linear in a
+slow mode only if U is as small as its rate."""
 
 
 def _plot(data: Data, path: Path) -> None:

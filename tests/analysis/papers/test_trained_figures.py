@@ -54,7 +54,7 @@ def computed(job):
 @pytest.mark.filterwarnings("ignore::odernn.InaccurateSolve")
 @pytest.mark.parametrize(
     ("figure", "quick", "claims"),
-    [(IA_2, True, 2), (IA_3, True, 3), (IA_7A, True, 2), (IA_8B, False, 2), (IA_12, False, 3), (STABLE_SSM_1, True, 5)],
+    [(IA_2, True, 4), (IA_3, True, 3), (IA_7A, True, 8), (IA_8B, False, 6), (IA_12, False, 3), (STABLE_SSM_1, True, 9)],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_claims_and_picture_come_from_the_data(tmp_path, figure, quick, claims):
@@ -72,18 +72,17 @@ def test_claims_and_picture_come_from_the_data(tmp_path, figure, quick, claims):
 def test_the_table_has_a_line_for_every_row_and_activation(tmp_path):
     data = README_TABLE.assemble([(job, computed(job)) for job in README_TABLE.jobs(Options(quick=True))])
     lines = README_TABLE.table(data).splitlines()
-    assert len(lines) == 2 + 8
-    assert all(line.count("|") == 6 for line in lines)
-    assert len(README_TABLE.claims(data)) == 16
+    assert len(lines) == 2 + 9
+    assert all(line.count("|") == 8 for line in lines)
+    assert len(README_TABLE.claims(data)) == 9 * 2 * 2
     assert "frequencies" in README_TABLE.findings(data)
     README_TABLE.plot(data, tmp_path / "picture.png")
 
 
 def test_full_runs_have_three_seeds_of_every_family():
     jobs = README_TABLE.jobs(Options())
-    assert len({job.key for job in jobs}) == len(jobs) == 3 * 2 * 15
-    # ia-8 is part of the table: its families are trained once.
-    assert {job.key for job in IA_8B.jobs(Options())} <= {job.key for job in jobs}
+    assert len({job.key for job in jobs}) == len(jobs) == 3 * 2 * 18
+    assert all(job.settings["longer"] for job in jobs)
 
 
 @pytest.mark.parametrize("teacher", ["rnn", "transformer"])
@@ -112,6 +111,14 @@ def test_stages_of_training_are_not_measured():
     assert [curve["hidden_size"] for curve in found["sampled"]] == [4]
     with pytest.raises(ValueError, match="the family has no width 3: choose among 2, 4"):
         trained_curves({"kernel": "exponential"}, family, [3, 4], ASCENT)
+
+
+def test_the_widest_model_is_trained_and_measured_on_the_longer_horizon_too():
+    family = {**SMALL, "activation": "linear", "recurrence": "diagonal"}
+    found = trained_curves({"kernel": "exponential"}, family, [2, 4], ASCENT, {"betas": [0.0, 0.1], "draws": 2}, longer=True)
+    seen = {(curve["hidden_size"], curve["horizon"], curve["block_choice"]) for curve in found["curves"]}
+    assert seen == {(m, T, block) for m, T in ((2, 30), (4, 30), (4, 120)) for block in ("recurrent", "all")}
+    assert {curve["horizon"] for curve in found["sampled"]} == {30}
 
 
 @pytest.mark.parametrize(("perturbed", "unit_input"), [("w", False), ("U", False), ("c", False), ("wc", True), ("c", True)])
