@@ -33,8 +33,8 @@ def _crossings_move_left(data: Data) -> Claim:
     held = all(first is not None and last is not None and last < first for first, *_, last in every)
     evidence = "; ".join(f"seed {seed}: β = {numbers(values)}" for seed, values in zip(data["seeds"], every))
     statement = (
-        "Under the published protocol the crossing of the two widest lies left of that of the two narrowest (fails if it does not, "
-        "or there is none, at one seed)"
+        "Under the published protocol the crossing of the two widest lies left of that of the two narrowest (fails if it does "
+        "not, or there is none, at one seed)"
     )
     return Claim(statement, held, evidence)
 

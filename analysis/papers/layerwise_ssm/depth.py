@@ -148,8 +148,8 @@ rtol 1e-12, 12 seeds. Lines are means of log M, bands one standard deviation."""
     rows=_rows,
     findings="""Each layer filters the one below: a mode of rate r that the layers share gives t^(L-1) e^(-r t), which bends the
 start of the curves of deeper models. Layers that share r only nearly do so on every finite window, whose slope is then up to
-(L-1)/t less than r: at L = 3 and 4 the fitted rates lie up to 14 % below that of the slowest mode, nearly all of them on that side.
-That is no chance, and a longer window does not cure it soon: the memory reaches the solver's rounding, 1e-10 of its largest
+(L-1)/t less than r: at L = 3 and 4 the fitted rates lie up to 14 % below that of the slowest mode, nearly all of them on that
+side. That is no chance, and a longer window does not cure it soon: the memory reaches the solver's rounding, 1e-10 of its largest
 value, by t = 80. The standard errors carry it: they are those of `analysis.fit_decay`, which add to the scatter what the rate
 differs between windows and in the direction that r - k/t still has to go. The law itself stays exponential, with a rate that no
 depth changes but by the modes it adds.""",
