@@ -119,8 +119,8 @@ def _claims(data: Data) -> list[Claim]:
             f"medians {shown}",
         ),
         Claim(
-            f"Its length grows exponentially with the memory (fails if the correlation of its logarithm is at most {_CORRELATION:g}, "
-            "or at most that with a power law)",
+            f"Its length grows exponentially with the memory (fails if the correlation of its logarithm is at most "
+            f"{_CORRELATION:g}, or at most that with a power law)",
             straight > _CORRELATION and straight > power,
             f"length ∝ e^({slope:.2f}/ω), correlation {straight:.4f}; with log(1/ω) {power:.4f}",
         ),

@@ -202,8 +202,8 @@ def _claims_b(data: Data) -> list[Claim]:
         ),
         Claim(
             "A trajectory at 1e-30 from the edge v_2 = 1 leaves it at the rate 14 in 60 digits and in coordinates without "
-            "rounding alike, and in float64 never (fails if the rate is off by more than 1 %, the two leave at different times, or "
-            "float64 leaves)",
+            "rounding alike, and in float64 never (fails if the rate is off by more than 1 %, the two leave at different times, "
+            "or float64 leaves)",
             stays and left["digits"] == left["u"] and abs(_rate(data) / 14 - 1) < 0.01,
             f"half way across at t = {left['digits']} (60 digits), {left['u']} (u = artanh v), {left['v']} (v in float64); "
             f"rate {_rate(data):.4f}",
