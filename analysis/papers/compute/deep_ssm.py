@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from odernn.models import StateSpaceModel
-from odernn.solvers import TorchDiffEq
+from odernn.solvers import Adaptive
 
 from ...memory import memory_function
 from ..engine.figure import job
 from .memory_bands import band, verdict
 
 # Tighter than the default, for some 25 e-foldings above the solver's error.
-_TOLERANCES: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-15}
+_SOLVER = Adaptive(rtol=1e-12, atol=1e-15)
 
 
 @job("deep-ssm-memory")
@@ -35,7 +35,7 @@ def deep_ssm_memory(
     """
     times = torch.linspace(0, horizon, samples, dtype=torch.float64)
     # One layer is linear in its state, and solved exactly.
-    solver = TorchDiffEq("dopri5", adjoint=False, **_TOLERANCES) if layers > 1 else None
+    solver = _SOLVER if layers > 1 else None
     memories, fits = [], []
     for seed in seeds:
         model = StateSpaceModel(

@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import nn
-
-from odernn.models import ContinuousRNN
-from odernn.solvers import TorchDiffEq
-from targets import Functional, TeacherFunctional, make_target
+from targets import Functional, make_target
 
 from ...families import Family, family_curves, train_family
 from ..engine.figure import job
+from .teachers import load_teacher
 
 # The published protocol of trained models: gaussian noise on every weight, its largest entry beta; the time-weighted error.
 _PUBLISHED: dict[str, Any] = {"search": "sample", "norm": "max", "error": "time_weighted", "blocks": ["all"]}
@@ -60,48 +56,14 @@ def load_target(kernel: str | None = None, nonlinearity: str = "none", teacher: 
 
     Args:
         kernel, nonlinearity: of `targets.make_target`.
-        teacher: in place of a kernel, 'rnn' or 'transformer': a model with random weights.
+        teacher: in place of a kernel, a model with random weights, of `load_teacher`.
         seed: of these.
 
     Raises:
         ValueError: neither kernel nor teacher, or an unknown one.
     """
     if teacher is not None:
-        if teacher not in _TEACHERS:
-            raise ValueError(f"unknown teacher {teacher!r}: choose from {', '.join(_TEACHERS)}")
-        return _TEACHERS[teacher](seed)
+        return load_teacher(teacher, seed)
     if kernel is None:
         raise ValueError("a target needs a kernel or a teacher")
     return make_target(kernel, nonlinearity)
-
-
-def _rnn_teacher(seed: int) -> Functional:
-    """A dense tanh RNN of 256 units with random weights ([IA] Fig 3)."""
-    model = ContinuousRNN(1, 256, 1, "tanh", "dense", "direct", bias=False, seed=seed, dtype=torch.float64)
-    # By the solver of the stored figures: trainings amplify the last digits of their targets.
-    solver = TorchDiffEq("dopri5", adjoint=False)
-    return TeacherFunctional(model, input_size=1, pass_times=True, options={"solver": solver})
-
-
-class _Decoder(nn.Module):
-    """A causal transformer layer of one head, width 16, feed-forward 32, between a linear read-in and read-out ([IA] Fig 12)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.read_in = nn.Linear(1, 16)
-        self.layer = nn.TransformerEncoderLayer(16, 1, 32, dropout=0.0, batch_first=True)
-        self.read_out = nn.Linear(16, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype)
-        return self.read_out(self.layer(self.read_in(x), src_mask=mask, is_causal=True))
-
-
-def _transformer_teacher(seed: int) -> Functional:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = _Decoder().double().eval()
-    return TeacherFunctional(module, input_size=1, subtract_zero_input=True)
-
-
-_TEACHERS = {"rnn": _rnn_teacher, "transformer": _transformer_teacher}

@@ -109,21 +109,24 @@ def _claims(data: Data) -> list[Claim]:
     shown = "; ".join(f"{memory:g}: {np.median(column):.2g}" for memory, column in zip(memories, lengths.T))
     return [
         Claim(
-            "Every loss meets the plateau, and leaves it in the end",
+            "Every loss meets the plateau, and leaves it in the end (fails if one run does not)",
             bool(np.isfinite(lengths).all()) and all(one["start"] is not None for one in data["flows"]),
             f"{int(np.isfinite(lengths).sum())} of {lengths.size} runs",
         ),
         Claim(
-            "The plateau is longer for every longer memory, at every seed", bool((np.diff(lengths) > 0).all()), f"medians {shown}"
+            "The plateau is longer for every longer memory (fails if a longer one has a shorter plateau, at one seed)",
+            bool((np.diff(lengths) > 0).all()),
+            f"medians {shown}",
         ),
         Claim(
-            f"Its length grows exponentially with the memory (correlation of the logarithm above {_CORRELATION:g}, and "
-            "above that with a power law)",
+            f"Its length grows exponentially with the memory (fails if the correlation of its logarithm is at most "
+            f"{_CORRELATION:g}, or at most that with a power law)",
             straight > _CORRELATION and straight > power,
             f"length ∝ e^({slope:.2f}/ω), correlation {straight:.4f}; with log(1/ω) {power:.4f}",
         ),
         Claim(
-            f"Gradient descent by autograd leaves the plateau at the same training time, within {_AGREEMENT:.0%}",
+            f"Gradient descent by autograd leaves the plateau at the same training time (fails if one run differs by more than "
+            f"{_AGREEMENT:.0%})",
             max(apart) <= _AGREEMENT,
             f"largest difference {max(apart):.1%} of {len(apart)} runs",
         ),

@@ -99,12 +99,14 @@ def _exponential(data: Data) -> list[Claim]:
     claims = []
     for statement, kinds, least in (
         (
-            f"RNN, GRU and LSTM of 1 to 4 layers forget exponentially at |x| ≤ 1, at {_ALL_BUT_A_FEW:.0%} of seeds and probes",
+            f"RNN, GRU and LSTM of 1 to 4 layers forget exponentially at |x| ≤ 1 (fails if fewer than {_ALL_BUT_A_FEW:.0%} of "
+            "seeds and probes do)",
             _LINEARISED,
             _ALL_BUT_A_FEW,
         ),
         (
-            f"S4D of 1 to 3 layers forget exponentially at |x| ≤ 1, at {_NEARLY_ALL:.0%} of seeds and probes",
+            f"S4D of 1 to 3 layers forget exponentially at |x| ≤ 1 (fails if fewer than {_NEARLY_ALL:.0%} of seeds and probes "
+            "do)",
             ("S4D",),
             _NEARLY_ALL,
         ),
@@ -122,7 +124,10 @@ def _probes_agree(data: Data) -> Claim:
     worst = max(each, key=lambda key: each[key])
     evidence = f"medians over seeds: {min(each.values()):.2%} to {each[worst]:.2%} ({worst[0]}, |x| = {worst[1]:g})"
     return Claim(
-        f"The two probes give the same rate at |x| ≤ 1, to {_AGREE:.0%}, for every network", each[worst] <= _AGREE, evidence
+        f"The two probes give the same rate at |x| ≤ 1 (fails if the median over seeds differs by more than {_AGREE:.0%} for one "
+        "network)",
+        each[worst] <= _AGREE,
+        evidence,
     )
 
 
@@ -130,7 +135,9 @@ def _probes_part(data: Data) -> Claim:
     each = {panel["kind"]: mismatch(panel, LARGE) for panel in data["panels"] if panel["layers"] == 1}
     held = all(each[kind] >= _PART for kind in _LINEARISED)
     evidence = ", ".join(f"{kind}: {value:.1%}" for kind, value in each.items())
-    return Claim(f"At |x| = 10 the rates of one-layer RNN, GRU and LSTM differ by more than {_PART:.0%}", held, evidence)
+    statement = f"""At |x| = 10 the rates of one-layer RNN, GRU and LSTM part (fails if the median over seeds differs by less than
+{_PART:.0%} for one of them)""".replace("\n", " ")
+    return Claim(statement, held, evidence)
 
 
 def _linearisation(data: Data) -> Claim:
@@ -150,8 +157,8 @@ def _linearisation(data: Data) -> Claim:
     worst = max(medians, key=lambda group: medians[group])
     kind, amplitude, probe = worst
     return Claim(
-        "With one layer the rate, where the memory is exponential, is that of the Jacobian at the state where the probe leads, "
-        "within 10 % in the median over seeds, at every |x|",
+        "With one layer the rate, where the memory is exponential, is that of the Jacobian at the state where the probe leads "
+        "(fails if the median over seeds is off by more than 10 % at one |x|)",
         medians[worst] <= 0.1,
         f"largest median deviation {medians[worst]:.1%} ({kind}, |x| = {amplitude:g}, {probe}); "
         f"{sum(map(len, deviations.values()))} of {count} are exponential",
@@ -170,7 +177,8 @@ def _slowest_mode(data: Data) -> Claim:
     count = sum(len(panel["fits"]) for panel in data["panels"] if panel["kind"] == "S4D")
     low, middle, high = np.percentile(ratios, (5, 50, 95))
     return Claim(
-        "S4D, where its memory is exponential, decays with the rate of its slowest mode: 90 % of the fits are within 10 %",
+        "S4D, where its memory is exponential, decays with the rate of its slowest mode (fails if fewer than 90 % of the fits "
+        "are within 10 %)",
         bool(low >= 0.9 and high <= 1.1),
         f"fitted over slowest rate: median {middle:.3f}, 90 % of {len(ratios)} fits in [{low:.3f}, {high:.3f}]; {count} in all",
     )

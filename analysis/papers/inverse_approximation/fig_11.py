@@ -72,7 +72,8 @@ def _claims_a(data: Data) -> list[Claim]:
         laws, left = [curve["law"] for curve in curves], min(map(_left, curves))
         claims.append(
             Claim(
-                f"The memory does not decay, to less than {_LASTS:.0%} of its largest value, where {statement}",
+                f"The memory does not decay where {statement} (fails if a law is named, or in the second half less than "
+                f"{_LASTS:.0%} of its largest value is left)",
                 all(law == "none" for law in laws) and left >= _LASTS,
                 f"{laws.count('none')} of {len(laws)} named 'does not decay' by `fit_decay`; at least {left:.0%} of the largest "
                 f"M is left at all times in [{HORIZON / 2:g}, {HORIZON:g}]; max Re λ(W) from "
@@ -82,7 +83,7 @@ def _claims_a(data: Data) -> list[Claim]:
     inside = next(curve for curve in data["plane"] if curve["scale"] < 1)
     claims.append(
         Claim(
-            "The same network forgets exponentially what starts inside the orbit",
+            "The same network forgets exponentially what starts inside the orbit (fails if its law does not end exponentially)",
             inside["law"] in EXPONENTIAL_END,
             f"{inside['law']} at {inside['scale']:g} of the input that starts on the orbit",
         )
@@ -171,31 +172,38 @@ def _claims_b(data: Data) -> list[Claim]:
     ends = [np.sign(path["v"][-1]).tolist() for path in outer]
     near = min(float(np.abs(path["v"][-1]).min()) for path in outer)
     return [
-        Claim("(0, 0) attracts", origin["stability"] == "stable", f"eigenvalues at {_spectrum(origin)}"),
         Claim(
-            "(1, 1) and (-1, -1) attract",
+            "(0, 0) attracts (fails if an eigenvalue is not negative)",
+            origin["stability"] == "stable",
+            f"eigenvalues at {_spectrum(origin)}",
+        ),
+        Claim(
+            "(1, 1) and (-1, -1) attract (fails if one has an eigenvalue that is not negative)",
             all(corner["stability"] == "stable" for corner in corners),
             f"eigenvalues at {'; '.join(map(_spectrum, corners))}" + (": saddles" if saddles else ""),
             difference=_ON_THE_EDGE if saddles and stays else "",
         ),
         Claim(
-            f"Between the attractors there is a periodic orbit, of period {PERIOD:g} to {_PERIOD_TO:g}",
+            f"Between the attractors there is a periodic orbit (fails if its period is farther than {_PERIOD_TO:g} from "
+            f"{PERIOD:g})",
             abs(orbit["period"] - PERIOD) < _PERIOD_TO,
             f"period {orbit['period']:.4f}, through v = (0, {np.tanh(orbit['crossing']):.6f})",
         ),
         Claim(
-            "The periodic orbit repels: multiplier above 1 by two routes, which agree to 1e-4",
+            "The periodic orbit repels (fails if its multiplier is below 1, or two routes to it differ by more than 1e-4)",
             by_div > 1 and abs(by_div / by_return - 1) < 1e-4,
             f"{by_div:.5f} by the integral of the divergence, {by_return:.5f} by the return map",
         ),
         Claim(
-            "What starts inside the orbit ends at (0, 0), to 1e-9, what starts outside stays at a corner (±1, ∓1), to 0.1",
+            "What starts inside the orbit ends at (0, 0), what starts outside stays at a corner (±1, ∓1) (fails if one is "
+            f"farther from it at t = {_LONG:g} than 1e-9 and 0.1)",
             died < 1e-9 and near > 0.9 and all(one == -other for one, other in ends),
             f"|v| at t = {_LONG:g}: at most {died:.1g} inside, at least {near:.6f} outside",
         ),
         Claim(
-            "A trajectory at 1e-30 from the edge v_2 = 1 leaves it at the rate 14, to 1 %, in 60 digits and in coordinates "
-            "without rounding alike, and in float64 never",
+            "A trajectory at 1e-30 from the edge v_2 = 1 leaves it at the rate 14 in 60 digits and in coordinates without "
+            "rounding alike, and in float64 never (fails if the rate is off by more than 1 %, the two leave at different times, "
+            "or float64 leaves)",
             stays and left["digits"] == left["u"] and abs(_rate(data) / 14 - 1) < 0.01,
             f"half way across at t = {left['digits']} (60 digits), {left['u']} (u = artanh v), {left['v']} (v in float64); "
             f"rate {_rate(data):.4f}",

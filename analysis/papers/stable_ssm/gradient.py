@@ -122,28 +122,31 @@ def _claims(data: Data) -> list[Claim]:
     worst = np.array([max(NAMES, key=lambda name: typical[name][k]) for k in range(len(largest["direct"]))])
     return [
         Claim(
-            f"|dLoss/dw| ≤ |cU| |f'(w)|/f(w)², to {_ROUNDING:g}, for every mode, seed and parameterisation",
+            f"|dLoss/dw| ≤ |cU| |f'(w)|/f(w)² (fails if one mode of a seed and parameterisation exceeds it by {_ROUNDING:g} of "
+            "it)",
             all(share.max() <= 1 + _ROUNDING for share in shares.values()),
             "largest quotient " + ", ".join(f"{name} {share.max():.4f}" for name, share in shares.items()),
         ),
         Claim(
-            f"The bound is sharp: at every slow rate (below {_SLOW:g}) some seed comes within {1 - _ATTAINED:.0%} of it",
+            f"The bound is sharp (fails if at a slow rate, below {_SLOW:g}, no seed comes within {1 - _ATTAINED:.0%} of it)",
             all(share >= _ATTAINED for share in attained.values()),
             "least of the largest quotients " + ", ".join(f"{name} {share:.3f}" for name, share in attained.items()),
         ),
         Claim(
-            "Slow modes: the gradient grows like rate^-2 (direct), rate^-1 (exp, softplus), rate^-1/2 (inverse), "
-            f"each exponent to {_SLOPE_TOLERANCE:g}",
+            "Slow modes: the gradient grows like rate^-2 (direct), rate^-1 (exp, softplus), rate^-1/2 (inverse) "
+            f"(fails if an exponent is off by more than {_SLOPE_TOLERANCE:g})",
             off <= _SLOPE_TOLERANCE,
             "exponents of the median over seeds: " + ", ".join(f"{name} {slope:.3f}" for name, slope in slopes.items()),
         ),
         Claim(
-            "In training the inverse parameterisation has the smallest peak of gradient over weight, at every seed",
+            "In training the inverse parameterisation has the smallest peak of gradient over weight (fails if another has, at "
+            "one seed)",
             bool((best == "inverse").all()),
             "largest over the steps, by seed: " + "; ".join(f"{name} {_list(values)}" for name, values in largest.items()),
         ),
         Claim(
-            "In training the direct parameterisation has the largest typical gradient over weight, at every seed",
+            "In training the direct parameterisation has the largest typical gradient over weight (fails if another has, at one "
+            "seed)",
             bool((worst == "direct").all()),
             "median over the steps, by seed: " + "; ".join(f"{name} {_list(values)}" for name, values in typical.items()),
         ),

@@ -34,7 +34,7 @@ _WIDTH = 64
 # The public code starts with rates 1/2 and steps of 1e-3 to 1e-1: per pixel these.
 _RATES = [5e-4, 5e-2]
 # By data set: seeds, units of time for which a pixel is held, batch size; seconds of a run.
-_SEEDS = {"digits": range(3), "mnist-10k": range(1), "mnist": range(3)}
+_SEEDS = {"digits": range(3), "mnist-10k": range(3), "mnist": range(3)}
 _STEPS = {"digits": 12, "mnist-10k": 1, "mnist": 1}
 _BATCH = {"digits": 32, "mnist-10k": 128, "mnist": 128}
 _EPOCHS = 10

@@ -52,9 +52,8 @@ def test_a_quick_run_holds_its_claims_and_leaves_a_picture_and_a_table(drawn, na
     figure, data, path = drawn(name, layers)
     outcomes = {claim.statement: claim.outcome for claim in figure.claims(data)}
     assert "failed" not in outcomes.values(), outcomes
-    assert [statement for statement, outcome in outcomes.items() if outcome == "differs"] == (
-        ["(1, 1) and (-1, -1) attract"] if name == "ia-11b" else []
-    )
+    differing = [statement.partition(" (fails")[0] for statement, outcome in outcomes.items() if outcome == "differs"]
+    assert differing == (["(1, 1) and (-1, -1) attract"] if name == "ia-11b" else [])
     assert min(imread(path).shape[:2]) > 300
     if figure.rows is not None:
         assert len(figure.rows(data)) >= layers
