@@ -54,7 +54,8 @@ class LeakyRNN(_LeakyModel):
     The recurrence describes A = (W - I) / tau, the rates of the linear network dh/dt = A h + (U x + b) / tau that this is where
     sigma(z) = z: `spectrum`, `stability_margin`, `set_matrix` and every parameterisation mean A, as for `ContinuousRNN`. A unit
     whose sigma' is 0 decays at the rate 1 / tau, and for symmetric A with negative eigenvalues and 0 <= sigma' <= 1 the network
-    is stable whatever its units do. `weight` and `set_weight` read and give W itself. The layers of a stack are fed by the h below.
+    is stable whatever its units do. `weight` and `set_weight` read and give W itself. The layers of a stack are fed by the h
+    below.
 
     Args:
         input_size, hidden_size, output_size, activation, recurrence, parameterization: as for every `SequenceModel`, and so are

@@ -141,7 +141,8 @@ class ContinuousSystem(ProbedSystem):
         return h, near, torch.where(near, torch.zeros_like(left), left)
 
     def _error(self, h: Tensor, x: Tensor, solver: Solver, probe: Probe) -> Tensor:
-        """Rounding of c^T F, with F = W h + U z + b or what a leaky form makes of it, or of c^T z for the impulse, and the solver's tolerance carried through them."""
+        """Rounding of c^T F, with F = W h + U z + b or what a leaky form makes of it, or of c^T z for the impulse, and the
+        solver's tolerance carried through them."""
         layer, m = self._field.layers[-1], self._field.c.shape[-1]
         last = h[..., -m:].abs()
         below = x.abs().unsqueeze(-2) if len(self._field.layers) == 1 else h[..., -2 * m : -m].abs()

@@ -49,9 +49,9 @@ class Fused(Solver):
         method: one of `odernn.solvers.fused.TABLEAUX`.
         substeps: steps per interval.
         backend: 'numba' (CPU), 'triton' (GPU of compute capability 8.0 or more, float32, states of at most 128 entries, or 64
-            where shared memory is small, no activation between layers, no leak), 'products' (tensor operations in few large products,
-            anywhere), or 'auto': the first of these that runs on the tensors given and is installed; or 'torch' (plain tensor
-            operations, to compare with).
+            where shared memory is small, no activation between layers, no leak), 'products' (tensor operations in few large
+            products, anywhere), or 'auto': the first of these that runs on the tensors given and is installed; or 'torch' (plain
+            tensor operations, to compare with).
         check: whether to estimate the error (`Solution.error_estimate`) and to warn where it is more than 1e-3, see
             `odernn.solvers.resolution`; without, nothing tells of steps that are too long.
     """

@@ -255,6 +255,14 @@ def adaptive(plan, control, pair, lengths, W, V, x_left, x_right, h_all, steps, 
 
 
 @inner
+def _leaked(plan, s, g, b_i, g_y_i, a0, a1, a2, a3, a4, count):
+    """As in `runge_kutta`."""
+    n = plan.rows * plan.width
+    for q in range(0, n, lanes_of(s)):
+        store(s, g_y_i + q, 0.0 - _weighted_six(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, a3, a4, 0.0, count))
+
+
+@inner
 def _step_adjoint(plan, A, c, s, g, a, e, g_y, g_z, spare, left, right, dt, done, length, W, w0):
     """As `runge_kutta._stage_adjoints`, for a step that starts `done` into the interval."""
     stages, n = plan.stages, plan.rows * plan.width
@@ -268,6 +276,8 @@ def _step_adjoint(plan, A, c, s, g, a, e, g_y, g_z, spare, left, right, dt, done
         for q in range(0, n, lanes):
             value = _weighted_six(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, a3, a4, 0.0, count)
             pass_back(plan, s, value, a_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
+        if plan.leaks:
+            _leaked(plan, s, g, b_i, g_y_i, a0, a1, a2, a3, a4, count)
         multiply_back(plan, W, w0, s, g_z_i, e + i * n, spare, g_y_i)
     for q in range(0, n, lanes):
         store(s, g + q, _weighted_six(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, stages))

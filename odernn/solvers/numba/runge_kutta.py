@@ -127,19 +127,23 @@ def runge_kutta(plan, tableau, steps, W, V, x_left, x_right, h_all):
 
 @inline
 def pass_back(plan, s, value, a, fraction, left, right, g_z, g_y):
-    """One vector of the adjoint of a rate, a = sigma(z) or a - y with z = W y + v, passed on: that of z to g_z, what leaks to
-    g_y (0 where nothing does) for the product with W^T to come, and what it adds to those of the drive, `left` and `right`."""
-    rate = value
+    """One vector of the adjoint of a rate a = sigma(z) with z = W y + v, passed on: that of z to g_z, 0 to g_y for the product
+    with W^T to come, and what it adds to those of the drive, `left` and `right`."""
     value = times_derivative(value, load(s, a), plan.activation)
     of_left = load(s, left) + (1.0 - fraction) * value
     of_right = load(s, right) + fraction * value
     store(s, g_z, value)
-    if plan.leaks:
-        store(s, g_y, 0.0 - rate)
-    else:
-        store(s, g_y, 0.0)
+    store(s, g_y, 0.0)
     store(s, left, of_left)
     store(s, right, of_right)
+
+
+@inner
+def _leaked(plan, s, g, b_i, g_y_i, a0, a1, a2, count):
+    """g_y_i <- what the leak of a rate a - y makes of its adjoint, after `pass_back`."""
+    n = plan.rows * plan.width
+    for q in range(0, n, lanes_of(s)):
+        store(s, g_y_i + q, 0.0 - weighted(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, 0.0, count))
 
 
 @inner
@@ -156,6 +160,8 @@ def _stage_adjoints(plan, A, b, c, s, g, a, e, g_y, g_z, spare, left, right, dt,
         for q in range(0, n, lanes):
             value = weighted(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, 0.0, count)
             pass_back(plan, s, value, a_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
+        if plan.leaks:
+            _leaked(plan, s, g, b_i, g_y_i, a0, a1, a2, count)
         multiply_back(plan, W, w0, s, g_z_i, e + i * n, spare, g_y_i)
     for q in range(0, n, lanes):
         store(s, g + q, weighted(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, stages))
