@@ -20,7 +20,7 @@ from .layer_weights import LayerWeights
 from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
 from .raw_weights import BIAS, INPUT, READOUT, RawWeight
-from .readouts import readout_along
+from .readouts import readout_along, readout_by_members
 from .solvers import Solution, Solver, automatic, maps, operators
 from .solvers.base import check_finite, check_start
 
@@ -215,7 +215,14 @@ class SequenceModel(nn.Module, ABC):
             ValueError: shapes, times or values that do not fit, or a solver for a map.
             DivergedSolve: the state did not stay finite.
         """
-        return self.respond(x, t, h0, solver=solver, interpolation=interpolation).y
+        path, field = self._input(x, t, interpolation), self.field()
+        if arguments.traced() or not self._memberwise(field, solver):
+            return readout_along(field, self._solve(field, path, path.times, h0, solver, check=True).h)
+
+        def states(field: VectorField, path: Path, initial: Tensor) -> Tensor:
+            return self._checked_states(field, path, path.times, initial, solver, check=True).h
+
+        return readout_by_members(states, field, path, self._initial_state(field, h0, path.samples, check=True))
 
     def respond(
         self,
@@ -244,6 +251,10 @@ class SequenceModel(nn.Module, ABC):
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         """The states at times t along a path, from h(t[0]) = h0."""
 
+    def _memberwise(self, field: VectorField, solver: Solver | None) -> bool:
+        """Whether members may be solved some after the others: see `Solver.memberwise`."""
+        return False
+
     @abstractmethod
     def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
         """What gives the states, for `odernn.solvers.operators`."""
@@ -251,13 +262,18 @@ class SequenceModel(nn.Module, ABC):
     def _solve(self, field: VectorField, path: Path, t: Tensor, h0: InitialState, solver: Solver | None, check: bool) -> Solution:
         initial = self._initial_state(field, h0, path.samples, check)
         if not arguments.traced():
-            solution = self._states(field, path, t, initial, solver)
-            if check:
-                check_finite(solution, field)
-            return solution
+            return self._checked_states(field, path, t, initial, solver, check)
         from_rest = h0 is None or (isinstance(h0, str) and h0 == "rest")
         method = self._method(field, t, initial, solver)
         return operators.run(method, self._states, field, path, t, initial, from_rest=from_rest, check=check)
+
+    def _checked_states(
+        self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None, check: bool
+    ) -> Solution:
+        solution = self._states(field, path, t, h0, solver)
+        if check:
+            check_finite(solution, field)
+        return solution
 
     def _initial_state(self, field: VectorField, h0: InitialState, like: Tensor, check: bool) -> Tensor:
         shape = (*self.ensemble, like.shape[-3], field.size)
@@ -332,6 +348,9 @@ class ContinuousModel(SequenceModel):
 
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         return (solver or automatic(field)).solve(field, path, t, h0)
+
+    def _memberwise(self, field: VectorField, solver: Solver | None) -> bool:
+        return len(self.ensemble) > 0 and (solver or automatic(field)).memberwise(field.c)
 
     def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
         return solver or "automatic"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,10 +12,14 @@ from targets import arguments
 
 from .activations import Activation
 from .fields import VectorField
+from .paths import Path
 from .solvers.first_order import first_order_only
 
 # States of more bytes than this are read out segment by segment, with segments of so many bytes.
 _LARGE, _SEGMENT_BYTES = 2**26, 2**21
+# States of so many bytes are solved at once where an ensemble goes member by member. Blocks of 32 MiB and more go back to the system
+# when glibc frees them, and to get them again, page by page, takes longer than the solve.
+_MEMBERS_BYTES = 30 * 2**20
 
 
 def readout_along(field: VectorField, h: Tensor) -> Tensor:
@@ -36,6 +40,39 @@ def readout_along(field: VectorField, h: Tensor) -> Tensor:
     if large and not arguments.traced():
         return _SegmentedReadout.apply(field.activation, h, field.c)
     return field.readout(h.flatten(-3, -2)).unflatten(-2, h.shape[-3:-1])
+
+
+def readout_by_members(
+    states: Callable[[VectorField, Path, Tensor], Tensor], field: VectorField, path: Path, h0: Tensor
+) -> Tensor:
+    """y, (*ensemble, batch, time, output), at the times of a path. Without a gradient, members are solved some after the others,
+    so that the states of a large ensemble never exist all at once.
+
+    Args:
+        states: gives the states of (field, path, h0) along time, (*ensemble, batch, time, state), for any part of the ensemble.
+        path: its samples have all axes of the ensemble, the last ones, or none.
+        h0: (*ensemble, batch, state).
+    """
+    axes, weights = h0.ndim - 2, (*field.tensors, field.c)
+    differentiated = torch.is_grad_enabled() and any(one.requires_grad for one in (*weights, path.samples, path.times, h0))
+    ensemble = h0.shape[:axes]
+    rows, each = ensemble[:1].numel(), ensemble[1:].numel()  # rows of the first axis, and members in each
+    size = h0.numel() * h0.element_size() * path.times.numel()
+    parts = -(-rows // max(1, rows * _MEMBERS_BYTES // max(1, size)))
+    # A product of one matrix rounds otherwise than one of several: no member goes alone.
+    parts = min(parts, rows // 2) if each == 1 else parts
+    divides = rows * each > 3 and size > _MEMBERS_BYTES and all(one.shape[:axes] == ensemble for one in weights)
+    if differentiated or not divides:
+        return readout_along(field, states(field, path, h0))
+
+    def of(members: slice | int) -> Tensor:
+        own = path.mapped(lambda x: x[members] if x.ndim - 3 == axes else x)
+        return readout_by_members(states, field.mapped(lambda one: one[members]), own, h0[members])
+
+    if rows == 1:
+        return of(0).unsqueeze(0)
+    bounds = [rows * k // parts for k in range(parts + 1)]
+    return torch.cat([of(slice(*ends)) for ends in zip(bounds, bounds[1:])])
 
 
 class _SegmentedReadout(torch.autograd.Function):

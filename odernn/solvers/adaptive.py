@@ -154,6 +154,9 @@ class Adaptive(Solver):
     def supports(self, field: VectorField) -> bool:
         return kernels_of(field) is not None
 
+    def memberwise(self, like: Tensor) -> bool:
+        return self.backend in ("auto", "numba") and obstacle("numba", like) is None
+
     def unchecked(self) -> Adaptive:
         return replace(self, check=False)
 

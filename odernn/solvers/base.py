@@ -85,6 +85,11 @@ class Solver(ABC):
         any order, and in forward mode."""
         return False
 
+    def memberwise(self, like: Tensor) -> bool:
+        """Whether every member of an ensemble of such states is solved for itself, and on the CPU: some after the others then
+        come to the very same numbers, in less memory."""
+        return False
+
     def unchecked(self) -> Solver:
         """The solver without its own estimate of the error, for a caller who measures that."""
         return self

@@ -15,7 +15,7 @@ from ..activations import ACTIVATIONS
 from ..fields import VectorField
 from ..paths import Path
 from . import batched_products, torch_reference
-from .backends import Backend, BackendSolve, backend_for
+from .backends import Backend, BackendSolve, backend_for, obstacle
 from .base import Solution, Solver, check_arguments, empty_solution, solve_grid
 from .resolution import Judged, judged_members, judged_sequences, relative_distance, richardson, warn_if_inaccurate
 from .standard_form import Inputs, Problem, StandardWeights, Tableau, inputs_of, stacks, standard_weights
@@ -74,6 +74,9 @@ class Fused(Solver):
 
     def supports(self, field: VectorField) -> bool:
         return kernels_of(field) is not None
+
+    def memberwise(self, like: Tensor) -> bool:
+        return self.backend in ("auto", "numba") and obstacle("numba", like) is None
 
     def unchecked(self) -> Fused:
         return replace(self, check=False)
