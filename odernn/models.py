@@ -216,11 +216,11 @@ class SequenceModel(nn.Module, ABC):
             DivergedSolve: the state did not stay finite.
         """
         path, field = self._input(x, t, interpolation), self.field()
-        if arguments.traced() or not self._memberwise(field, solver):
+        if arguments.traced() or self.is_map or not self.ensemble or not (solver or automatic(field)).memberwise(field.c):
             return readout_along(field, self._solve(field, path, path.times, h0, solver, check=True).h)
 
-        def states(field: VectorField, path: Path, initial: Tensor) -> Tensor:
-            return self._checked_states(field, path, path.times, initial, solver, check=True).h
+        def states(field: VectorField, path: Path, start: Tensor) -> Tensor:
+            return self._checked_states(field, path, start, solver, check=True).h
 
         return readout_by_members(states, field, path, self._initial_state(field, h0, path.samples, check=True))
 
@@ -251,10 +251,6 @@ class SequenceModel(nn.Module, ABC):
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         """The states at times t along a path, from h(t[0]) = h0."""
 
-    def _memberwise(self, field: VectorField, solver: Solver | None) -> bool:
-        """Whether members may be solved some after the others: see `Solver.memberwise`."""
-        return False
-
     @abstractmethod
     def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
         """What gives the states, for `odernn.solvers.operators`."""
@@ -262,15 +258,15 @@ class SequenceModel(nn.Module, ABC):
     def _solve(self, field: VectorField, path: Path, t: Tensor, h0: InitialState, solver: Solver | None, check: bool) -> Solution:
         initial = self._initial_state(field, h0, path.samples, check)
         if not arguments.traced():
-            return self._checked_states(field, path, t, initial, solver, check)
+            return self._checked_states(field, path, initial, solver, check, t)
         from_rest = h0 is None or (isinstance(h0, str) and h0 == "rest")
         method = self._method(field, t, initial, solver)
         return operators.run(method, self._states, field, path, t, initial, from_rest=from_rest, check=check)
 
     def _checked_states(
-        self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None, check: bool
+        self, field: VectorField, path: Path, h0: Tensor, solver: Solver | None, check: bool, t: Tensor | None = None
     ) -> Solution:
-        solution = self._states(field, path, t, h0, solver)
+        solution = self._states(field, path, path.times if t is None else t, h0, solver)
         if check:
             check_finite(solution, field)
         return solution
@@ -348,9 +344,6 @@ class ContinuousModel(SequenceModel):
 
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         return (solver or automatic(field)).solve(field, path, t, h0)
-
-    def _memberwise(self, field: VectorField, solver: Solver | None) -> bool:
-        return len(self.ensemble) > 0 and (solver or automatic(field)).memberwise(field.c)
 
     def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
         return solver or "automatic"

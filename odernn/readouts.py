@@ -17,8 +17,8 @@ from .solvers.first_order import first_order_only
 
 # States of more bytes than this are read out segment by segment, with segments of so many bytes.
 _LARGE, _SEGMENT_BYTES = 2**26, 2**21
-# States of so many bytes are solved at once where an ensemble goes member by member. Blocks of 32 MiB and more go back to the system
-# when glibc frees them, and to get them again, page by page, takes longer than the solve.
+# States of so many bytes are solved at once where an ensemble goes member by member. Blocks of 32 MiB and more go back to the
+# system when glibc frees them, and to get them again, page by page, takes longer than the solve.
 _MEMBERS_BYTES = 30 * 2**20
 
 

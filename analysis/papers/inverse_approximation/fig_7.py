@@ -81,9 +81,7 @@ most {radii}, by seed."""
 def _plot(data: Data, path: Path) -> None:
     targets = {"power law": POLYNOMIAL, r"$e^{-t}$": EXPONENTIAL}
     names = {"rnn": "no leak", "leaky": "leaky"}
-    rows = {
-        f"{name}, {words}": _of(data, model, target) for model, name in names.items() for words, target in targets.items()
-    }
+    rows = {f"{name}, {words}": _of(data, model, target) for model, name in names.items() for words, target in targets.items()}
     plot_families(rows, path)
 
 
