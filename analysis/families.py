@@ -60,7 +60,7 @@ class Family:
         starts: restarts at the smallest width; maximum attempts at others, which take the first that does not diverge.
         start: 'linear': each width from the narrower one, or from the best linear model of its structure
             (`analysis.linear.starts.linear_fits`) in the linear range of its activation, whichever is better; of a nonlinearity
-            of a linear functional that of the latter;
+            of a linear functional that of the latter, tried beside random ones;
             'random' where there is none: for a target without a scalar kernel, an activation that is not linear around 0 (relu,
             sigmoid), or a recurrence without real or complex modes. 'geometric': the smallest width from rates geometric on
             [1/T, 1]. 'random': from random ones.
@@ -258,7 +258,9 @@ def _starts(
         ordered.append(models[0])
         models = models[1:]
     # By validation, as the steps of the training are judged: the training inputs alone favour what was fitted to them.
-    return sorted(ordered, key=lambda model: linear_error(model, data, solver)) + models, True
+    ordered = sorted(ordered, key=lambda model: linear_error(model, data, solver))
+    # A linear model that is close to a nonlinear target need not be on the way to the best nonlinear one.
+    return ordered + (models if inner is target or narrower is None else []), inner is target
 
 
 def _solver(family: Family) -> Solver | None:

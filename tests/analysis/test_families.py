@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from analysis import Family, PerturbationCurve, family_curves, judge_family, judge_stable_approximation, train_family
 from odernn.solvers import DivergedSolve
 from odernn.training import Trainer
-from targets import ConvolutionalFunctional, kernels
+from targets import ConvolutionalFunctional, NonlinearFunctional, kernels
 
 POLYNOMIAL = ConvolutionalFunctional(kernels.polynomial(1.1))
 SMALL = {"widths": (2, 4), "horizon": 60.0, "points": 61, "sequences": 6, "steps": 60, "starts": 2}
@@ -52,6 +54,16 @@ def test_trained_models_are_as_good_as_the_best_linear_ones(options):
         assert row["relative_linear_error"] == curve.relative_linear
     old = {name: value for name, value in curves[0].to_dict().items() if name != "linear_error"}
     assert PerturbationCurve.from_dict(old).linear is None
+
+
+def test_a_nonlinearity_of_a_linear_functional_is_learnt_from_the_fit_inside():
+    H = NonlinearFunctional(ConvolutionalFunctional(kernels.polynomial(1.5)), "tanh")
+    family = Family(**{**SMALL, "widths": (8,), "horizon": 400.0, "points": 401, "sequences": 16, "amplitude": 0.25})
+    errors = [
+        family_curves(one, train_family(one, H), H, blocks=["all"], betas=[0.0], draws=1)[0].relative_initial
+        for one in (family, replace(family, start="random"))
+    ]
+    assert errors[0] < errors[1]
 
 
 def test_families_of_other_starts_and_optimisers_train():

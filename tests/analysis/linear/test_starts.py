@@ -4,6 +4,7 @@ import pytest
 import torch
 from problems import F64
 
+from analysis.linear import starts
 from analysis.linear.starts import linear_error, linear_fits, objective, placed
 from odernn import ContinuousRNN, Fused, StateSpaceModel
 from odernn.losses import relative_l2
@@ -35,6 +36,18 @@ def test_a_placed_model_is_as_good_as_the_linear_one(recurrence, parameterizatio
     assert error < 1.2 * linear_error(fit, data)
     assert linear_error(fit, data) < 0.01
     assert cost <= objective(fit, data, None, weight_decay=0.0) * 1.2
+
+
+def test_a_fit_whose_rate_rounds_to_the_end_of_its_range_can_be_placed(monkeypatch):
+    fit = ContinuousRNN(1, 2, 1, "linear", "diagonal", "lru", bias=False, seed=0, dtype=F64)  # rates stay below 1
+    with torch.no_grad():
+        fit.layer_weights[0].recurrence.w[0] = 40.0
+    assert fit.spectrum().real.min() == -1
+    monkeypatch.setattr(starts, "fit_kernel", lambda *_, **__: fit)
+    data = make_data(POLYNOMIAL)
+    model = StateSpaceModel(1, 2, 1, "tanh", "diagonal", "lru", seed=0, dtype=F64)
+    placed(linear_fits(model, POLYNOMIAL, data)[0], model, data, None, weight_decay=0.0)
+    assert -1 < model.spectrum().real.min() < -1 + 1e-5
 
 
 def test_kernels_that_oscillate_are_fitted_by_pairs_where_the_recurrence_has_them():

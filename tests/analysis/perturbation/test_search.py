@@ -10,7 +10,7 @@ from problems import F64, perturb_bias
 
 from analysis.linear.fits import ExponentialSum, fit_kernel
 from analysis.perturbation import errors, perturbation_error
-from odernn import ContinuousRNN, DivergedSolve, StateSpaceModel
+from odernn import Adaptive, ContinuousRNN, DivergedSolve, StateSpaceModel
 from odernn.ensembles import member, replicate
 from odernn.models import MODELS
 from odernn.solvers import Solver, TorchDiffEq
@@ -392,3 +392,21 @@ def test_frequencies_of_an_lru_are_protected_and_raw_ones_are_not():
     # A mode is lost once its frequency has moved by about its rate, which falls with the horizon.
     assert radii["complex", 1000.0] < 0.7 * radii["complex", 250.0] < 0.05
     assert radii["lru", 1000.0] == radii["lru", 250.0] == 0.1  # and more: E(0.1) is 0.09 |H|
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_the_error_of_the_model_itself_is_not_that_of_the_solver(dtype):
+    t = torch.linspace(0, 30, 31, dtype=F64)  # rk4 bears steps of 1, and is off by 1e-3
+    x = inputs.random_fourier(t, 4, seed=0, length_scales=(3.0, 30.0))
+    model = ContinuousRNN(1, 2, 1, "tanh", "diagonal", bias=False, dtype=F64)
+    model.set_matrix(-torch.eye(2, dtype=F64))
+    with torch.no_grad():
+        model.layer_weights[0].U.fill_(0.1)
+        y = model(x, t, solver=Adaptive(rtol=1e-9, atol=1e-12))
+    model, y, x, t = model.to(dtype), y.to(dtype), x.to(dtype), t.to(dtype)
+    curve = perturbation_error(model, y, x, t, [0.0, 1e-7, 1e-2], error="relative_l2", draws=2, restarts=0, steps=1)
+    assert curve.relative_initial < 1e-6
+    assert curve.relative[1] < 2e-4
+    assert curve.relative[2] > 5e-3
+    coarse = perturbation_error(model, y, x, t, [0.0], error="relative_l2", solver=Fused("rk4", check=False))
+    assert coarse.relative_initial > 5e-4
