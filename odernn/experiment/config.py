@@ -45,7 +45,7 @@ class ExperimentConfig:
     """Settings of an experiment.
 
     Args:
-        model: 'rnn', 'ssm', 'discrete_rnn' or 'discrete_ssm'.
+        model: 'rnn', 'ssm', 'leaky', 'leaky_voltage' (both with tau = 1), 'discrete_rnn' or 'discrete_ssm'.
         activation, recurrence, parameterization, hidden_size, num_layers: of the model, see `odernn.SequenceModel`.
         kernel: the target's rho: a name of `targets.KERNELS`, with parameters as in 'polynomial:exponent=1.1', or a callable as
             'module:function' or 'file.py:function'.

@@ -39,8 +39,15 @@ def steps_of(model, path, t, h0, solver):
     inputs = inputs_of(grid.path, weights.ensemble)
     pair = PAIRS[solver.method]
     given = (weights.W, weights.V, inputs.left, inputs.right, weights.h0)
-    activation, between = adaptive.kernels_of(field)
-    case = Problem(pair, 1, grid.times.diff(), activation, weights.structure, inputs.kind, len(field.layers), between)
+    case = Problem(
+        tableau=pair,
+        substeps=1,
+        steps=grid.times.diff(),
+        structure=weights.structure,
+        kind=inputs.kind,
+        layers=len(field.layers),
+        **adaptive.kernels_of(field)._asdict(),
+    )
     control = step_control.Control(*solver.tolerances, float(pair.order))
     _, _, record = backend.adaptive_forward(case, control, True, *(tensor.detach() for tensor in given))
     _, _, plain = adaptive_reference.solve(case, control, *given)
