@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from ...curve_sets import crossing
 from ...perturbation import PerturbationCurve
+from ...verdict import Verdict
 from ..engine.figure import Claim, Data, Figure, Job, Options
 from ..panels.trained_case import (
     HORIZON,
@@ -31,6 +33,8 @@ _PUBLISHED_HORIZON = 10.0
 # The published 64 takes hours; radii are smaller than those of other families.
 _WIDTHS = (4, 8, 16)
 _BETAS = (0.0, *np.geomspace(1e-6, 0.1, 11).tolist())
+# r T of radii that the horizon sets.
+_OF_ONE = 0.1, 1.0
 # Draws, error and radii of the published figure.
 _SAMPLED = {"betas": [0.0, *(1e-11 * 2**k for k in range(36))], "draws": 3, "error": "mse"}
 _SHORT = {"horizon": _PUBLISHED_HORIZON, "points": 101, "scales": [0.2, 2.0, 20.0], "amplitude": 0.25}
@@ -66,8 +70,17 @@ def _claims(data: Data) -> list[Claim]:
             "seed's is not)",
             all(one.radii["recurrent"][-1] < one.radii["recurrent"][0] for _, one in short),
             "; ".join(f"seed {seed}: r = " + ", ".join(f"{r:.2g}" for r in one.radii["recurrent"]) for seed, one in short),
+            _too_short([one for _, one in short]),
         ),
     ]
+
+
+def _too_short(judged: Sequence[Verdict]) -> str:
+    """Why radii on the short horizon do not fall with m: '' unless all of them, at all widths, are of the order of 1/T."""
+    kappas = [radius * one.horizon for one in judged for radius in one.radii["recurrent"]]
+    if not _OF_ONE[0] <= min(kappas) <= max(kappas) <= _OF_ONE[1]:
+        return ""
+    return f"at every width r T lies between {min(kappas):.2g} and {max(kappas):.2g}: the horizon sets the radius, not the width"
 
 
 def _plot(data: Data, path: Path) -> None:

@@ -54,7 +54,7 @@ def computed(job):
 @pytest.mark.filterwarnings("ignore::odernn.InaccurateSolve")
 @pytest.mark.parametrize(
     ("figure", "quick", "claims"),
-    [(IA_2, True, 4), (IA_3, True, 4), (IA_7A, True, 8), (IA_8B, False, 6), (IA_12, True, 7), (STABLE_SSM_1, True, 9)],
+    [(IA_2, True, 4), (IA_3, True, 4), (IA_7A, True, 6), (IA_8B, False, 6), (IA_12, True, 7), (STABLE_SSM_1, True, 9)],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_claims_and_picture_come_from_the_data(tmp_path, figure, quick, claims):
