@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,10 +26,11 @@ from command_line import Parser, require_room, run  # first: see there
 # isort: split
 import numpy as np
 import torch
-from benchmark_cases import CASES, QUICK_CASES, Case
+from benchmark_cases import CASES, QUICK_CASES, Case, has_errors
 from benchmark_contenders import as_task, contenders
 from benchmark_peers import missing
 from benchmark_pictures import draw_growth, draw_headlines, draw_others, draw_precision
+from benchmark_plan import Plan, stored
 from benchmark_precision import METHODS
 
 from odernn import json_values
@@ -50,7 +51,7 @@ QUICK_CONTENDERS = {
 }  # fmt: skip
 FEWEST_TURNS = 3
 # Turns of a contender whose first run took longer than so many seconds.
-FEWER_TURNS = ((10.0, 1), (2.0, 2))
+FEWER_TURNS = ((3.0, 1), (1.0, 2))
 PACKAGES = ("torch", "torchdiffeq", "numba", "jax", "diffrax", "torchode", "scipy", "numpy")
 
 
@@ -63,83 +64,93 @@ def _import_path() -> str:
     return os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 
 
+def _start(case: Case, contender: str, threads: int, file: str, more: Mapping[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, str(Path(__file__).with_name("benchmark_contenders.py")), as_task(case, contender, threads, file)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **pipes, text=True, env=os.environ | more | {"PYTHONPATH": _import_path()})
+
+
 class Worker:
-    """A process with one contender of one case, ready to run it once more at each request."""
+    """A process with one contender of one case, which loads its libraries, prepares, and then runs once more at each request."""
 
     def __init__(self, case: Case, contender: str, threads: int, file: str = "") -> None:
         self.contender, self.file = contender, file
-        command = [sys.executable, str(Path(__file__).with_name("benchmark_contenders.py"))]
-        self.process = subprocess.Popen(
-            [*command, as_task(case, contender, threads, file)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | _KEEP_MEMORY | {"PYTHONPATH": _import_path()},
-        )
+        self.process = _start(case, contender, threads, file, _KEEP_MEMORY)
         self.times: list[float] = []
-        self.result = self._answer()
+        self.result: Any = {}
+
+    def loaded(self) -> None:
+        """Waits for that."""
+        self._answer()
+
+    def prepare(self) -> None:
+        self.result = self._ask()
 
     def take_turn(self) -> None:
         if any(self.result["first_s"] > seconds and len(self.times) >= turns for seconds, turns in FEWER_TURNS):
             return
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        self.times += self._answer()["seconds"]
+        self.times += self._ask()["seconds"]
 
     def close(self) -> None:
         self.process.communicate()
 
-    def _answer(self) -> dict[str, Any]:
+    def _ask(self) -> Any:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:  # its own last words say more
+            pass
+        return self._answer()
+
+    def _answer(self) -> Any:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            _, errors = self.process.communicate()
-            raise RuntimeError(errors.strip().splitlines()[-1] if errors.strip() else f"exit code {self.process.returncode}")
+            errors = self.process.stderr.read() if self.process.stderr is not None else ""
+            raise RuntimeError(errors.strip().splitlines()[-1] if errors.strip() else f"exit code {self.process.wait()}")
         return json.loads(line)
 
 
 def measure(case: Case, names: Sequence[str], threads: int, repeats: int, seconds: float) -> list[dict[str, Any]]:
-    """One row per contender. Runs take turns, so that what slows the machine down slows all of them."""
-    if case.kind == "precision":
-        return [measure_precision(case, name, threads) for name in names]
+    """One row per contender. They load their libraries side by side and prepare one after the other, while the reference is
+    computed; then runs take turns, so that what slows the machine down slows all of them."""
     rows: list[dict[str, Any]] = []
-    workers: list[Worker] = []
+    ready: list[Worker] = []
     with tempfile.TemporaryDirectory() as folder:
-        for contender in names:
-            file = str(Path(folder) / f"{len(workers)}.npz") if _has_errors(case) else ""
-            try:
-                workers.append(Worker(case, contender, threads, file))
-            except RuntimeError as error:
-                rows.append({"case": case.name, "contender": contender, "error": str(error)})
+        reference = Reference(case, folder)
+        files = [str(Path(folder) / f"{index}.npz") if has_errors(case) else "" for index in range(len(names))]
+        if case.kind == "precision":
+            files = [reference.file] * len(names)
+            reference.values()  # all of them read it
+        workers = [Worker(case, contender, threads, file) for contender, file in zip(names, files)]
+        for step in (Worker.loaded, Worker.prepare):
+            for worker in list(workers):
+                try:
+                    step(worker)
+                except RuntimeError as error:
+                    rows.append({"case": case.name, "contender": worker.contender, "failed": str(error)})
+                    workers.remove(worker)
+        for worker in workers:
+            if case.kind == "precision":
+                rows.append({"case": case.name, "contender": worker.contender, "points": worker.result})
+            elif "left_out" in worker.result:
+                rows.append({"case": case.name, "contender": worker.contender, **worker.result})
+            else:
+                ready.append(worker)
+        values = reference.values() if has_errors(case) else None
         started = time.perf_counter()
         turns = 0
         while turns < FEWEST_TURNS or (turns < repeats and time.perf_counter() - started < seconds):
             turns += 1
-            for worker in workers:
+            for worker in ready:
                 worker.take_turn()
-        reference = reference_values(case, threads, folder)
         for worker in workers:
             worker.close()
-            rows.append(row(case, worker, reference))
+        rows += [row(case, worker, values) for worker in ready]
     for found in rows:
-        found["ours"] = contenders(case)[0]
+        found["ours"] = names[0] if case.kind == "precision" else contenders(case)[0]
     return sorted(rows, key=lambda row: row.get("median_s", float("inf")))
-
-
-def measure_precision(case: Case, method: str, threads: int) -> dict[str, Any]:
-    found = {"case": case.name, "contender": method}
-    try:
-        worker = Worker(case, method, threads)
-    except RuntimeError as error:
-        return found | {"failed": str(error)}
-    worker.close()
-    return found | {"points": worker.result}
-
-
-def _has_errors(case: Case) -> bool:
-    return case.kind in ("train", "call", "stack", "structure", "wide", "map") and not case.name.startswith("growth")
 
 
 def row(case: Case, worker: Worker, reference: dict[str, np.ndarray] | None) -> dict[str, Any]:
@@ -169,24 +180,21 @@ def _distance(found: Any, reference: dict[str, np.ndarray], names: Sequence[str]
     return float(error / size)
 
 
-def reference_values(case: Case, threads: int, folder: str) -> dict[str, np.ndarray] | None:
-    if not _has_errors(case):
-        return None
-    file = Path(folder) / "reference.npz"
-    worker = subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).with_name("benchmark_contenders.py")),
-            as_task(case, "reference", threads, str(file)),
-        ],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": _import_path()},
-    )
-    if worker.returncode:
-        raise RuntimeError(f"the reference of {case.name} failed: {worker.stderr.strip().splitlines()[-1]}")
-    with np.load(file) as found:
-        return {name: found[name] for name in found.files}
+class Reference:
+    """What errors are errors from, computed in a process of its own."""
+
+    def __init__(self, case: Case, folder: str) -> None:
+        self.case, self.file = case, str(Path(folder) / "reference.npz")
+        wanted = has_errors(case) or case.kind == "precision"
+        self.process = _start(case, "reference", 1, self.file, {}) if wanted else None
+
+    def values(self) -> dict[str, np.ndarray]:
+        assert self.process is not None
+        _, errors = self.process.communicate()
+        if self.process.returncode:
+            raise RuntimeError(f"the reference of {self.case.name} failed: {errors.strip().splitlines()[-1]}")
+        with np.load(self.file) as found:
+            return {name: found[name] for name in found.files}
 
 
 def contenders_of(case: Case, quick: bool) -> list[str]:
@@ -231,9 +239,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _other_lines(row: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Of a row that failed, or of one with points in place of a time."""
+    """Of a row without a time, or with points in place of one."""
     if "points" not in row:
-        return [(row["case"], row["contender"], f"failed: {row.get('error') or row['failed']}", *[""] * 6)]
+        why = f"left out: {row['left_out']}" if "left_out" in row else f"failed: {row['failed']}"
+        return [(row["case"], row["contender"], why, *[""] * 6)]
     empty = ("", "")
     return [
         (
@@ -273,24 +282,22 @@ def processor() -> str:
 def parser() -> Parser:
     result = Parser("Time the solvers against their alternatives, side by side in one run.")
     result.add_argument("--cases", nargs="+", metavar="CASE", help="named cases (see --list); all of them without this")
-    result.add_argument("--list", action="store_true", help="list the cases and their contenders")
+    result.add_argument("--list", action="store_true", help="list cases, contenders and about how long they take")
     result.add_argument("--quick", action="store_true", help="three cases and fewer contenders: under two minutes")
     result.add_argument("--out", type=Path, metavar="DIR", help="write the times and pictures there")
     result.add_argument("--overwrite", action="store_true", help="replace what --out holds: the times of another run")
     result.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all contenders run")
     result.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU cores to use")
     result.add_argument("--repeats", type=int, default=20, help="turns of each contender, at most; short runs come in fives")
-    result.add_argument("--seconds", type=float, default=6.0, help="time for the turns of one case; at least 3 turns each")
+    result.add_argument(
+        "--seconds", type=float, default=3.0, help="time for the turns of one case; 3 turns each, or 1 of slow ones"
+    )
     return result
 
 
 def main() -> None:
     arguments = parser().parse_args()
     cases = {name: replace(case, device=arguments.device) for name, case in CASES.items()}
-    if arguments.list:
-        for case in cases.values():
-            print(f"{case.name}: {', '.join(contenders_of(case, quick=False))}")
-        return
     for flag in ("threads", "repeats", "seconds"):
         if not getattr(arguments, flag) > 0:
             raise ValueError(f"--{flag} must be positive, got {getattr(arguments, flag)}")
@@ -302,19 +309,22 @@ def main() -> None:
     for name in names:
         if name not in CASES:
             raise ValueError(f"unknown case {name!r} of --cases: choose from {', '.join(CASES)}")
+    everyone = {name: contenders_of(cases[name], arguments.quick) for name in names}
+    plan = Plan(everyone, stored(), min(arguments.seconds, 3.0) if arguments.quick else arguments.seconds)
+    if arguments.list:
+        print(plan)
+        return
     if arguments.out is not None:
         require_room(arguments.out, FILES, overwrite=arguments.overwrite)
         arguments.out.mkdir(parents=True, exist_ok=True)
-    absent = dict.fromkeys(
-        package for name in names for one in contenders_of(cases[name], arguments.quick) for package in missing(one)
-    )
+    absent = dict.fromkeys(package for contenders in everyone.values() for one in contenders for package in missing(one))
     if absent:
         print(f"not installed, so their contenders are left out: {', '.join(absent)} (pip install -e '.[bench]')", flush=True)
-    seconds = min(arguments.seconds, 5.0) if arguments.quick else arguments.seconds
+    print(f"{PROGRAM}: {len(names)} cases, {plan.left(0)}", file=sys.stderr, flush=True)
     rows: list[dict[str, Any]] = []
     for done, name in enumerate(names, 1):
         case = cases[name]
-        found = measure(case, installed(contenders_of(case, arguments.quick)), arguments.threads, arguments.repeats, seconds)
+        found = measure(case, installed(everyone[name]), arguments.threads, arguments.repeats, plan.seconds)
         print(table(found) if not rows else "\n".join(table(found).splitlines()[2:]), flush=True)
         rows += found
         if arguments.out is not None:  # after every case: an interrupted run keeps what it has
@@ -328,6 +338,7 @@ def main() -> None:
             replace_file(arguments.out / FILES[0], json_values.dumps(report, indent=1) + "\n")
             left_out = f"\nNot installed: {', '.join(absent)}\n" if absent else ""
             replace_file(arguments.out / FILES[1], table(rows) + "\n" + left_out)
+        print(f"{PROGRAM}: {name} done, {done} of {len(names)}; {plan.left(done)}", file=sys.stderr, flush=True)
     if arguments.out is not None:
         for file, draw in PICTURES.items():
             draw(rows, arguments.out / file)

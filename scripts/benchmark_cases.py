@@ -16,8 +16,8 @@ from targets import inputs
 # Seconds between samples: rk4 is then about as accurate as float32 on waves; and of noise, whose every sample is a kink.
 WAVE_STEP, NOISE_STEP = 0.05, 0.1
 WAVES, HIGHEST_FREQUENCY = 4, 2.0
-# The problem on which errors are compared has this many sequences: the reference takes it in double precision.
-ERROR_BATCH = 8
+# The problem on which errors are compared has at most so many sequences and samples: the reference takes it in double precision.
+ERROR_BATCH, ERROR_TIMES = 8, 200
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,12 @@ def answer(model: SequenceModel, t: Tensor, x: Tensor, solver: Solver | None) ->
 
 
 def small(case: Case) -> Case:
-    return replace(case, batch=min(case.batch, ERROR_BATCH))
+    return replace(case, batch=min(case.batch, ERROR_BATCH), times=min(case.times, ERROR_TIMES))
+
+
+def has_errors(case: Case) -> bool:
+    """Whether its contenders are compared with a reference."""
+    return case.kind in ("train", "call", "stack", "structure", "wide", "map") and not case.name.startswith("growth")
 
 
 def weights_of(model: SequenceModel) -> dict[str, Tensor]:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import weakref
+from typing import Any, ClassVar
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import F64, combinations, perturb_bias
 
-from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, StateSpaceModel
+from odernn import Adaptive, ContinuousRNN, DiscreteRNN, DiscreteSSM, Fused, StateSpaceModel, readouts
 from odernn.ensembles import member, replicate, stack
-from odernn.solvers import TorchDiffEq
+from odernn.solvers import DivergedSolve, TorchDiffEq
 
 RK4 = TorchDiffEq("rk4", adjoint=False, check=False)
 
@@ -127,3 +130,100 @@ def test_bad_counts_and_indices_are_refused():
         member(make(), 0)
     with pytest.raises(IndexError, match="index"):
         member(replicate(make(), 2), 2)
+
+
+# --- members solved some after the others ------------------------------------------------------------------------------
+
+
+class Watched(Fused):
+    """Fused, with the bytes of the states that live at the end of each solve."""
+
+    alive: ClassVar[list[Any]] = []
+    bytes_alive: ClassVar[list[int]] = []
+
+    def solve(self, field, path, t, h0):
+        solution = super().solve(field, path, t, h0)
+        self.alive.append(weakref.ref(solution.h))
+        self.bytes_alive.append(sum(h.numel() * h.element_size() for h in (one() for one in self.alive) if h is not None))
+        return solution
+
+
+@pytest.fixture
+def watched():
+    Watched.alive.clear()
+    Watched.bytes_alive.clear()
+    return Watched(check=False)
+
+
+def _call(model, solver, x_axes=(), interpolation="linear", batch=5, times=9):
+    generator = torch.Generator().manual_seed(1)
+    t = torch.cumsum(0.05 + 0.1 * torch.rand(times, generator=generator), 0)
+    x = torch.randn(*x_axes, batch, times, model.input_size, generator=generator)
+    h0 = torch.randn(*model.ensemble, batch, model.num_layers * model.hidden_size, generator=generator)
+    return lambda: model(x, t, h0, solver=solver, interpolation=interpolation)
+
+
+def _member_bytes(model, batch=5, times=9):
+    return 4 * batch * times * model.num_layers * model.hidden_size
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("solver", [None, Fused(substeps=4), Adaptive("bosh3")], ids=["default", "fused", "adaptive"])
+@pytest.mark.parametrize("interpolation", ["linear", "hold"])
+@pytest.mark.parametrize(
+    ("ensemble", "x_axes"), [((5,), ()), ((7,), (7,)), ((3, 4), (4,)), ((3, 4), ()), ((1, 3, 2), (3, 2)), ((4, 1), ())]
+)
+@pytest.mark.parametrize(("cls", "layers"), [(ContinuousRNN, 1), (ContinuousRNN, 2), (StateSpaceModel, 2)])
+def test_some_members_after_the_others_give_the_same_bits(cls, layers, ensemble, x_axes, interpolation, solver, monkeypatch):
+    for recurrence, parameterization in (("dense", "direct"), ("diagonal", "softplus"), ("complex", "inverse")):
+        model = cls(2, 8, 1, "tanh", recurrence, parameterization, num_layers=layers, ensemble=ensemble, seed=0)
+        call = _call(model, solver, x_axes, interpolation)
+        whole = call()
+        for members in (0.5, 1, 2.5, 100):
+            with monkeypatch.context() as patch:
+                patch.setattr(readouts, "_MEMBERS_BYTES", int(members * _member_bytes(model)))
+                assert torch.equal(call(), whole)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("ensemble", [(24,), (2, 12), (12, 2), (1, 24)])
+def test_the_states_of_all_members_never_exist_at_once(ensemble, watched, monkeypatch):
+    model = ContinuousRNN(1, 8, 1, "tanh", ensemble=ensemble, seed=0)
+    monkeypatch.setattr(readouts, "_MEMBERS_BYTES", 3 * _member_bytes(model))
+    _call(model, watched)()
+    assert len(watched.bytes_alive) >= 8
+    assert max(watched.bytes_alive) <= 2 * 3 * _member_bytes(model)  # of a part, while those of the one before go
+
+
+@pytest.mark.parametrize("wanted", ["weights", "x", "c", "nothing"])
+def test_members_are_solved_at_once_where_a_gradient_is_wanted(wanted, watched, monkeypatch):
+    model = ContinuousRNN(1, 8, 1, "tanh", ensemble=(6,), seed=0).requires_grad_(wanted == "weights")
+    model.c.requires_grad_(wanted == "c")
+    monkeypatch.setattr(readouts, "_MEMBERS_BYTES", 1)
+    t = torch.linspace(0, 1, 9)
+    x = torch.sin(t).reshape(1, -1, 1).requires_grad_(wanted == "x")
+    y = model(x, t, "zero", solver=watched)
+    assert y.requires_grad == (wanted != "nothing")
+    assert len(watched.bytes_alive) == (3 if wanted == "nothing" else 1)
+
+
+@torch.no_grad()
+def test_a_solver_whose_members_share_steps_takes_them_all_at_once(monkeypatch):
+    model = ContinuousRNN(1, 8, 1, "tanh", ensemble=(6,), seed=0)
+    for solver in (TorchDiffEq("dopri5", check=False), Adaptive(backend="torch"), Fused(backend="products", check=False)):
+        call = _call(model, solver)
+        whole = call()
+        with monkeypatch.context() as patch:
+            patch.setattr(readouts, "_MEMBERS_BYTES", 1)
+            assert not solver.memberwise(model.c)
+            assert torch.equal(call(), whole)
+
+
+@torch.no_grad()
+def test_one_diverged_member_of_many_parts_is_refused(monkeypatch):
+    model = ContinuousRNN(1, 8, 1, "relu", ensemble=(6,), seed=0)
+    model.layer_weights[0].recurrence.W[4] = 1e4 * torch.eye(8)
+    monkeypatch.setattr(readouts, "_MEMBERS_BYTES", 1)
+    t = torch.linspace(0, 100, 50)
+    with pytest.raises(DivergedSolve, match="the solve diverged at t ="):
+        model(torch.ones(2, 50, 1), t, "zero", solver=Fused(check=False))

@@ -47,6 +47,34 @@ def test_the_cases_are_listed_with_their_contenders():
     outcome = run("--list")
     assert outcome.returncode == 0
     assert "rnn-m64-b512-t100: fused rk4, " in outcome.stdout
+    assert "41 cases, about " in outcome.stdout.splitlines()[-1]
+
+
+PATIENCE = """
+import sys
+sys.path[:0] = {paths!r}
+import benchmark_contenders as contenders
+from benchmark_cases import CASES
+names = [name for name, case in CASES.items() if "torchdiffeq backprop rk4" in contenders.contenders(case)]
+assert names and all(contenders.patience_with(CASES[name], "torchdiffeq backprop rk4") == contenders.PATIENCE for name in names)
+assert contenders.patience_with(CASES["call-m32-b64-t200"], "torchdiffeq backprop dopri5") == float("inf")
+assert contenders.patience_with(CASES[names[0]], "fused rk4") == float("inf")
+with contenders.patience(60):
+    pass
+try:
+    with contenders.patience(0.01):
+        while True:
+            pass
+except contenders.OutOfPatienceError:
+    print("left out")
+"""
+
+
+@pytest.mark.slow
+def test_a_peer_that_takes_too_long_is_left_out():
+    program = PATIENCE.format(paths=[str(ROOT), str(SCRIPT.parent)])
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert outcome.stdout == "left out\n", outcome.stderr
 
 
 SMALL = """
