@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from odernn.models import SequenceModel
+from odernn.solvers import Adaptive
+from targets import TeacherFunctional
+
 from ...decay import fit_decay
 from ...families import Family
 from ...memory import memory_function
 from ..engine.figure import job
 from .trained_families import load_target
 
+# Of models of the library the rate of the answer is known without differences, and solved until little is left of fast memories.
+_SOLVER = Adaptive(rtol=1e-11, atol=1e-14)
 # Of a long curve so many points are kept, half of them evenly and half of them in equal ratios.
 _KEPT = 300
 
@@ -37,7 +43,11 @@ def teacher_memory(
         floor: value below which M is rounding, where more is rounded than can be seen from outside; None for that of M.
     """
     t = torch.linspace(0, horizon, points, dtype=torch.float64)
-    M = memory_function(load_target(**target), t, warmup=warmup, amplitudes=None if amplitude is None else [amplitude])
+    system: Any = load_target(**target)
+    solver = None
+    if isinstance(system, TeacherFunctional) and isinstance(system.module, SequenceModel):
+        system, solver = system.module, _SOLVER
+    M = memory_function(system, t, warmup=warmup, amplitudes=None if amplitude is None else [amplitude], solver=solver)
     fit = fit_decay(M, floor=floor)
     even, log = np.linspace(0, points - 1, _KEPT // 2), np.geomspace(1, points - 1, _KEPT // 2)
     kept = np.unique(np.concatenate([even, log]).round().astype(int))

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from targets import kernels
+
 from ...perturbation import PerturbationCurve
 from ...target_memory import of_samples
 from ...verdict import LONGER, Verdict, judge_stable_approximation
@@ -51,11 +53,15 @@ def memory_of(data: Data, target: Mapping[str, Any], warmup: float = 0.0) -> dic
 
 
 def verdict_on(data: Data, entry: Mapping[str, Any]) -> Verdict:
-    """The verdict on one family of students, by the memory of its teacher as it was computed; kernels have their own."""
+    """The verdict on one family of students, by the memory of its teacher as it was computed, or by that of its kernel."""
     curves = [PerturbationCurve.from_dict(curve) for curve in entry["curves"]]
     memory = memory_of(data, entry["target"])
-    target = of_samples(np.array(memory["times"]), np.array(memory["values"]), memory["floor"]) if memory else None
-    return judge_stable_approximation(curves, target)
+    if memory is not None:
+        known: Any = of_samples(np.array(memory["times"]), np.array(memory["values"]), memory["floor"])
+    else:
+        kernel = entry["target"].get("kernel")
+        known = None if kernel is None else kernels.load(kernel)
+    return judge_stable_approximation(curves, known)
 
 
 def recurrent(entry: Mapping[str, Any]) -> list[PerturbationCurve]:
