@@ -83,7 +83,7 @@ PAIRS: dict[str, EmbeddedPair] = {
 }
 # rtol and atol by the precision of the states: float32 rounds to 1e-7.
 TOLERANCES = {torch.float64: (1e-6, 1e-8), torch.float32: (1e-5, 1e-7)}
-AdaptiveBackend = Literal["auto", "numba", "torch"]
+AdaptiveBackend = Literal["auto", "numba", "triton", "torch"]
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,13 @@ class Adaptive(Solver):
     states of the sequence that is worst off.
 
     No step straddles an output time or a breakpoint of the input. Eight sequences of one model, a block, share their steps; every
-    block takes its own, on any number of threads the same. (The blocks of the backend 'torch' are whole batches.) The length of
-    a step follows the errors of the last two (PI control); the first one, the size of the first and second derivative.
+    block takes its own, on any number of threads the same. (The blocks of the backend 'triton' are of sixteen sequences, those of
+    'torch' whole batches.) The length of a step follows the errors of the last two (PI control); the first one, the size of the
+    first and second derivative.
 
     Gradients are those of the computed solution (the discrete adjoint of the accepted steps, whose lengths count as given), to
-    the weights, x and h0; with the backend 'numba' they differentiate once (a second derivative is refused). The backward pass
-    computes the stages again, interval by interval.
+    the weights, x and h0; with the backends 'numba' and 'triton' they differentiate once (a second derivative is refused). The
+    backward pass computes the stages again, some steps at a time.
 
     The tolerance is that of a step. The error of the states is another: the errors of steps add up, grow where the dynamics are
     unstable, and escape the estimate where a step crosses a kink of an activation (relu, hardtanh: less so with 'bosh3').
@@ -111,8 +112,9 @@ class Adaptive(Solver):
     Args:
         method: 'dopri5', 'tsit5' (order 5) or 'bosh3' (order 3).
         rtol, atol: tolerances of a step; None for 1e-6 and 1e-8 in float64, 1e-5 and 1e-7 in float32.
-        backend: 'numba' (CPU), 'torch' (plain tensor operations, anywhere), or 'auto': the first of these that runs on the
-            tensors given.
+        backend: 'numba' (CPU), 'triton' (GPU of compute capability 8.0 or more, float32, states of at most 128 entries, or 64
+            where shared memory is small, no activation between layers, no leak; not timed on a GPU), 'torch' (plain tensor
+            operations, anywhere), or 'auto': the first of these that runs on the tensors given and is installed.
         check: whether to compare some sequences with small equal steps, and to warn where the states are off by more than 100
             times the tolerance of a step (for rtol of 1e-8 and more).
 
@@ -190,16 +192,34 @@ class Adaptive(Solver):
         )
         control = Control(*solver.tolerances, float(self.order))
         given = weights.W, weights.V, inputs.left, inputs.right, weights.h0
-        if self.backend == "torch" or (self.backend == "auto" and obstacle("numba", h0) is not None):
+        like = h0, problem.emits, problem.leaks
+        backend = _compiled(*like) or "torch" if self.backend == "auto" else self.backend
+        if backend == "torch":
             h, count, _ = adaptive_reference.solve(problem, control, *given)
         else:
             records = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-            h, count = _AdaptiveSolve.apply(problem, control, backend_for("numba", h0), records, *given)
+            h, count = _AdaptiveSolve.apply(problem, control, backend_for(backend, *like, "torch"), records, *given)
         h = h.reshape(*weights.ensemble, *h.shape[1:])
         evaluations = _evaluations(problem, count)
         if self.check and count.failure is None:
             compare_with_small_steps(solver, field, path.start, grid, h, evaluations)
         return Solution(t, grid.outputs(h), evaluations, None, count.accepted, count.rejected, count.failure)
+
+
+def compiles(field: VectorField) -> bool:
+    """Whether there is compiled code for this field, in its precision and on its device."""
+    kernels = kernels_of(field)
+    if kernels is None:
+        return False
+    states = field.c.new_empty(0, sum(layer.U.shape[-2] for layer in field.layers))
+    emits = (len(field.layers) > 1 or kernels.inside) and kernels.between != "linear"
+    return _compiled(states, emits, kernels.leaks) is not None
+
+
+def _compiled(like: Tensor, emits: bool, leaks: bool) -> Literal["numba", "triton"] | None:
+    """The backend of compiled code for states like these; None where there is none."""
+    names: tuple[Literal["numba", "triton"], ...] = ("numba", "triton")
+    return next((name for name in names if obstacle(name, like, emits, leaks) is None), None)
 
 
 def _evaluations(problem: Problem, count: StepCount) -> int:

@@ -20,13 +20,16 @@ TRITON_MAX_SIZE = 128
 _NUMBA_DTYPES, _TRITON_DTYPES = (torch.float32, torch.float64), (torch.float32,)
 
 
-def backend_for(name: Backend, like: Tensor, emits: bool = False, leaks: bool = False) -> ModuleType:
+def backend_for(
+    name: Backend, like: Tensor, emits: bool = False, leaks: bool = False, otherwise: Backend = "products"
+) -> ModuleType:
     """The module of a backend, for states like this tensor; see `odernn.solvers.standard_form.Problem`.
 
     Args:
         name: 'auto' for the first of the others that takes such states.
         emits: whether products read something else than states.
         leaks: whether states leak.
+        otherwise: the backend to recommend where this one does not take them.
 
     Raises:
         ValueError: a backend that is not installed or does not take such states.
@@ -35,7 +38,7 @@ def backend_for(name: Backend, like: Tensor, emits: bool = False, leaks: bool = 
         name = next(one for one in ("numba", "triton", "products") if obstacle(one, like, emits, leaks) is None)
     reason = obstacle(name, like, emits, leaks)
     if reason is not None:
-        raise ValueError(f"backend {name!r} {reason}: choose backend 'products' or 'auto'")
+        raise ValueError(f"backend {name!r} {reason}: choose backend {otherwise!r} or 'auto'")
     if name == "numba":
         from .numba import backend  # numba takes a second to import
 

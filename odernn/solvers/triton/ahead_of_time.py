@@ -3,7 +3,8 @@
     python -m odernn.solvers.triton.ahead_of_time
 
 prints a table. Registers, stack and shared memory are those of the machine code. The time per step of a program (16 sequences; as
-many programs run at once as a GPU has multiprocessors) is an ESTIMATE, nothing was run: `estimated_cycles`.
+many programs run at once as a GPU has multiprocessors), of adaptive kernels per stage, is an ESTIMATE, nothing was run:
+`estimated_cycles`.
 """
 
 from __future__ import annotations
@@ -21,16 +22,21 @@ from typing import Any
 
 import triton
 
+from ..adaptive import PAIRS
 from ..fused import TABLEAUX
+from . import adaptive
 from . import backward as adjoint_kernel
 from . import forward as kernel
-from .launch import backward_settings, forward_settings
+from .launch import adaptive_settings, backward_settings, forward_settings, pair_settings
 
 # Clocks in GHz and names, by compute capability: the boost clocks of the data sheets.
 GPUS = {80: ("A100", 1.41), 90: ("H100", 1.755)}
 KERNELS = ("forward", "stages", "backward")
+ADAPTIVE_KERNELS = ("adaptive forward", "adaptive stages", "adaptive backward")
 WIDTHS = (16, 32, 64, 128)
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+# Of arguments that are neither whole numbers nor tensors in single precision.
+_TYPES = {"lengths": "*fp64", "places": "*i32", "counts": "*i64", "rtol": "fp32", "atol": "fp32"}
 _OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
 # Cycles of instructions that others wait for by a barrier, by microbenchmarks such as those of Z. Jia et al., arXiv:1804.06826.
 # (Reads of global memory are asked for a step ahead, and count as short.)
@@ -45,13 +51,13 @@ class Compiled:
     """A kernel in machine code.
 
     Args:
-        name: one of `KERNELS`: 'forward', its form that keeps the stages, 'backward'.
+        name: one of `KERNELS`: 'forward', its form that keeps the stages, 'backward'; or of `ADAPTIVE_KERNELS`.
         capability: 80 or 90.
         registers, stack: of a thread (bytes for the stack, where registers spill to).
         shared: bytes of a program.
         seconds: of CPU time to compile it.
-        products: tensor-core instructions of a warp in one step.
-        cycles: of one step, estimated.
+        products: tensor-core instructions of a warp in one step; of an adaptive kernel in one stage.
+        cycles: of one step or stage, estimated.
     """
 
     name: str
@@ -68,7 +74,7 @@ class Compiled:
 
     @property
     def nanoseconds(self) -> float:
-        """Of one step, estimated."""
+        """Of one step, or stage of an adaptive kernel, estimated."""
         return self.cycles / GPUS[self.capability][1]
 
 
@@ -76,11 +82,7 @@ def compile_kernel(
     name: str, m: int, capability: int, method: str = "rk4", substeps: int = 1, activation: str = "tanh"
 ) -> Compiled:
     """A kernel as a solve with these settings launches it."""
-    tableau = TABLEAUX[method]
-    if name == "backward":
-        function, settings = adjoint_kernel.backward, backward_settings(tableau, substeps, m)
-    else:
-        function, settings = kernel.forward, forward_settings(tableau, substeps, activation, m, keep=name == "stages")
+    function, settings = _kernel(name, m, method, substeps, activation)
     options = {key: settings[key] for key in _OPTIONS}
     before = _cpu_seconds()
     with _empty_cache() as folder:
@@ -97,6 +99,17 @@ def compile_kernel(
         compiled.metadata.shared, seconds, sum(one.operation == "HMMA" for one in step),
         estimated_cycles(step, options["num_warps"], capability),
     )  # fmt: skip
+
+
+def _kernel(name: str, m: int, method: str, substeps: int, activation: str) -> tuple[Any, dict[str, Any]]:
+    if name == "adaptive forward":
+        return adaptive.forward, adaptive_settings(PAIRS[method], "jumps", activation, m)
+    if name in ADAPTIVE_KERNELS:
+        function = adaptive.again if name == "adaptive stages" else adaptive.backward
+        return function, pair_settings(PAIRS[method], activation, m)
+    if name == "backward":
+        return adjoint_kernel.backward, backward_settings(TABLEAUX[method], substeps, m)
+    return kernel.forward, forward_settings(TABLEAUX[method], substeps, activation, m, keep=name == "stages")
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,7 @@ def _instructions(listing: str) -> list[Instruction]:
 
 
 def _step(program: list[Instruction]) -> list[Instruction]:
-    """The body of the innermost loop with products in it, which is one step."""
+    """The body of the innermost loop with products in it, which is one step, or one stage of an adaptive kernel."""
     bodies = [
         [one for one in program if end.target <= one.address <= end.address]
         for end in program
@@ -159,9 +172,10 @@ def _source(function: Any, settings: dict[str, Any]) -> Any:
     """The kernel with the types that a launch gives it: numbers are never specialised, tensors start at multiples of 16 bytes."""
     parameters = {one.name: one for one in function.params}
     signature = {
-        name: "constexpr" if one.is_constexpr else "i32" if one.do_not_specialize else "*fp32" for name, one in parameters.items()
+        name: "constexpr" if one.is_constexpr else _TYPES.get(name, "i32" if one.do_not_specialize else "*fp32")
+        for name, one in parameters.items()
     }
-    aligned = {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(signature.values()) if kind == "*fp32"}
+    aligned = {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(signature.values()) if kind[0] == "*"}
     constants = {name: settings[name] for name, one in parameters.items() if one.is_constexpr}
     return triton.compiler.ASTSource(function, signature, constants, aligned)
 
@@ -191,13 +205,13 @@ def _empty_cache() -> Iterator[Path]:
 
 
 def main() -> None:
-    print("kernel      m   for   warps  rows  registers  stack  shared    compiled in   per step (estimate)")
-    for name in KERNELS:
+    print("kernel               m   for   warps  rows  registers  stack  shared    compiled in   per step or stage (estimate)")
+    for name in (*KERNELS, *ADAPTIVE_KERNELS):
         for m in WIDTHS:
             for capability in GPUS:
-                one = compile_kernel(name, m, capability)
+                one = compile_kernel(name, m, capability, "dopri5" if name in ADAPTIVE_KERNELS else "rk4")
                 print(
-                    f"{name:9}{m:4}  {GPUS[capability][0]}  {one.warps:5}{one.rows:6}{one.registers:11}{one.stack:7}"
+                    f"{name:17}{m:5}  {GPUS[capability][0]}  {one.warps:5}{one.rows:6}{one.registers:11}{one.stack:7}"
                     f"{one.shared:8}{one.seconds:12.1f} s {one.cycles:9.0f} cycles {one.nanoseconds:6.0f} ns"
                 )
 

@@ -37,7 +37,7 @@ def _sigma(z, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def _slope(k, ACTIVATION: tl.constexpr):
+def slope_of(k, ACTIVATION: tl.constexpr):
     """sigma'(z) from k = sigma(z); NaN stays NaN."""
     if ACTIVATION == _TANH:
         slope = 1.0 - k * k
@@ -53,14 +53,14 @@ def _slope(k, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def _rate(y, W_0, W_1, W_2, left, right, fraction, at, apart, mask, ACTIVATION: tl.constexpr, KEEP: tl.constexpr):
+def rate_at(y, W_0, W_1, W_2, left, right, fraction, at, apart, mask, ACTIVATION: tl.constexpr, KEEP: tl.constexpr):
     """sigma(W y + v) with v at a fraction of the interval; with KEEP y and sigma' stay in memory."""
     v = tl.load(left, mask=mask, other=0.0)
     v += fraction * (tl.load(right, mask=mask, other=0.0) - v)
     k = _sigma(product(y, W_0, W_1, W_2) + v, ACTIVATION)
     if KEEP:
         tl.store(at, y, mask=mask)
-        tl.store(at + apart, _slope(k, ACTIVATION), mask=mask)
+        tl.store(at + apart, slope_of(k, ACTIVATION), mask=mask)
     return k
 
 
@@ -110,19 +110,19 @@ def forward(
             h = tl.load(h_all + k * stride, mask=mask, other=0.0)
         for step in range(SUBSTEPS):
             at = kept + ((k - begin) * SUBSTEPS + step) * (STAGES * stride)
-            rate = _rate(h, W_0, W_1, W_2, left_at, right_at, step / SUBSTEPS, at, apart, mask, ACTIVATION, KEEP)
+            rate = rate_at(h, W_0, W_1, W_2, left_at, right_at, step / SUBSTEPS, at, apart, mask, ACTIVATION, KEEP)
             y_1, y_2, y_3, h = h + dt * A10 * rate, h + dt * A20 * rate, h + dt * A30 * rate, h + dt * B0 * rate
             if STAGES > 1:
                 fraction = (step + C1) / SUBSTEPS
-                rate = _rate(y_1, W_0, W_1, W_2, left_at, right_at, fraction, at + m, apart, mask, ACTIVATION, KEEP)
+                rate = rate_at(y_1, W_0, W_1, W_2, left_at, right_at, fraction, at + m, apart, mask, ACTIVATION, KEEP)
                 y_2, y_3, h = y_2 + dt * A21 * rate, y_3 + dt * A31 * rate, h + dt * B1 * rate
             if STAGES > 2:
                 fraction = (step + C2) / SUBSTEPS
-                rate = _rate(y_2, W_0, W_1, W_2, left_at, right_at, fraction, at + 2 * m, apart, mask, ACTIVATION, KEEP)
+                rate = rate_at(y_2, W_0, W_1, W_2, left_at, right_at, fraction, at + 2 * m, apart, mask, ACTIVATION, KEEP)
                 y_3, h = y_3 + dt * A32 * rate, h + dt * B2 * rate
             if STAGES > 3:
                 fraction = (step + C3) / SUBSTEPS
-                rate = _rate(y_3, W_0, W_1, W_2, left_at, right_at, fraction, at + 3 * m, apart, mask, ACTIVATION, KEEP)
+                rate = rate_at(y_3, W_0, W_1, W_2, left_at, right_at, fraction, at + 3 * m, apart, mask, ACTIVATION, KEEP)
                 h += dt * B3 * rate
         if not KEEP:
             tl.store(h_all + (k + 1) * stride, h, mask=mask)

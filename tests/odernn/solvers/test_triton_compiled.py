@@ -15,7 +15,7 @@ if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
     pytest.skip("ahead of time, kernels are described to triton 3.3 and later", allow_module_level=True)
 from odernn.solvers.backends import TRITON_MAX_SIZE, triton_size  # noqa: E402
 from odernn.solvers.triton import ahead_of_time  # noqa: E402
-from odernn.solvers.triton.ahead_of_time import GPUS, KERNELS, WIDTHS, Compiled  # noqa: E402
+from odernn.solvers.triton.ahead_of_time import ADAPTIVE_KERNELS, GPUS, KERNELS, WIDTHS, Compiled  # noqa: E402
 
 if not (ahead_of_time.TOOLS / "cuobjdump").exists():
     pytest.skip("this triton brings no tools for NVIDIA GPUs", allow_module_level=True)
@@ -29,11 +29,15 @@ def compiled(name: str, m: int, capability: int, *settings: object) -> Compiled:
     return ahead_of_time.compile_kernel(name, m, capability, *settings)
 
 
-def check(one: Compiled, stages: int = 4) -> None:
+def check_resources(one: Compiled) -> None:
     assert one.stack == 0
     assert one.registers <= min(255, 65536 // (32 * one.warps))
     assert one.shared <= SHARED[one.capability]
     assert one.seconds < 15
+
+
+def check(one: Compiled, stages: int = 4) -> None:
+    check_resources(one)
     # Six products of parts for every stage, on tensor cores that take 16 x 16 of 8 columns at once: each just once.
     tiles = max(16, one.m) // 16 * (max(16, one.m) // 8)
     assert one.products == stages * 6 * tiles / one.warps
@@ -59,6 +63,28 @@ def test_no_kernel_spills_for_any_width_and_gpu(name, m, capability):
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_widest_kernels_spill_nothing_with_any_method(name, method, substeps, activation, stages):
     check(compiled(name, TRITON_MAX_SIZE, 80, method, substeps, activation), stages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", GPUS)
+@pytest.mark.parametrize("m", WIDTHS)
+@pytest.mark.parametrize("name", ADAPTIVE_KERNELS)
+def test_no_adaptive_kernel_spills_for_any_width_and_gpu(name, m, capability):
+    check_resources(compiled(name, m, capability, "dopri5"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "activation"), [("bosh3", "relu"), ("tsit5", "sigmoid")])
+@pytest.mark.parametrize("capability", GPUS)
+@pytest.mark.parametrize("name", ADAPTIVE_KERNELS)
+def test_the_widest_adaptive_kernels_spill_nothing_with_any_pair(name, capability, method, activation):
+    check_resources(compiled(name, TRITON_MAX_SIZE, capability, method, 1, activation))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ADAPTIVE_KERNELS)
+def test_what_adaptive_kernels_take_of_little_shared_memory_fits(name):
+    assert compiled(name, triton_size((8, 9)), 80, "dopri5").shared <= SHARED[89]
 
 
 @pytest.mark.slow
@@ -138,5 +164,5 @@ def test_the_table_has_a_line_for_every_kernel(monkeypatch, capsys):
     ahead_of_time.main()
     lines = capsys.readouterr().out.splitlines()
     assert "estimate" in lines[0]
-    assert len(lines) == 1 + len(KERNELS) * len(WIDTHS) * len(GPUS)
+    assert len(lines) == 1 + len(KERNELS + ADAPTIVE_KERNELS) * len(WIDTHS) * len(GPUS)
     assert lines[1].split()[-2:] == ["1000", "ns"]
