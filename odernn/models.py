@@ -14,7 +14,7 @@ from . import parameterizations
 from .fields import VectorField
 from .paths import Path
 from .sequence_model import InitialState, Response, SequenceModel
-from .solvers import Solution, Solver, automatic, maps, operators
+from .solvers import Solution, Solver, automatic, maps, named, operators, own_default
 
 __all__ = [
     "MODELS",
@@ -44,7 +44,7 @@ class ContinuousModel(SequenceModel):
         t: Tensor,
         h0: InitialState = None,
         *,
-        solver: Solver | None = None,
+        solver: Solver | str | None = None,
         check: bool = True,
     ) -> Solution:
         """The states along a control path, with the number of evaluations; arguments as in `forward`.
@@ -57,7 +57,7 @@ class ContinuousModel(SequenceModel):
         if path.channels != self.input_size:
             raise ValueError(f"the path has {path.channels} channels, the model takes {self.input_size}")
         grids.check_inside(t, path.times)
-        return self._solve(self.field(), path, t, h0, solver, check)
+        return self._solve(self.field(), path, t, h0, named(solver), check)
 
     def state_equation(self, h: Tensor, value: Tensor, step: Tensor | float) -> Tensor:
         return value
@@ -108,7 +108,7 @@ class DiscreteModel(SequenceModel):
         return Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
 
     def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
-        if solver is not None:
+        if own_default(solver) is not None:
             raise ValueError(f"{type(self).__name__} is a map, not an ODE: leave solver out")
         if arguments.choice("backend", self.backend, ("auto", "torch")) == "torch":
             return "traced"

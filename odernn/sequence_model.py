@@ -21,7 +21,7 @@ from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
 from .raw_weights import BIAS, INPUT, READOUT, RawWeight
 from .readouts import readout_along, readout_by_members
-from .solvers import Solution, Solver, automatic, operators
+from .solvers import Solution, Solver, automatic, named, operators
 from .solvers.base import check_finite, check_start
 
 
@@ -195,9 +195,10 @@ class SequenceModel(nn.Module, ABC):
         t: Tensor,
         h0: InitialState = None,
         *,
-        solver: Solver | None = None,
+        solver: Solver | str | None = None,
         interpolation: Interpolation = "linear",
-    ) -> Tensor:
+        return_state: bool = False,
+    ) -> Any:
         """y at times t for samples x of the input.
 
         Args:
@@ -205,17 +206,23 @@ class SequenceModel(nn.Module, ABC):
             t: (time,), increasing, even or not.
             h0: state at t[0], broadcasting to (*ensemble, batch, state); None or 'rest' for the zero-input rest state (the
                 papers' h(-inf) = 0), 'zero' for 0.
-            solver: of a continuous model; None for `odernn.solvers.automatic`.
+            solver: of a continuous model: a `Solver`, a name of `odernn.solvers.SOLVERS`, or None for
+                `odernn.solvers.automatic`.
             interpolation: of x between the samples, 'linear' or 'hold'; a map reads x at the samples alone.
+            return_state: whether to return the state at t[-1], too, from which the next call goes on.
 
         Returns:
-            y, (*ensemble, batch, time, output).
+            y, (*ensemble, batch, time, output); with `return_state` (y, h), h (*ensemble, batch, state), of a stack layer after
+            layer as in h0.
 
         Raises:
             ValueError: shapes, times or values that do not fit, or a solver for a map.
             DivergedSolve: the state did not stay finite.
         """
-        path, field = self._input(x, t, interpolation), self.field()
+        path, field, solver = self._input(x, t, interpolation), self.field(), named(solver)
+        if return_state:
+            h = self._solve(field, path, path.times, h0, solver, check=True).h
+            return readout_along(field, h), h[..., -1, :]
         if arguments.traced() or self.is_map or not self.ensemble or not (solver or automatic(field)).memberwise(field.c):
             return readout_along(field, self._solve(field, path, path.times, h0, solver, check=True).h)
 
@@ -230,7 +237,7 @@ class SequenceModel(nn.Module, ABC):
         t: Tensor,
         h0: InitialState = None,
         *,
-        solver: Solver | None = None,
+        solver: Solver | str | None = None,
         interpolation: Interpolation = "linear",
         check: bool = True,
     ) -> Response:
@@ -239,8 +246,85 @@ class SequenceModel(nn.Module, ABC):
         `check=False` returns a diverged state as it came (inf or nan) in place of raising.
         """
         path, field = self._input(x, t, interpolation), self.field()
-        solution = self._solve(field, path, path.times, h0, solver, check)
+        solution = self._solve(field, path, path.times, h0, named(solver), check)
         return Response(readout_along(field, solution.h), solution)
+
+    def step(
+        self,
+        h: InitialState,
+        x_left: Tensor,
+        x_right: Tensor,
+        dt: float | Tensor,
+        *,
+        solver: Solver | str | None = None,
+        interpolation: Interpolation = "linear",
+    ) -> tuple[Tensor, Tensor]:
+        """One step in time, for input that comes sample by sample.
+
+            y, h = model.step(h, x[:, k], x[:, k + 1], dt)
+
+        In a loop this gives what `forward` gives for the whole sequence: to rounding by `Exact`, `Fused` and in maps, to the
+        tolerances by adaptive solvers.
+
+        Args:
+            h: the state now, as h0 of `forward`.
+            x_left, x_right: (..., batch, input), the input now and a time dt later: linear between, or with 'hold' x_left all
+                along. A map reads x_left alone.
+            dt: time of the step, > 0.
+            solver, interpolation: as in `forward`.
+
+        Returns:
+            y (*ensemble, batch, output) and h (*ensemble, batch, state) a time dt later.
+
+        Raises:
+            ValueError, DivergedSolve: as `forward`.
+        """
+        dt = arguments.number("dt", dt.item() if isinstance(dt, Tensor) and dt.numel() == 1 else dt, above=0)
+        for name, x in (("x_left", x_left), ("x_right", x_right)):
+            if not isinstance(x, Tensor) or x.ndim < 2 or x.shape != x_left.shape:
+                came = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+                raise ValueError(f"{name} is {came}, expected a tensor (..., batch, input), both alike: give x[..., k, :] of x")
+        t = torch.tensor([0.0, dt], dtype=torch.float64, device=x_left.device)
+        x = torch.stack([x_left, x_right], -2)
+        y, h = self(x, t, h, solver=solver, interpolation=interpolation, return_state=True)
+        return y[..., -1, :], h
+
+    def parameter_groups(
+        self,
+        *,
+        recurrent_lr: float | None = None,
+        input_lr: float | None = None,
+        readout_lr: float | None = None,
+        weight_decay: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """The trainable weights by what they do, for an optimiser of torch.optim:
+
+            torch.optim.Adam(model.parameter_groups(recurrent_lr=1e-4), lr=1e-3)
+
+        Args:
+            recurrent_lr: learning rate of the raw weights of W, of every layer; None for the optimiser's.
+            input_lr: of U and b.
+            readout_lr: of c.
+            weight_decay: of the weights that decay (U and c; what raw weights say of themselves), others have 0; None for the
+                optimiser's, of all.
+
+        Returns:
+            Groups named 'recurrent', 'input', 'bias' and 'readout', those that hold weights.
+        """
+        rates = {"recurrent": recurrent_lr, "input": input_lr, "bias": input_lr, "readout": readout_lr}
+        known, groups = self.raw_weights(), []
+        for kind, rate in rates.items():
+            for decays in (False, True):
+                of_kind = {name: known[name] for name, weight in self.named_parameters() if weight.requires_grad}
+                names = [name for name, one in of_kind.items() if one.kind == kind and one.decays == decays]
+                if names:
+                    group: dict[str, Any] = {"name": kind, "params": [self.get_parameter(name) for name in names]}
+                    if rate is not None:
+                        group["lr"] = arguments.number(f"{kind}_lr", rate, least=0)
+                    if weight_decay is not None:
+                        group["weight_decay"] = arguments.number("weight_decay", weight_decay, least=0) if decays else 0.0
+                    groups.append(group)
+        return groups
 
     @abstractmethod
     def state_equation(self, h: Tensor, value: Tensor, step: Tensor | float) -> Tensor:

@@ -13,10 +13,9 @@ from targets.functionals import NONLINEARITIES, Interpolation
 
 from .. import activations, models, parameterizations, recurrences
 from ..settings import check_types
-from ..solvers import METHODS
+from ..solvers import SOLVERS
 from ..training import MAX_SEED, TrainingConfig
 
-SOLVERS = ("auto", "exact", "fused", "adaptive", *METHODS)
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 INTERPOLATIONS = get_args(Interpolation)
