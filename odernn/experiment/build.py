@@ -145,8 +145,9 @@ class Experiment:
         """Results with the weights that the model has now, as JSON values."""
         trainer = self.trainer
         with torch.no_grad():
-            response = trainer.respond(self.data.x_validation)
-            error = relative_l2(response.y, self.data.y_validation)
+            held = self.data.validation
+            response = trainer.respond(held)
+            error = relative_l2(response.y, held.y, held.mask)
             margin, rate = self.model.stability_margin(), float(self.model.slowest_rate(trainer.mean_dt))
         return {
             "validation_relative_l2": float(error),
