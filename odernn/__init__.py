@@ -13,7 +13,7 @@ from .leaky import LeakyRNN, LeakyVoltageRNN
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
 from .paths import Path, heaviside, hold, linear, pulse
 from .solvers import Adaptive, DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
-from .training import Data, Trainer, TrainingConfig, train
+from .training import Data, Trainer, TrainingConfig, read_data, train
 from .version import __version__
 from .warm_start import widen
 
@@ -48,6 +48,7 @@ __all__ = [
     "load_run",
     "member",
     "pulse",
+    "read_data",
     "replicate",
     "stack",
     "train",

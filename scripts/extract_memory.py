@@ -29,7 +29,7 @@ from odernn import json_values
 from odernn.experiment import DTYPES, load_run
 from odernn.runs import replace_file
 from odernn.tables import csv_text
-from targets import ConvolutionalFunctional, Kernel
+from targets import ConvolutionalFunctional, Kernel, grids
 from targets.named_objects import named_object
 
 PROGRAM = "extract_memory.py"
@@ -117,14 +117,14 @@ def request(arguments: Namespace) -> Request:
         raise ValueError("--input-size is for torch modules and callables, a run knows its own: leave it out")
     loaded = load_run(spec, trust_code=arguments.trust_code)
     model = loaded.model.to(dtype)
-    horizon = float(loaded.t[-1])
+    horizon = grids.span(loaded.t)
     name = Path(spec).resolve().name
     if not model.is_map:
         return Request(model, name, _times(arguments, horizon, POINTS, dtype), loaded.target)
     # A discrete model lives on the steps it was trained on.
     if arguments.points is not None:
         raise ValueError("--points is for continuous models, this one steps from sample to sample: leave it out")
-    step = float(loaded.t[1] - loaded.t[0])
+    step = float(loaded.t[1] - loaded.t[0]) if loaded.data is None else grids.mean_step(loaded.t)
     span = horizon if arguments.horizon is None else _positive_time(arguments.horizon)
     require_memory(8.0 * span / step * model.hidden_size, "--horizon", arguments.max_memory)
     steps = round(span / step)

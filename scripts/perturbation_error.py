@@ -35,6 +35,7 @@ from odernn import json_values
 from odernn.experiment import LoadedRun, load_run
 from odernn.runs import replace_file
 from odernn.tables import csv_text
+from targets import Functional, grids
 
 PROGRAM = "perturbation_error.py"
 NAME = "perturbation_error"
@@ -83,6 +84,8 @@ def main() -> None:
         raise ValueError(f"--sequences must be at least 1, got {arguments.sequences}")
     runs = [load_run(directory, trust_code=arguments.trust_code) for directory in arguments.runs]
     _require_one_target(arguments.runs, runs)
+    if arguments.error.startswith("kernel") and runs[0].target is None:
+        raise ValueError(f"--error {arguments.error} compares kernels, and {arguments.runs[0]} learnt data: take relative_l2")
     out = arguments.out or (arguments.runs[0] if len(runs) == 1 else arguments.runs[0].resolve().parent)
     require_room(out)
     _require_own_results(out, arguments)
@@ -98,12 +101,14 @@ def main() -> None:
 
 
 def _curve(run: LoadedRun, block: str, arguments: Any) -> PerturbationCurve:
+    t, x, target = _measured_on(run, arguments.sequences)
+
     def on(betas: Any) -> PerturbationCurve:
         return perturbation_error(
             run.model,
-            run.target,
-            run.validation_inputs[: arguments.sequences],
-            run.t,
+            target,
+            x,
+            t,
             betas,
             search=arguments.search,
             blocks=block,
@@ -117,18 +122,31 @@ def _curve(run: LoadedRun, block: str, arguments: Any) -> PerturbationCurve:
             interpolation=run.config.interpolation,
         )
 
-    horizon = float(run.t[-1] - run.t[0])
+    horizon = grids.span(t)
     curve = enclose_radius(on, spanning(PUBLISHED_BETAS, horizon)) if arguments.betas is None else on(arguments.betas)
+    if run.target is None:
+        return curve
     return replace(curve, target_memory=target_memory(run.target, horizon, horizon / (len(run.t) - 1)))
+
+
+def _measured_on(run: LoadedRun, most: int) -> tuple[torch.Tensor, torch.Tensor, Functional | torch.Tensor]:
+    """t, x and the target of the first validation sequences: H, or the values of data, NaN where one is missing."""
+    if run.target is not None:
+        return run.t, run.validation_inputs[:most], run.target
+    assert run.data is not None
+    held = run.data.validation[slice(most)]
+    return held.t, held.x, held.y
 
 
 def _described(run: LoadedRun) -> dict[str, Any]:
     """What the theory asks of a run beside E_m: the norms of its weights, which [IA] Thm 3.9 wants bounded over the widths, and
     for linear functionals and models both parts of the error norm of Def 3.7, |H - H_hat| and |d/dt (H - H_hat)|."""
-    norms, horizon = weight_norms(run.model), float(run.t[-1] - run.t[0])
+    norms, horizon = weight_norms(run.model), grids.span(run.t)
     described = {"hidden_size": run.model.hidden_size, "horizon": horizon, "weight_norms": norms}
     described["largest_weight"] = max(norms.values())
     parts: dict[str, float | None] = dict.fromkeys(("kernel_distance", "kernel_derivative_distance", "kernel_derivative_part"))
+    if run.target is None:
+        return described | parts
     try:
         first, second = (of(run.model, run.target, horizon) for of in (kernel_distance, kernel_derivative_distance))
     except ValueError:  # not linear, or a kernel that the grid does not see
@@ -142,9 +160,12 @@ def _require_one_target(directories: list[Path], runs: list[LoadedRun]) -> None:
     first = runs[0]
     x = first.validation_inputs[:1]
     for directory, other in zip(directories[1:], runs[1:]):
-        same = first.target.input_size == other.target.input_size and torch.allclose(
-            first.target(x, first.t).double(), other.target(x.to(first.t), first.t).double()
-        )
+        if first.target is None or other.target is None:
+            same = first.config.data_checksum == other.config.data_checksum
+        else:
+            same = first.target.input_size == other.target.input_size and torch.allclose(
+                first.target(x, first.t).double(), other.target(x.to(first.t), first.t).double()
+            )
         if not same:
             raise ValueError(f"{directory} learnt another target than {directories[0]}: give runs of one target")
 

@@ -1,6 +1,7 @@
-"""Train a continuous-time model on a target functional of known memory.
+"""Train a continuous-time model on a target functional of known memory, or on data of your own.
 
 python scripts/train_ode.py --activation tanh
+python scripts/train_ode.py --data recordings.csv
 python scripts/train_ode.py --resume runs/DIR
 """
 
@@ -22,9 +23,11 @@ from analysis.memory import memory_function
 from analysis.plotting import plot_memory, plot_training
 from odernn import activations, models, parameterizations, recurrences
 from odernn.experiment import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, SOLVERS, Experiment, ExperimentConfig, read_config
+from odernn.experiment.config import GENERATED
 from odernn.losses import LOSSES
 from odernn.runs import RunDirectory
 from odernn.training import OPTIMIZERS, SCHEDULES, TrainingConfig
+from odernn.training.data import VALIDATION_FRACTION
 from targets import INPUTS, KERNELS, kernels
 from targets.functionals import NONLINEARITIES
 from targets.kernels import names_code
@@ -81,6 +84,16 @@ def parser() -> Parser:
     add(group, "train-size", "training sequences", defaults.train_size, type=int)
     add(group, "validation-size", "validation sequences", defaults.validation_size, type=int)
     add(group, "interpolation", "x between its samples", defaults.interpolation, choices=INTERPOLATIONS)
+
+    group = result.add_argument_group("data of your own, in place of target and inputs")
+    add(group, "data", "file .npz, .csv or .pt with t, x, y; NaN or an empty cell in y: a missing target", None, metavar="FILE")
+    add(
+        group,
+        "validation-fraction",
+        "part of its sequences that validates, unless it says which",
+        VALIDATION_FRACTION,
+        type=float,
+    )
 
     group = result.add_argument_group("solver")
     add(
@@ -177,6 +190,12 @@ def prepare(arguments: dict[str, Any], held: ExitStack) -> tuple[Experiment, Run
     if ignored:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
         raise ValueError(f"--solver auto sets its own steps, got {names} as well: leave that out, or name a solver")
+    taken = [name for name in GENERATED if name in arguments]
+    if "data" in arguments and taken:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in taken)
+        raise ValueError(f"--data brings its own inputs and targets, got {names} as well: leave that out")
+    if "validation_fraction" in arguments and "data" not in arguments:
+        raise ValueError("--validation-fraction is for --data: leave it out, or take --validation-size")
     out = arguments.pop("out", None)
     of_training = set(TrainingConfig.__dataclass_fields__) - {"seed"}
     training = {key: arguments.pop(key) for key in of_training & set(arguments)} | {"seed": arguments.get("seed", 0)}
@@ -185,7 +204,7 @@ def prepare(arguments: dict[str, Any], held: ExitStack) -> tuple[Experiment, Run
         arguments["kernel"] = f"{Path(location).resolve()}{colon}{attribute}"  # so that --resume works from any directory
     config = ExperimentConfig(**arguments, training=TrainingConfig(**training))
     _require_memory(config, memory)
-    if not names_code(config.kernel):
+    if config.data is None and not names_code(config.kernel):
         with naming("--kernel"):
             kernels.load(config.kernel)
     experiment = Experiment(config, trust_code=trust_code)
@@ -217,7 +236,8 @@ def main() -> None:
 
 def train(experiment: Experiment, run_directory: RunDirectory) -> None:
     config, path = experiment.config, run_directory.path
-    print(f"{config.model} {config.activation}, m = {config.hidden_size}, kernel {config.kernel}; run directory {path}")
+    learnt = f"kernel {config.kernel}" if config.data is None else f"data {config.data}"
+    print(f"{config.model} {config.activation}, m = {config.hidden_size}, {learnt}; run directory {path}")
     if experiment.solver is not None:
         print(f"solver {experiment.solver}, {_deviation(experiment.solver_deviation())} at the initial weights")
     if run_directory.others():
@@ -263,11 +283,12 @@ def _deviation(found: float | None) -> str:
 def draw(experiment: Experiment, path: Path) -> None:
     """training.png and memory.png."""
     t = experiment.t
-    M, rho = (memory_function(system, t, amplitudes=(1.0,)) for system in (experiment.model, experiment.target))
+    systems = [system for system in (experiment.model, experiment.target) if system is not None]
+    M, *rho = (memory_function(system, t, amplitudes=(1.0,)) for system in systems)
     try:
         if experiment.trainer.history:
             plot_training(experiment.trainer.history, path / "training.png")
-        plot_memory(M, path / "memory.png", target=(rho.times, rho.values))
+        plot_memory(M, path / "memory.png", target=(rho[0].times, rho[0].values) if rho else None)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"cannot draw in {path} ({reason}): the run is complete; --resume {path} draws it again") from error

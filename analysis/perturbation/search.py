@@ -58,6 +58,7 @@ def perturbation_error(
     interpolation: Interpolation = "linear",
     horizon: float | None = None,
     running_maximum: bool = True,
+    mask: Tensor | None = None,
 ) -> PerturbationCurve:
     """The perturbation error of a model, from below:
 
@@ -84,9 +85,10 @@ def perturbation_error(
 
     Args:
         model: one model (no ensemble axis).
-        target: H: a functional or any function (x, t) -> y, or its values y (batch, time, output) for this x.
+        target: H: a functional or any function (x, t) -> y, or its values y (batch, time, output) for this x, NaN where one is
+            missing.
         x: inputs, (batch, time, input); None for errors of kernels.
-        t: times, (time,).
+        t: times, (time,), or (batch, time) where every sequence has times of its own.
         betas: radii >= 0, increasing.
         search: 'ascent' or 'sample'.
         blocks: 'all', 'recurrent' (raw weights of the recurrent matrices), or names of parameters ("W", "c", "layers.0.U").
@@ -101,6 +103,7 @@ def perturbation_error(
         interpolation: of x between its samples, 'linear' or 'hold' (models in continuous time).
         horizon: for errors of kernels, T in place of t[-1]; may be inf.
         running_maximum: report the maximum over beta' <= beta. E_m is non-decreasing by definition, a search need not be.
+        mask: bool, (batch, time) or (batch, time, output): errors are over the targets where it is True.
 
     Raises:
         ValueError: betas that are negative or not increasing; weights, inputs or shapes that do not fit; unknown names.
@@ -113,7 +116,7 @@ def perturbation_error(
     draws = arguments.count("draws", draws, least=1 if search == "sample" else 0)
     restarts, steps = arguments.count("restarts", restarts, least=0), arguments.count("steps", steps)
     generator = arguments.generator(seed)
-    measured = objective(model, target, x, t, error, horizon, own_default(solver), interpolation, betas)
+    measured = objective(model, target, x, t, error, horizon, own_default(solver), interpolation, betas, mask)
     problem = _Problem(model, Ball.build(model, blocks, norm), measured)
     initial = measured.initial
     if initial is None:

@@ -37,6 +37,9 @@ _FREE = (
     "step_size",
 )
 _FREE_IN_TRAINING = ("epochs", "patience")
+# Settings of generated targets and inputs, and those of data of one's own, which take their place.
+GENERATED = ("kernel", "nonlinearity", "inputs", "amplitude", "horizon", "points", "train_size", "validation_size")
+OWN = ("data", "data_checksum", "validation_fraction")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,11 @@ class ExperimentConfig:
         step_size: largest step of fixed-step solvers; None for one step per sample.
         initialization: of the eigenvalues: 'random', or 'geometric': rates from 1/T to 1 (`odernn.warm_start.spread_rates`).
         warm_start: run directory of a narrower model to start from; None for a random start.
-        seed: of weights, inputs and mini-batches.
+        data: file of data of one's own, see `odernn.read_data`, in place of a kernel's targets: kernel, nonlinearity, inputs,
+            amplitude, horizon, points and the sizes have no meaning then and keep their defaults.
+        data_checksum: sha256 of that file; set by the experiment, which refuses another file.
+        validation_fraction: part of its sequences that validates, where the file does not say which; None for 0.2.
+        seed: of weights, inputs (or the split of data) and mini-batches.
         device: 'auto' takes CUDA where there is one.
         dtype: 'float64' or 'float32'.
         training: see `TrainingConfig`.
@@ -97,6 +104,9 @@ class ExperimentConfig:
     step_size: float | None = None
     initialization: str = "random"
     warm_start: str | None = None
+    data: str | None = None
+    data_checksum: str | None = None
+    validation_fraction: float | None = None
     seed: int = 0
     device: str = "auto"
     dtype: str = "float64"
@@ -124,6 +134,14 @@ class ExperimentConfig:
         for name in ("horizon", "amplitude", "solver_tolerance", "rtol", "atol", "step_size"):
             if getattr(self, name) is not None:
                 arguments.number(name, getattr(self, name), above=0)
+        if self.validation_fraction is not None:
+            arguments.number("validation_fraction", self.validation_fraction, above=0, below=1)
+        if self.data is None and (self.validation_fraction is not None or self.data_checksum is not None):
+            raise ValueError("validation_fraction and data_checksum are for data of your own: give data=FILE, or leave them out")
+        defaults = {item.name: item.default for item in fields(self)}
+        changed = [name for name in GENERATED if getattr(self, name) != defaults[name]]
+        if self.data is not None and changed:
+            raise ValueError(f"data brings its own inputs and targets, got {', '.join(changed)} as well: leave that out")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; `from_dict` is its inverse."""
@@ -137,7 +155,9 @@ class ExperimentConfig:
         location, colon, attribute = self.kernel.rpartition(":")
         if kernels.names_code(self.kernel):  # the file may have moved; what it computes is compared by its values
             values["kernel"] = f"{Path(location).name}{colon}{attribute}"
-        return {key: value for key, value in values.items() if key not in _FREE}
+        # The data's file may have moved: its checksum is compared.
+        others = OWN if self.data is None else ("data", *GENERATED)
+        return {key: value for key, value in values.items() if key not in (*_FREE, *others)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, complete: bool = False) -> ExperimentConfig:

@@ -14,8 +14,9 @@ from ..models import SequenceModel
 from ..runs import RunDirectory
 from ..seals import fingerprint
 from ..solvers import Solver
+from ..training import Data
 from .config import DTYPES, ExperimentConfig
-from .parts import inputs_of, model_of, solver_of, target_of, times_of
+from .parts import data_of, inputs_of, model_of, solver_of, target_of, times_of
 
 # Targets that are kept with a run: so many values, and how far they may move (relative to the largest) on another machine.
 _KEPT_TARGETS, _TARGETS_MAY_MOVE = 16, 1e-6
@@ -27,19 +28,21 @@ class LoadedRun:
 
     Args:
         model: on the CPU.
-        target: H.
-        t: (points,).
+        target: H; None where it was trained on data of a file.
+        t: (points,), of the validation inputs; (validation_size, points) where each has times of its own.
         validation_inputs: (validation_size, points, input).
         solver: that of the best weights; None for a discrete model.
         config: of the experiment.
+        data: of the file that it was trained on, in the model's precision; None for a target.
     """
 
     model: SequenceModel
-    target: Functional
+    target: Functional | None
     t: Tensor
     validation_inputs: Tensor
     solver: Solver | None
     config: ExperimentConfig
+    data: Data | None = None
 
 
 def load_run(directory: str | Path, *, trust_code: bool = False, trusted: str | None = None) -> LoadedRun:
@@ -50,19 +53,26 @@ def load_run(directory: str | Path, *, trust_code: bool = False, trusted: str | 
         trust_code, trusted: whether code that the run names may be run, see `read_config`.
 
     Raises:
-        ValueError: missing, damaged or not a run, or one whose kernel's code has changed.
+        ValueError: missing, damaged or not a run, or one whose kernel's code or data have changed.
     """
     run = RunDirectory.open(Path(directory))
     config = replace(read_config(run, trust_code=trust_code, trusted=trusted), device="cpu", warm_start=None)
     weights = run.load_best(fingerprint(config.identity()))
-    target = target_of(config)
-    model = model_of(config, target)
-    t, x = times_of(config), inputs_of(config, model.input_size, validation=True)
-    require_targets(run, kept_targets(target(x[:1], t)))
+    target, data = None, None
+    if config.data is None:
+        target = target_of(config)
+        model = model_of(config, target)
+        t, x = times_of(config), inputs_of(config, model.input_size, validation=True)
+        require_targets(run, kept_targets(target(x[:1], t)))
+    else:
+        data = data_of(config)[1].to(dtype=DTYPES[config.dtype])
+        model, t, x = model_of(config, None, data), data.validation.t, data.validation.x
     try:
         model.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"the weights in {run.path} do not fit its config: {str(error).splitlines()[0]}") from error
+    if data is not None:
+        return LoadedRun(model, None, t, x, solver_of(config, model, data.t, lambda: data.x), config, data)
     t, x = t.to(DTYPES[config.dtype]), x.to(DTYPES[config.dtype])
     solver = solver_of(config, model, t, lambda: inputs_of(config, model.input_size).to(x))
     return LoadedRun(model, target, t, x, solver, config)

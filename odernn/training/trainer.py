@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
+from targets import grids
+
 from ..losses import LOSSES, relative_l2, stability_penalty
 from ..models import Response, SequenceModel
 from ..paths import Interpolation
 from ..solvers import DivergedSolve, Solver
 from .config import TrainingConfig
-from .data import Data
+from .data import Data, Samples
 from .least_squares import LeastSquares
 from .levenberg_marquardt import STOPS, LevenbergMarquardt
 from .optimizers import DEFAULT_ITERATIONS, make_optimizer, make_schedule, require_same_settings, resolve, restore_rates
@@ -79,8 +81,7 @@ class Trainer:
     @property
     def mean_dt(self) -> float:
         """Mean time between samples."""
-        t = self.data.t
-        return float(t[-1] - t[0]) / (t.numel() - 1)
+        return grids.mean_step(self.data.t)
 
     @property
     def seconds(self) -> float:
@@ -147,8 +148,8 @@ class Trainer:
     def validation_error(self, *, check: bool = False) -> float:
         """Relative L2 error on the validation set; `check` as in `respond`."""
         with torch.no_grad():
-            response = self.respond(self.data.x_validation, check=check)
-            return float(relative_l2(response.y, self.data.y_validation).mean())
+            held = self.data.validation
+            return float(relative_l2(self.respond(held, check=check).y, held.y, held.mask).mean())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the coming epochs depend on, and the best weights so far: tensors and JSON values."""
@@ -242,7 +243,7 @@ class Trainer:
         losses = []
         for index in self._batches():
             self.optimizer.zero_grad()
-            loss = self._objective(self.data.x[index], self.data.y[index])
+            loss = self._objective(self.data.training[index])
             self._backward(loss)
             if self.config.gradient_clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
@@ -264,7 +265,7 @@ class Trainer:
             nonlocal started_at
             self.optimizer.zero_grad()
             try:
-                loss = self._objective(self.data.x, self.data.y)
+                loss = self._objective(self.data.training)
                 if started_at is not None and not loss < _DIVERGED_COST * started_at:
                     raise DivergedSolve("the loss of a trial point is far above that of the start")
                 self._backward(_LBFGS_SCALE * loss)
@@ -282,16 +283,16 @@ class Trainer:
 
         self.optimizer.step(closure)  # type: ignore[arg-type]
         with torch.no_grad():
-            loss = float(self._objective(self.data.x, self.data.y))
+            loss = float(self._objective(self.data.training))
         if started_at is not None and not loss < (1 - _STALLED) * started_at:
             # Its memory of the curvature leads nowhere: the next epoch starts from the gradient again.
             self.optimizer.state.clear()
         return loss
 
-    def _objective(self, x: Tensor, y: Tensor) -> Tensor:
-        response = self.respond(x)
+    def _objective(self, samples: Samples) -> Tensor:
+        response = self.respond(samples)
         self.evaluations += response.solution.evaluations or 0
-        loss = self.loss(response.y, y)
+        loss = self.loss(response.y, samples.y, samples.mask)
         if self.config.weight_decay and self.config.optimizer != "adamw":
             squares = sum(tensor.square().sum() for tensor in self._penalized) / math.prod(self.model.ensemble)
             loss = loss + self.config.weight_decay * squares
@@ -302,10 +303,10 @@ class Trainer:
             raise DivergedSolve("the loss is not finite: lower the learning rate or use a stable parameterization")
         return loss
 
-    def respond(self, x: Tensor, *, check: bool = False) -> Response:
-        """The model's answer to inputs at the data's times; `check` has the solver say where its steps do not resolve it."""
+    def respond(self, samples: Samples, *, check: bool = False) -> Response:
+        """The model's answer to the inputs at their times; `check` has the solver say where its steps do not resolve it."""
         solver = self.solver if check or self.solver is None else self.solver.unchecked()
-        return self.model.respond(x, self.data.t, solver=solver, interpolation=self.interpolation)
+        return self.model.respond(samples.x, samples.t, solver=solver, interpolation=self.interpolation)
 
     def _backward(self, loss: Tensor) -> None:
         try:
@@ -332,6 +333,7 @@ def train(
     """Trains a model in place and leaves it with the weights of its best validation error.
 
         trainer = train(model, Data(t, x, H(x, t), x_validation, H(x_validation, t)))
+        trainer = train(model, Data.split(t, x, y))    # NaN in y: a missing target
         trainer.best_error, trainer.history
 
     Args:
