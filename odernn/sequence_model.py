@@ -286,8 +286,8 @@ class SequenceModel(nn.Module, ABC):
                 raise ValueError(f"{name} is {came}, expected a tensor (..., batch, input), both alike: give x[..., k, :] of x")
         t = torch.tensor([0.0, dt], dtype=torch.float64, device=x_left.device)
         x = torch.stack([x_left, x_right], -2)
-        y, h = self(x, t, h, solver=solver, interpolation=interpolation, return_state=True)
-        return y[..., -1, :], h
+        y, state = self(x, t, h, solver=solver, interpolation=interpolation, return_state=True)
+        return y[..., -1, :], state
 
     def parameter_groups(
         self,

@@ -98,8 +98,9 @@ def perturbation_error(
             a linear model, exact for all inputs at once; 'kernel_sobolev', that and sup |d/dt (H - H_hat)|, the norm of
             [IA] Def 3.7.
         draws, restarts, steps, seed: of the search. The same seed gives the same curve.
-        solver: for all ensembles. None or 'auto': `Exact` where it applies, else rk4 (`Fused` where it takes the model) with steps short
-            enough for the fastest perturbed rate and for E_m(0), which is that of a solve to tight tolerances, to 1e-4 |H|.
+        solver: for all ensembles. None or 'auto': `Exact` where it applies, else rk4 (`Fused` where it takes the model) with
+            steps short enough for the fastest perturbed rate and for E_m(0), which is that of a solve to tight tolerances, to
+            1e-4 |H|.
         interpolation: of x between its samples, 'linear' or 'hold' (models in continuous time).
         horizon: for errors of kernels, T in place of t[-1]; may be inf.
         running_maximum: report the maximum over beta' <= beta. E_m is non-decreasing by definition, a search need not be.
