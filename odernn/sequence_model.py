@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -65,6 +66,11 @@ class SequenceModel(nn.Module, ABC):
 
     Raises:
         ValueError: sizes below 1, unknown names (lists the choices), or a combination without meaning.
+
+    Example:
+        model = ContinuousRNN(1, 16, 1, "tanh", "diagonal", "softplus", seed=0, dtype=torch.float64)
+        y = model(x, t)                                     # x (batch, time, 1), t (time,)
+        y, h = model(x, t, return_state=True)               # to go on from there: model(x_later, t_later, h0=h)
     """
 
     name: ClassVar[str]
@@ -72,6 +78,12 @@ class SequenceModel(nn.Module, ABC):
     time: ClassVar[Time]
     is_map: ClassVar[bool]
     settings: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "Args:" not in (cls.__doc__ or ""):  # so that help(ContinuousRNN) shows the arguments
+            arguments_of_all = inspect.cleandoc(SequenceModel.__doc__ or "").partition("Args:")[2]
+            cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\nArgs:{arguments_of_all}"
 
     def __init__(
         self,

@@ -53,13 +53,13 @@ class Auto(Solver):
         return self.chosen(field, path, t, h0).solve(field, path, t, h0)
 
 
-# With the defaults of the command line.
+# Each with the defaults of its class.
 SOLVERS: dict[str, Solver] = {
     "auto": Auto(),
     "exact": Exact(),
     "fused": Fused(),
     "adaptive": Adaptive(),
-    **{method: TorchDiffEq(method, adjoint=False) for method in METHODS},
+    **{method: TorchDiffEq(method) for method in METHODS},
 }
 
 
