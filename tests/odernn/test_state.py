@@ -51,6 +51,7 @@ def test_single_steps_equal_the_whole(kind, interpolation):
         torch.testing.assert_close(y_k, y[..., k + 1, :], rtol=1e-12, atol=1e-13)
 
 
+@COARSE
 @pytest.mark.parametrize(
     ("solver", "apart"),
     [(Adaptive(), 1e-5), (TorchDiffEq("dopri5"), 1e-5), (TorchDiffEq("rk4", adjoint=False), 1e-13), (None, 1e-5)],
