@@ -23,6 +23,7 @@ from .raw_weights import BIAS, INPUT, READOUT, RawWeight
 from .readouts import readout_along, readout_by_members
 from .solvers import Solution, Solver, automatic, maps, operators
 from .solvers.base import check_finite, check_start
+from .solvers.sequences import solve_sequences
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ class SequenceModel(nn.Module, ABC):
 
         Args:
             x: (..., batch, time, input).
-            t: (time,), increasing, even or not.
+            t: (time,), increasing, even or not; or (batch, time), the times of each sequence.
             h0: state at t[0], broadcasting to (*ensemble, batch, state); None or 'rest' for the zero-input rest state (the
                 papers' h(-inf) = 0), 'zero' for 0.
             solver: of a continuous model; None for `odernn.solvers.automatic`.
@@ -343,7 +344,7 @@ class ContinuousModel(SequenceModel):
         return value
 
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
-        return (solver or automatic(field)).solve(field, path, t, h0)
+        return solve_sequences(solver or automatic(field), field, path, t, h0)
 
     def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
         return solver or "automatic"
@@ -381,11 +382,11 @@ class DiscreteModel(SequenceModel):
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         steps = self._method(field, t, h0, solver)
         if isinstance(steps, maps.LayerSteps) and not maps.transformed():
-            return Solution(t, maps.compiled_states(steps, field, path, t, h0), evaluations=t.numel() - 1)
+            return Solution(t, maps.compiled_states(steps, field, path, t, h0), evaluations=t.shape[-1] - 1)
         states = [h0]
-        for x_k, step in zip(path.samples.unbind(-2), t.double().diff().to(path.samples.dtype)):
+        for x_k, step in zip(path.samples.unbind(-2), maps.step_lengths(t, path.samples)):
             states.append(self.state_equation(states[-1], field(states[-1], x_k), step))
-        return Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
+        return Solution(t, torch.stack(states, -2), evaluations=t.shape[-1] - 1)
 
     def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
         if solver is not None:

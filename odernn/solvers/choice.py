@@ -15,6 +15,7 @@ from .adaptive import Adaptive, compiles
 from .base import TIGHTEST, DivergedSolve, Solver, check_finite
 from .exact import Exact
 from .fused import MAX_SUBSTEPS, Fused, describe
+from .sequences import solve_sequences
 from .torchdiffeq import TorchDiffEq
 
 # rtol and atol of what a choice is measured against: far below any that make sense for a fixed-step method.
@@ -69,7 +70,7 @@ def deviation(solver: Solver, field: VectorField, path: Path, t: Tensor, h0: Ten
     Raises:
         DivergedSolve: the reference diverged.
     """
-    return _distance(solver.unchecked().solve(field, path, t, h0).h, _reference(field, path, t, h0))
+    return _distance(solve_sequences(solver.unchecked(), field, path, t, h0).h, _reference(field, path, t, h0))
 
 
 @torch.no_grad()
@@ -101,7 +102,7 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
         # (No dtype can hold less than its precision: a tolerance that asks for it is refused below.)
         candidates.append(_adaptive(field, max(step_tolerance, torch.finfo(h0.dtype).eps), 0.01 * step_tolerance))
     for solver in candidates:
-        found = _distance(solver.unchecked().solve(field, path, t, h0).h, reference)
+        found = _distance(solve_sequences(solver.unchecked(), field, path, t, h0).h, reference)
         if found <= tolerance:
             return solver
     raise DivergedSolve(
@@ -116,7 +117,7 @@ def _reference(field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Tensor:
 
     field = field.mapped(precise)
     path = replace(path.mapped(precise), times=precise(path.times))
-    solution = automatic(field, *_REFERENCE).unchecked().solve(field, path, precise(t), precise(h0))
+    solution = solve_sequences(automatic(field, *_REFERENCE).unchecked(), field, path, precise(t), precise(h0))
     check_finite(solution, field)
     return solution.h
 
