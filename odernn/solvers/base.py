@@ -61,11 +61,9 @@ class Solver(ABC):
 
     Attributes:
         lean: whether backpropagation through a solve keeps little more than its states.
-        own_times: whether `solve` takes times of each sequence; of any other `solve_sequences` takes sequences by themselves.
     """
 
     lean: ClassVar[bool] = False
-    own_times: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -80,6 +78,10 @@ class Solver(ABC):
     def supports(self, field: VectorField) -> bool:
         """Whether `solve` takes this field."""
         return True
+
+    def takes_own_times(self, field: VectorField) -> bool:
+        """Whether `solve` takes times of each sequence for this field, all at once; else `solve_sequences` goes one by one."""
+        return False
 
     @property
     def transformable(self) -> bool:
@@ -108,7 +110,7 @@ class Solver(ABC):
         Args:
             field: the vector field.
             path: the input, defined on all of [t[0], t[-1]].
-            t: (time,), increasing; where `own_times`, also (batch, time), which are the times of the path then.
+            t: (time,), increasing; where `takes_own_times`, also (batch, time), which are the times of the path then.
             h0: (..., batch, state), with every leading axis of the weights.
 
         Raises:

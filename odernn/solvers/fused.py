@@ -57,7 +57,6 @@ class Fused(Solver):
     """
 
     lean = True
-    own_times = True
 
     method: str = "rk4"
     substeps: int = 1
@@ -75,6 +74,9 @@ class Fused(Solver):
 
     def supports(self, field: VectorField) -> bool:
         return kernels_of(field) is not None
+
+    def takes_own_times(self, field: VectorField) -> bool:
+        return True
 
     def memberwise(self, like: Tensor) -> bool:
         return self.backend in ("auto", "numba") and obstacle("numba", like) is None

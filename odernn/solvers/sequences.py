@@ -27,7 +27,7 @@ def solve_sequences(solver: Solver, field: VectorField, path: Path, t: Tensor, h
     if t.ndim == 1:
         return solver.solve(field, path, t, h0)
     check_arguments(field, path, t, h0)
-    if solver.own_times:
+    if solver.takes_own_times(field):
         return solver.solve(field, path, t, h0)
     _, group = torch.unique(t, dim=0, return_inverse=True)
     count = int(group.max()) + 1

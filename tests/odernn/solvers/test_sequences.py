@@ -77,9 +77,18 @@ def test_tiles_that_the_batch_does_not_fill():
 
 @pytest.mark.parametrize("recurrence", ["dense", "diagonal", "complex"])
 @pytest.mark.parametrize("backend", ["numba", "torch"])
-def test_exact_solves(recurrence, backend):
-    model = perturb_bias(StateSpaceModel(2, 4, 1, recurrence=recurrence, dtype=F64, seed=1))
-    assert_as_each_alone(model, solver=Exact(backend))
+@pytest.mark.parametrize("ensemble", [(), (3,)])
+@pytest.mark.parametrize("interpolation", ["linear", "hold"])
+def test_exact_solves(recurrence, backend, ensemble, interpolation):
+    model = perturb_bias(StateSpaceModel(2, 4, 1, recurrence=recurrence, ensemble=ensemble, dtype=F64, seed=1))
+    assert_as_each_alone(model, solver=Exact(backend), interpolation=interpolation)
+
+
+def test_the_choice_for_linear_models_takes_sequences_at_once_where_it_can():
+    for recurrence, kind in (("diagonal", Exact), ("dense", Fused)):
+        model = StateSpaceModel(2, 4, 1, recurrence=recurrence, dtype=F64, seed=1)
+        path = interpolate(T, X, "linear")
+        assert isinstance(choose_solver(model.field(), path, T, model.rest_state().expand(BATCH, -1)), kind)
 
 
 @pytest.mark.parametrize("solver", [None, Adaptive(), TorchDiffEq("rk4", adjoint=False, check=False)])
