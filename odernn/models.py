@@ -15,6 +15,7 @@ from .fields import VectorField
 from .paths import Path
 from .sequence_model import InitialState, Response, SequenceModel
 from .solvers import Solution, Solver, automatic, maps, named, operators, own_default
+from .solvers.sequences import solve_sequences
 
 __all__ = [
     "MODELS",
@@ -63,7 +64,7 @@ class ContinuousModel(SequenceModel):
         return value
 
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
-        return (solver or automatic(field)).solve(field, path, t, h0)
+        return solve_sequences(solver or automatic(field), field, path, t, h0)
 
     def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
         return solver or "automatic"
@@ -101,11 +102,11 @@ class DiscreteModel(SequenceModel):
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
         steps = self._method(field, t, h0, solver)
         if isinstance(steps, maps.LayerSteps) and not maps.transformed():
-            return Solution(t, maps.compiled_states(steps, field, path, t, h0), evaluations=t.numel() - 1)
+            return Solution(t, maps.compiled_states(steps, field, path, t, h0), evaluations=t.shape[-1] - 1)
         states = [h0]
-        for x_k, step in zip(path.samples.unbind(-2), t.double().diff().to(path.samples.dtype)):
+        for x_k, step in zip(path.samples.unbind(-2), maps.step_lengths(t, path.samples)):
             states.append(self.state_equation(states[-1], field(states[-1], x_k), step))
-        return Solution(t, torch.stack(states, -2), evaluations=t.numel() - 1)
+        return Solution(t, torch.stack(states, -2), evaluations=t.shape[-1] - 1)
 
     def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
         if own_default(solver) is not None:

@@ -215,7 +215,7 @@ class SequenceModel(nn.Module, ABC):
 
         Args:
             x: (..., batch, time, input).
-            t: (time,), increasing, even or not.
+            t: (time,), increasing, even or not; or (batch, time), the times of each sequence.
             h0: state at t[0], broadcasting to (*ensemble, batch, state); None or 'rest' for the zero-input rest state (the
                 papers' h(-inf) = 0), 'zero' for 0.
             solver: of a continuous model: a `Solver`, a name of `odernn.solvers.SOLVERS`, or None for

@@ -109,6 +109,8 @@ def check_inside(t: Tensor, times: Tensor) -> None:
     Raises:
         ValueError: t starts before the path, or ends after it.
     """
+    if times.ndim == 2:
+        raise ValueError("the path has times of each sequence, (batch, time), at which alone it can be solved: take model(x, t)")
     if t is not times and not arguments.traced() and (t[0] < times[0] or t[-1] > times[-1]):
         domain, asked = (f"[{float(span[0]):.9g}, {float(span[-1]):.9g}]" for span in (times, t))
         raise ValueError(f"the path is defined on {domain}, got t over {asked}: ask for times inside")

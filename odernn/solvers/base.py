@@ -25,7 +25,7 @@ class Solution:
     """h at the requested times, with what it cost.
 
     Args:
-        t: (time,).
+        t: (time,), or (batch, time).
         h: (..., batch, time, state).
         evaluations: number of evaluations of the vector field (0 for a closed form); None where torch.compile, torch.export or
             torch.func traced the solve.
@@ -79,6 +79,10 @@ class Solver(ABC):
         """Whether `solve` takes this field."""
         return True
 
+    def takes_own_times(self, field: VectorField) -> bool:
+        """Whether `solve` takes times of each sequence for this field, all at once; else `solve_sequences` goes one by one."""
+        return False
+
     @property
     def transformable(self) -> bool:
         """Whether torch.func can transform a solve as it stands, because it is made of tensor operations: it has derivatives of
@@ -106,7 +110,7 @@ class Solver(ABC):
         Args:
             field: the vector field.
             path: the input, defined on all of [t[0], t[-1]].
-            t: (time,), increasing.
+            t: (time,), increasing; where `takes_own_times`, also (batch, time), which are the times of the path then.
             h0: (..., batch, state), with every leading axis of the weights.
 
         Raises:
@@ -138,7 +142,11 @@ def check_finite(solution: Solution, field: VectorField) -> None:
         return
     first = int((~finite).nonzero()[0])
     reason = solution.failure or "the state is not finite"
-    raise diverged(field, float(solution.t[first]), solution.h[..., max(first - 1, 0), :], reason)
+    times = solution.t
+    if times.ndim == 2:  # those of a sequence that diverged
+        failed = ~torch.isfinite(h[..., first, :]).all(-1)
+        times = times[int(failed.reshape(-1, len(times)).any(0).nonzero()[0])]
+    raise diverged(field, float(times[first]), solution.h[..., max(first - 1, 0), :], reason)
 
 
 def diverged(field: VectorField, time: float, last_state: Tensor, reason: str) -> DivergedSolve:
@@ -160,11 +168,11 @@ class Grid:
     """The steps of a solve: the output times together with the breakpoints of the path between them.
 
     Args:
-        times: (K + 1,), in double precision, counted from t[0]: so that the lengths of steps survive a float32 model and a clock
-            that reads 1.7e9.
+        times: (K + 1,) or (batch, K + 1), in double precision, counted from t[0]: so that the lengths of steps survive a float32
+            model and a clock that reads 1.7e9.
         positions: of the output times in it, (time,); None where they are the whole grid.
         path: the path cut at these times.
-        origin: t[0].
+        origin: t[0]; 0 of times of each sequence.
     """
 
     times: Tensor
@@ -179,6 +187,8 @@ class Grid:
 
 def solve_grid(path: Path, t: Tensor) -> Grid:
     """The grid of a solve of this path at the output times t."""
+    if t.ndim == 2:
+        return Grid(t.double() - t[:, :1].double(), None, path, 0.0)
     origin = t[0].double()
     times, outputs = path.times.double() - origin, t.double() - origin
     path, start = replace(path, times=times), float(origin.detach())

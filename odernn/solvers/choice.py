@@ -15,6 +15,7 @@ from .adaptive import Adaptive, compiles
 from .base import TIGHTEST, DivergedSolve, Solver, check_finite
 from .exact import Exact
 from .fused import MAX_SUBSTEPS, Fused, describe
+from .sequences import solve_sequences
 from .torchdiffeq import TorchDiffEq
 
 # rtol and atol of what a choice is measured against: far below any that make sense for a fixed-step method.
@@ -69,7 +70,7 @@ def deviation(solver: Solver, field: VectorField, path: Path, t: Tensor, h0: Ten
     Raises:
         DivergedSolve: the reference diverged.
     """
-    return _distance(solver.unchecked().solve(field, path, t, h0).h, _reference(field, path, t, h0))
+    return _distance(solve_sequences(solver.unchecked(), field, path, t, h0).h, _reference(field, path, t, h0))
 
 
 @torch.no_grad()
@@ -79,6 +80,7 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
     `Exact` for linear state equations; else `Fused` rk4 with the smallest number of substeps out of 1, 2, 4, ... that does; else,
     where the model has no fused form or `MAX_SUBSTEPS` are not enough, dopri5 at a tenth of the tolerance, a hundredth or a
     thousandth (`Adaptive` where it is compiled, else `TorchDiffEq`).
+    Of a dense W with times of each sequence `Exact` comes after `Fused`, which takes all of them at once.
 
     Args:
         field: at the weights to judge by, at the start of a training say.
@@ -91,17 +93,20 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
     """
     if not 1e-8 < tolerance < 1:
         raise ValueError(f"the solver tolerance must lie between 1e-8 and 1, got {tolerance}")
-    if Exact().supports(field):
+    closed = Exact().supports(field)
+    if closed and (t.ndim == 1 or Exact().takes_own_times(field)):
         return Exact()
     reference = _reference(field, path, t, h0)
     candidates: list[Solver] = []
     if Fused().supports(field):
         candidates += [Fused("rk4", 2**k) for k in range(MAX_SUBSTEPS.bit_length())]
+    if closed:  # but for times of each sequence, of which fixed steps make one solve
+        candidates.append(Exact())
     for step_tolerance in (0.1 * tolerance, 0.01 * tolerance, 0.001 * tolerance):
         # (No dtype can hold less than its precision: a tolerance that asks for it is refused below.)
         candidates.append(_adaptive(field, max(step_tolerance, torch.finfo(h0.dtype).eps), 0.01 * step_tolerance))
     for solver in candidates:
-        found = _distance(solver.unchecked().solve(field, path, t, h0).h, reference)
+        found = _distance(solve_sequences(solver.unchecked(), field, path, t, h0).h, reference)
         if found <= tolerance:
             return solver
     raise DivergedSolve(
@@ -116,7 +121,7 @@ def _reference(field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Tensor:
 
     field = field.mapped(precise)
     path = replace(path.mapped(precise), times=precise(path.times))
-    solution = automatic(field, *_REFERENCE).unchecked().solve(field, path, precise(t), precise(h0))
+    solution = solve_sequences(automatic(field, *_REFERENCE).unchecked(), field, path, precise(t), precise(h0))
     check_finite(solution, field)
     return solution.h
 

@@ -77,6 +77,7 @@ class Problem:
         h, g: (E, batch, K + 1, L m).
 
     Args:
+        steps: lengths of the K intervals, (K,), or (batch, K) where each sequence has its own.
         activation, between: the kernels' names of sigma and phi.
         layers: L.
         leaks: whether states do.

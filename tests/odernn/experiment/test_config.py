@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from odernn import activations, models, parameterizations, recurrences
 from odernn.experiment import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, SOLVERS, ExperimentConfig
+from odernn.experiment.config import OWN
 from odernn.losses import LOSSES
 from odernn.training import MAX_SEED, OPTIMIZERS, SCHEDULES, TrainingConfig
 from targets import INPUTS, KERNELS, NONLINEARITIES
@@ -66,6 +67,7 @@ _SETTINGS = {
     "step_size": st.none() | _positive,
     "initialization": st.sampled_from(INITIALIZATIONS),
     "warm_start": st.none() | st.text(),
+    **dict.fromkeys(OWN, st.none()),  # beside which generated targets keep their defaults
     "seed": _seeds,
     "device": st.sampled_from(DEVICES),
     "dtype": st.sampled_from(sorted(DTYPES)),
@@ -89,3 +91,26 @@ def test_a_config_without_one_of_its_settings_takes_the_default_or_is_refused(co
     assert getattr(ExperimentConfig.from_dict(values), name) == getattr(ExperimentConfig(), name)
     with pytest.raises(ValueError, match=name if name != "training" else "settings are missing"):
         ExperimentConfig.from_dict(values, complete=True)
+
+
+def test_a_config_of_data_survives_json_and_moves_with_its_file() -> None:
+    config = ExperimentConfig(data="here.csv", data_checksum="0" * 64, validation_fraction=0.3)
+    assert ExperimentConfig.from_dict(json.loads(json.dumps(config.to_dict())), complete=True) == config
+    assert replace(config, data="there.csv").identity() == config.identity()
+    assert replace(config, data_checksum="1" * 64).identity() != config.identity()
+    assert "data_checksum" not in ExperimentConfig().identity()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": "here.csv", "kernel": "exponential"}, "data brings its own inputs and targets, got kernel as well"),
+        ({"data": "here.csv", "points": 7, "horizon": 3.0}, "got horizon, points as well"),
+        ({"data": "here.csv", "validation_fraction": 1.0}, "validation_fraction is 1.0"),
+        ({"validation_fraction": 0.2}, "are for data of your own"),
+        ({"data": 3}, "data"),
+    ],
+)
+def test_settings_that_data_leave_no_meaning_are_refused(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ExperimentConfig(**settings)
