@@ -37,6 +37,8 @@ FOLLOWS, IGNORES, SPREAD = 0.5, 0.2, 2.0
 ERRORS = 2.0
 # Horizons over which a radius must have fallen before a slow fall counts as one that goes on.
 FALLING_HORIZONS = 3
+# Derived in `analysis.linear.all_blocks`. Of slower memories it falls with l*: a radius that stays has not met it yet.
+_READOUT_BOUND = "with input and readout weights perturbed, too, r is at most sqrt(|H| l* / 2) in linear models"
 # Of an exponential memory that is seen to its end no radius is expected below this part of its rate; r ~ 1/T at lT = 30 is.
 LEAST_PART_OF_RATE = 0.03
 # The slowest rate seen may be so many times the rate at which the memory ends.
@@ -290,6 +292,9 @@ def _decide(n: _Evidence) -> tuple[Judgement, list[str]]:
     reasons += more
     if judgement == "stable" and n.sampled:
         return "undecided", [*reasons, "sampled curves may overlook instability: use search='ascent'"]
+    if judgement == "stable" and n.block == "all" and n.memory.law != "exponential":
+        meets = f"take a longer horizon, T >= {_rounded_up(n.next_horizon)}"
+        return "undecided", [*reasons, f"{_READOUT_BOUND}, which these horizons do not reach: {meets}"]
     return judgement, reasons
 
 

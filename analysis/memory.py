@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from odernn import SequenceModel, Solver
+from odernn.solvers import own_default
 from targets import arguments, grids
 
 from .linearisation import spectrum_rate
@@ -116,7 +117,7 @@ def memory_function(
     directions: Tensor | None = None,
     warmup: float = 0.0,
     hold: float | None = None,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
     dt: float | None = None,
     input_size: int | None = None,
     ascent_steps: int = 15,
@@ -155,7 +156,7 @@ def memory_function(
         directions: (n, d), the only x / |x|_inf to try, in place of the search; None for the search.
         warmup: time for which the system runs without input before the probe.
         hold: time for which the reversed probe holds x before t = 0; None: until the system has settled.
-        solver: of the continuous models; None for `odernn.solvers.automatic` at rtol 1e-10, atol 1e-12 (in float64).
+        solver: of the continuous models; None or 'auto' for `odernn.solvers.automatic` at rtol 1e-10, atol 1e-12 (in float64).
         dt: time of one sample of a sampled system; None for the smallest step of `times`.
         input_size: d of a callable that does not tell; 1 by default.
         ascent_steps: of the gradient ascent (d > 1, nonlinear); 0 for none.
@@ -175,10 +176,7 @@ def memory_function(
     warmup = arguments.number("warmup", warmup, least=0)
     hold = None if hold is None else arguments.number("hold", hold, above=0)
     ascent_steps, generator = arguments.count("ascent_steps", ascent_steps, least=0), arguments.generator(seed)
-    if solver is not None:
-        arguments.instance("solver", solver, Solver, "leave it out, or give for example TorchDiffEq('dopri5')")
-
-    settings: dict[str, Any] = {"warmup": warmup, "hold": hold, "solver": solver, "input_size": input_size}
+    settings: dict[str, Any] = {"warmup": warmup, "hold": hold, "solver": own_default(solver), "input_size": input_size}
     whole = probed(system, times, dt=dt, **settings)
     if directions is not None:
         directions = _checked_directions(directions, whole)

@@ -150,7 +150,8 @@ def judge_stable_approximation(curves: Sequence[PerturbationCurve], target: Any 
        (b - 2 s > 0.2): slower parts of the memory, which longer horizons and better fits show, leave less and less. *stable* if
        there are two horizons or more, r does not follow l* (b + 2 s <= 0.2; from widths alone only where r > 0.1 or R >= 13),
        and R > 3.25. Else *undecided*. Where the law of M cannot be told, nothing is *unstable*.
-    5. 'stable' from curves that were only sampled is *undecided*.
+    5. 'stable' from curves that were only sampled is *undecided*; and so it is of all blocks where M is slower than exponential:
+       r <= sqrt(|H| l* / 2) there (`analysis.linear.all_blocks`), and a radius that stays has not met that bound.
 
     Why. A model that is accurate on a slow tail needs a mode about as slow as the tail. Where a perturbation moves that mode's
     rate itself, by beta, the model fails from beta ~ l* on: R is of order 1, whatever the memory. Then the memory decides: if it

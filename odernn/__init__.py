@@ -12,7 +12,7 @@ from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
 from .leaky import LeakyRNN, LeakyVoltageRNN
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
 from .paths import Path, heaviside, hold, linear, pulse
-from .solvers import Adaptive, DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
+from .solvers import Adaptive, Auto, DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
 from .training import Data, Trainer, TrainingConfig, read_data, train
 from .version import __version__
 from .warm_start import widen
@@ -20,6 +20,7 @@ from .warm_start import widen
 __all__ = [
     "Activation",
     "Adaptive",
+    "Auto",
     "ContinuousRNN",
     "Data",
     "DiscreteRNN",

@@ -137,6 +137,7 @@ def parser() -> Parser:
     add(group, "schedule", "of the learning rate", training.schedule, choices=SCHEDULES)
     add(group, "gradient-clip", "largest gradient norm of adam and adamw", training.gradient_clip, type=float)
     add(group, "patience", "epochs without improvement before stopping; 0: never", training.patience, type=int)
+    add(group, "chunk", "time steps after which adam and adamw cut backpropagation; none: whole sequences", None, type=int)
     add(group, "loss", "loss", training.loss, choices=LOSSES)
     add(group, "weight-decay", "adds weight_decay (|U|^2 + |c|^2) to the loss", training.weight_decay, type=float)
     add(group, "margin", "stability margin asked for by the penalty", training.margin, type=float)

@@ -15,7 +15,7 @@ from odernn.ensembles import member, replicate
 from odernn.models import SequenceModel
 from odernn.norms import column
 from odernn.paths import Interpolation
-from odernn.solvers import DivergedSolve, Solver
+from odernn.solvers import DivergedSolve, Solver, own_default
 from targets import arguments
 
 from .balls import Ball, Point, concatenate, slowest_corner, take, where
@@ -54,7 +54,7 @@ def perturbation_error(
     restarts: int = RESTARTS,
     steps: int = STEPS,
     seed: int = 0,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
     interpolation: Interpolation = "linear",
     horizon: float | None = None,
     running_maximum: bool = True,
@@ -98,8 +98,9 @@ def perturbation_error(
             a linear model, exact for all inputs at once; 'kernel_sobolev', that and sup |d/dt (H - H_hat)|, the norm of
             [IA] Def 3.7.
         draws, restarts, steps, seed: of the search. The same seed gives the same curve.
-        solver: for all ensembles. None: `Exact` where it applies, else rk4 (`Fused` where it takes the model) with steps short
-            enough for the fastest perturbed rate and for E_m(0), which is that of a solve to tight tolerances, to 1e-4 |H|.
+        solver: for all ensembles. None or 'auto': `Exact` where it applies, else rk4 (`Fused` where it takes the model) with
+            steps short enough for the fastest perturbed rate and for E_m(0), which is that of a solve to tight tolerances, to
+            1e-4 |H|.
         interpolation: of x between its samples, 'linear' or 'hold' (models in continuous time).
         horizon: for errors of kernels, T in place of t[-1]; may be inf.
         running_maximum: report the maximum over beta' <= beta. E_m is non-decreasing by definition, a search need not be.
@@ -116,7 +117,7 @@ def perturbation_error(
     draws = arguments.count("draws", draws, least=1 if search == "sample" else 0)
     restarts, steps = arguments.count("restarts", restarts, least=0), arguments.count("steps", steps)
     generator = arguments.generator(seed)
-    measured = objective(model, target, x, t, error, horizon, solver, interpolation, betas, mask)
+    measured = objective(model, target, x, t, error, horizon, own_default(solver), interpolation, betas, mask)
     problem = _Problem(model, Ball.build(model, blocks, norm), measured)
     initial = measured.initial
     if initial is None:

@@ -11,12 +11,11 @@ import torch
 from targets import arguments, inputs, kernels
 from targets.functionals import NONLINEARITIES, Interpolation
 
-from .. import activations, models, parameterizations, recurrences
+from .. import activations, models, parameterizations, recurrences, solvers
 from ..settings import check_types
-from ..solvers import METHODS
 from ..training import MAX_SEED, TrainingConfig
 
-SOLVERS = ("auto", "exact", "fused", "adaptive", *METHODS)
+SOLVERS = tuple(solvers.SOLVERS)
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 INTERPOLATIONS = get_args(Interpolation)

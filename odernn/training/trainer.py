@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +17,10 @@ from targets import grids
 
 from ..losses import LOSSES, relative_l2, stability_penalty
 from ..models import Response, SequenceModel
-from ..paths import Interpolation
-from ..solvers import DivergedSolve, Solver
+from ..paths import Interpolation, interpolate
+from ..solvers import Auto, DivergedSolve, Solver, deviation, named
+from ..solvers.names import TRIAL_SEQUENCES
+from .chunks import chunks, relative_l2_in_chunks
 from .config import TrainingConfig
 from .data import Data, Samples
 from .least_squares import LeastSquares
@@ -43,7 +46,8 @@ class Trainer:
         model: its weights are trained in place; with an ensemble the mean of all members' losses, and by 'lm' each by itself.
         data: samples of the target, on the model's device and in its dtype.
         config: optimisation settings; `Trainer.config` names the optimiser that 'auto' came to.
-        solver: None for the automatic choice; discrete models take none.
+        solver: a `Solver` or a name of `odernn.solvers.SOLVERS`; 'auto' chooses on a few training sequences, and again before an
+            epoch for which the choice no longer holds. None for `odernn.solvers.automatic`; discrete models take none.
         interpolation: of x between its samples.
     """
 
@@ -53,11 +57,15 @@ class Trainer:
         data: Data,
         config: TrainingConfig,
         *,
-        solver: Solver | None = None,
+        solver: Solver | str | None = None,
         interpolation: Interpolation = "linear",
     ) -> None:
-        self.model, self.data, self.config = model, data, resolve(config, model, data, solver)
-        self.solver, self.interpolation = solver, interpolation
+        self.model, self.data, self.interpolation = model, data, interpolation
+        solver = named(solver)
+        self._auto = solver if isinstance(solver, Auto) and not model.is_map else None
+        self.solver = None if isinstance(solver, Auto) else solver
+        self._choose_solver()
+        self.config = resolve(config, model, data, self.solver)
         config = self.config
         self.optimizer = make_optimizer(config, model.parameters())
         self.scheduler = make_schedule(config, self.optimizer)
@@ -149,7 +157,9 @@ class Trainer:
         """Relative L2 error on the validation set; `check` as in `respond`."""
         with torch.no_grad():
             held = self.data.validation
-            return float(relative_l2(self.respond(held, check=check).y, held.y, held.mask).mean())
+            if self.config.chunk is None:
+                return float(relative_l2(self.respond(held, check=check).y, held.y, held.mask).mean())
+            return float(relative_l2_in_chunks(partial(self.respond, check=check), held, self.config.chunk).mean())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the coming epochs depend on, and the best weights so far: tensors and JSON values."""
@@ -190,8 +200,20 @@ class Trainer:
         self.best_weights = {name: value.to(fresh["best"][name]) for name, value in state["best"].items()}
         self.evaluations = state["evaluations"]
 
+    def _choose_solver(self) -> None:
+        """What 'auto' stands for at the weights of this moment."""
+        if self._auto is None:
+            return
+        with torch.no_grad():
+            few = self.data.training[:TRIAL_SEQUENCES]
+            field, path = self.model.field(), interpolate(few.t, few.x, self.interpolation)
+            h0 = self.model.rest_state().unsqueeze(-2).expand(*self.model.ensemble, few.x.shape[0], field.size)
+            if self.solver is None or deviation(self.solver, field, path, path.times, h0) > self._auto.tolerance:
+                self.solver = self._auto.chosen(field, path, path.times, h0)
+
     def _run_epoch(self) -> dict[str, float]:
         started = time.perf_counter()
+        self._choose_solver()
         if isinstance(self.optimizer, LevenbergMarquardt):
             loss = self._least_squares_epoch(self.optimizer)
         else:
@@ -242,14 +264,26 @@ class Trainer:
         """One pass in random order; the mean loss of its steps."""
         losses = []
         for index in self._batches():
-            self.optimizer.zero_grad()
-            loss = self._objective(self.data.training[index])
-            self._backward(loss)
-            if self.config.gradient_clip is not None:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-            self.optimizer.step()
-            losses.append(loss.detach())
+            for loss in self._losses(self.data.training[index]):
+                self.optimizer.zero_grad()
+                self._backward(loss)
+                if self.config.gradient_clip is not None:
+                    torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+                self.optimizer.step()
+                losses.append(loss.detach())
         return float(torch.stack(losses).mean())
+
+    def _losses(self, samples: Samples) -> Iterator[Tensor]:
+        """The objective of a mini-batch; in chunks of time one after the other, each at the weights that are then."""
+        if self.config.chunk is None:
+            yield self._objective(samples)
+            return
+        h0 = None
+        for chunk in chunks(samples, self.config.chunk, self.config.loss):
+            response = self.respond(chunk.samples, h0)
+            h0 = response.solution.h[..., -1, :].detach()
+            if not chunk.empty:
+                yield self._regularised(chunk.loss(response.y), response)
 
     def _batches(self) -> Iterator[Tensor]:
         # The order depends on seed and epoch alone, so that a resumed run needs no random state.
@@ -291,8 +325,10 @@ class Trainer:
 
     def _objective(self, samples: Samples) -> Tensor:
         response = self.respond(samples)
+        return self._regularised(self.loss(response.y, samples.y, samples.mask), response)
+
+    def _regularised(self, loss: Tensor, response: Response) -> Tensor:
         self.evaluations += response.solution.evaluations or 0
-        loss = self.loss(response.y, samples.y, samples.mask)
         if self.config.weight_decay and self.config.optimizer != "adamw":
             squares = sum(tensor.square().sum() for tensor in self._penalized) / math.prod(self.model.ensemble)
             loss = loss + self.config.weight_decay * squares
@@ -303,10 +339,11 @@ class Trainer:
             raise DivergedSolve("the loss is not finite: lower the learning rate or use a stable parameterization")
         return loss
 
-    def respond(self, samples: Samples, *, check: bool = False) -> Response:
-        """The model's answer to the inputs at their times; `check` has the solver say where its steps do not resolve it."""
+    def respond(self, samples: Samples, h0: Tensor | None = None, *, check: bool = False) -> Response:
+        """The model's answer to the inputs at their times, from h0 or from rest; `check` has the solver say where its steps do
+        not resolve it."""
         solver = self.solver if check or self.solver is None else self.solver.unchecked()
-        return self.model.respond(samples.x, samples.t, solver=solver, interpolation=self.interpolation)
+        return self.model.respond(samples.x, samples.t, h0, solver=solver, interpolation=self.interpolation)
 
     def _backward(self, loss: Tensor) -> None:
         try:
@@ -326,7 +363,7 @@ def train(
     data: Data,
     config: TrainingConfig | None = None,
     *,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
     interpolation: Interpolation = "linear",
     progress: bool = True,
 ) -> Trainer:

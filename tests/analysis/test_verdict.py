@@ -103,6 +103,18 @@ def test_a_radius_that_falls_slowly_is_unstable_once_it_did_so_over_three_horizo
     assert judgement(family((0.05, 0.05, 0.05)), levels) == "undecided"
 
 
+def test_over_all_blocks_a_radius_that_stays_is_stable_for_exponential_memory_alone():
+    def judged(block, memory):
+        longer = [curve(8, 0.05, horizon=1000.0 * 4**k, block=block) for k in range(1, 3)]
+        return judge_stable_approximation([*family((0.05, 0.05, 0.05), block=block), *longer], memory).blocks[block]
+
+    assert judged("recurrent", POWER).judgement == "stable"
+    assert judged("all", POWER).judgement == "undecided"
+    assert "r is at most sqrt(|H| l* / 2)" in judged("all", POWER).reasons[-1]
+    assert "take a longer horizon, T >= 64000" in judged("all", POWER).reasons[-1]
+    assert judged("all", UNIT).judgement == "stable"
+
+
 def test_a_short_horizon_is_undecided_and_says_how_long_it_must_be():
     for radii in ((0.003, 0.003, 0.003), (0.05, 0.05, 0.05)):
         verdict = judge_stable_approximation(family(radii), SLOW)

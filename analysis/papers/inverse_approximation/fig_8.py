@@ -17,7 +17,6 @@ from ..panels.trained_case import (
     settings,
     stability_claims,
     table_rows,
-    verdict,
 )
 
 _WORDS = {"symmetric": "W = PᵀΛP", "diagonal": "W = Λ"}
@@ -34,16 +33,6 @@ def _claims(data: Data) -> list[Claim]:
         *stability_claims(straight, "stable", _WORDS["diagonal"]),
         *improvement_claims(data),
     ]
-
-
-def _findings(data: Data) -> str:
-    stable = [entry for entry in data["families"] if verdict(entry).blocks["all"].judgement == "stable"]
-    if not stable:
-        return ""
-    listed = ", ".join(f"{_WORDS[entry['family']['recurrence']]}, seed {entry['seed']}" for entry in stable)
-    return f"""**Over all weights two horizons may not be enough.** The rule calls stable: {listed}. In linear models the radius
-over all weights is at most √((½‖H‖ + E(0)) l), which falls with the slowest rate l ([all blocks](../docs/all_blocks.md)): for
-this memory it cannot stay as T grows, whatever it does between these two."""
 
 
 def _plot(data: Data, path: Path) -> None:
@@ -65,7 +54,6 @@ cannot rotate.""",
         claims=_claims,
         plot=_plot,
         rows=table_rows,
-        findings=_findings,
     )
 
 
