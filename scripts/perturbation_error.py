@@ -83,6 +83,12 @@ def main() -> None:
     if arguments.sequences < 1:
         raise ValueError(f"--sequences must be at least 1, got {arguments.sequences}")
     runs = [load_run(directory, trust_code=arguments.trust_code) for directory in arguments.runs]
+    for directory, loaded in zip(arguments.runs, runs):
+        if loaded.config is None:
+            raise ValueError(
+                f"{directory} was saved by a Trainer, which keeps no target: in Python, "
+                "perturbation_error(load_run(path).model, target, x, t) takes it"
+            )
     _require_one_target(arguments.runs, runs)
     if arguments.error.startswith("kernel") and runs[0].target is None:
         raise ValueError(f"--error {arguments.error} compares kernels, and {arguments.runs[0]} learnt data: take relative_l2")
@@ -119,7 +125,7 @@ def _curve(run: LoadedRun, block: str, arguments: Any) -> PerturbationCurve:
             steps=arguments.steps,
             seed=arguments.seed,
             solver=run.solver if arguments.solver == "run" else None,
-            interpolation=run.config.interpolation,
+            interpolation=run.interpolation,
         )
 
     horizon = grids.span(t)
@@ -161,7 +167,8 @@ def _require_one_target(directories: list[Path], runs: list[LoadedRun]) -> None:
     x = first.validation_inputs[:1]
     for directory, other in zip(directories[1:], runs[1:]):
         if first.target is None or other.target is None:
-            same = first.config.data_checksum == other.config.data_checksum
+            checksums = [None if run.config is None else run.config.data_checksum for run in (first, other)]
+            same = checksums[0] == checksums[1]
         else:
             same = first.target.input_size == other.target.input_size and torch.allclose(
                 first.target(x, first.t).double(), other.target(x.to(first.t), first.t).double()

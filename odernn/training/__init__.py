@@ -7,7 +7,8 @@ from .data import Data, Samples
 from .data_files import read_data
 from .least_squares import LeastSquares
 from .optimizers import resolve
-from .trainer import Trainer, train
+from .trainer import Trainer
+from .training_run import train
 
 __all__ = [
     "MAX_SEED",

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from targets import grids
 from ..losses import LOSSES, relative_l2, stability_penalty
 from ..models import Response, SequenceModel
 from ..paths import Interpolation, interpolate
+from ..runs import RunDirectory
 from ..solvers import Auto, DivergedSolve, Solver, deviation, named
 from ..solvers.names import TRIAL_SEQUENCES
+from . import saved
 from .chunks import chunks, relative_l2_in_chunks
 from .config import TrainingConfig
 from .data import Data, Samples
@@ -76,10 +79,16 @@ class Trainer:
         self.keep_weights()
         self.evaluations = 0
         self._diverged = False
+        self._saved_to: Path | None = None
         # Called between the steps of an epoch and its validation: the place to take a finer solver.
         self.before_validation: Callable[[], None] | None = None
         weights = model.raw_weights()
         self._penalized = [tensor for name, tensor in model.named_parameters() if weights[name].decays]
+
+    @property
+    def chosen_by(self) -> Auto | None:
+        """What chooses the solver, where it was asked for 'auto'."""
+        return self._auto
 
     @property
     def epoch(self) -> int:
@@ -148,6 +157,50 @@ class Trainer:
                 bar.set_postfix_str(f"loss {loss:.2e}, validation {row['validation_relative_l2']:.2e}, margin {margin:.2g}")
         # Trial points of a line search may be as wild as they like: what counts is where the training ends.
         self.validation_error(check=True)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Leaves a run directory that `load_run` and `Trainer.resume` read: model, settings, weights, history, not the data.
+
+        Args:
+            path: of the directory; this trainer may save there again.
+            overwrite: whether a run of others that it holds is replaced.
+
+        Raises:
+            ValueError: `path` is taken or cannot be written.
+        """
+        place = Path(path).resolve()
+        mine = place == self._saved_to and place.exists()
+        run = RunDirectory.open(place) if mine else RunDirectory.create(Path(path), saved.record(self), overwrite=overwrite)
+        with run.writing():
+            saved.write(self, run)
+            saved.write_summary(self, run)
+        self._saved_to = place
+
+    @classmethod
+    def resume(cls, path: str | Path, data: Data, *, model: SequenceModel | None = None, epochs: int | None = None) -> Trainer:
+        """The trainer that `save` or `train(..., out=path)` left in a run directory; `run` goes on where it stopped.
+
+        Args:
+            path: of the directory.
+            data: that it was trained on, which are not saved.
+            model: takes the weights; needed where the model's code is the user's own. Otherwise one is made on the data's device.
+            epochs: as many in all; None for as many as before.
+
+        Raises:
+            ValueError: no such run, or other data than it was trained on.
+        """
+        run = saved.open_run(path)
+        entry, config, solver = saved.resumed_settings(run, epochs)
+        trainer = cls(
+            model or saved.made(run, entry).to(data.x.device),
+            data,
+            config,
+            solver=solver,
+            interpolation=entry["interpolation"],
+        )
+        saved.restore(trainer, run)
+        trainer._saved_to = Path(path).resolve()
+        return trainer
 
     def keep_weights(self) -> None:
         """Takes the weights of this moment as the best."""
@@ -356,39 +409,6 @@ class Trainer:
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 remedy = "lower the learning rate, use --no-adjoint or a stable parameterization"
                 raise DivergedSolve(f"the gradient of {name} is not finite: {remedy}")
-
-
-def train(
-    model: SequenceModel,
-    data: Data,
-    config: TrainingConfig | None = None,
-    *,
-    solver: Solver | str | None = None,
-    interpolation: Interpolation = "linear",
-    progress: bool = True,
-) -> Trainer:
-    """Trains a model in place and leaves it with the weights of its best validation error.
-
-        trainer = train(model, Data(t, x, H(x, t), x_validation, H(x_validation, t)))
-        trainer = train(model, Data.split(t, x, y))    # NaN in y: a missing target
-        trainer.best_error, trainer.history
-
-    Args:
-        model, data, solver, interpolation: of `Trainer`.
-        config: optimisation settings; None for the defaults of `TrainingConfig`.
-        progress: shows a progress bar on a terminal.
-
-    Returns:
-        The trainer: `best_error` (relative L2, of the validation set), `best_epoch`, and in `history` a row for each epoch.
-
-    Raises:
-        DivergedSolve: as `Trainer.run`.
-    """
-    trainer = Trainer(model, data, config or TrainingConfig(), solver=solver, interpolation=interpolation)
-    trainer.best_error = trainer.validation_error()
-    trainer.run(progress=progress)
-    model.load_state_dict(trainer.best_weights)
-    return trainer
 
 
 def _require_same_tensors(name: str, given: Any, own: dict[str, Tensor]) -> None:

@@ -1,0 +1,108 @@
+"""What a sweep came to: its table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from odernn.experiment import LoadedRun, load_run
+
+from ..results import Result
+from .axes import known
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Rows that a short text names.
+_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(Result):
+    """The runs of a sweep.
+
+    Args:
+        axes: the settings that vary, the last fastest.
+        rows: for each run the varied settings, and
+
+            validation_error    relative L2, of the validation set, at the best weights
+            initial_error       E_m(0) on the same sequences, relative to |H|
+            linear_error        the same of the best linear model of its width and structure; None where there is none
+            stability_margin, slowest_rate, seconds, epochs
+            stopped             as `Trainer.stopped`, 'diverged', 'refused' (settings that do not fit together) or 'failed'
+            reason              why it diverged, was refused or failed; else what it warned of
+            path                of the run directory, within `out`
+
+            Numbers that are not there are None.
+        out: the directory.
+        verdicts: for each combination of the other settings whether the widths approximate the target stably; empty where it
+            was not asked for.
+
+    Example:
+        found = sweep(ExperimentConfig(epochs=20), over={"hidden_size": [4, 8, 16], "seed": range(3)}, out="sweeps/widths")
+        found.best()["path"], found.to_frame(), found.run(hidden_size=8, seed=0).model
+    """
+
+    axes: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    out: str
+    verdicts: tuple[Mapping[str, Any], ...] = ()
+
+    def best(self) -> dict[str, Any]:
+        """The row with the smallest validation error.
+
+        Raises:
+            ValueError: no run ended well.
+        """
+        good = [row for row in self.rows if is_good(row)]
+        if not good:
+            raise ValueError(f"no run of {self.out} ended well: their reasons are in the rows")
+        return dict(min(good, key=lambda row: row["validation_error"]))
+
+    def run(self, **settings: Any) -> LoadedRun:
+        """The one run of these settings, as `load_run` gives it.
+
+        Raises:
+            ValueError: none, or several, or one without weights.
+        """
+        wanted = {known(name): value for name, value in settings.items()}
+        found = [row for row in self.rows if all(row.get(name) == value for name, value in wanted.items())]
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} runs have {wanted}: give a value of each of {', '.join(self.axes)} that was swept")
+        return load_run(Path(self.out) / found[0]["path"], trust_code=True)
+
+    def to_frame(self) -> Any:
+        """The rows as a pandas.DataFrame.
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise ValueError("to_frame needs pandas: pip install pandas, or take .rows") from error
+        return pandas.DataFrame([dict(row) for row in self.rows])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The validation error over the first axis of numbers, see `analysis.sweeps.picture.draw`."""
+        from .picture import draw, new_axes
+
+        return draw(self, new_axes() if ax is None else ax)
+
+    def __repr__(self) -> str:
+        good = sorted((row for row in self.rows if is_good(row)), key=lambda row: row["validation_error"])
+        lines = [
+            f"Sweep over {', '.join(self.axes)}: {len(self.rows)} runs in {self.out}, {len(self.rows) - len(good)} without a result"
+        ]
+        for row in good[:_SHOWN]:
+            settings = ", ".join(f"{name}={row[name]}" for name in self.axes)
+            lines.append(f"  validation error {row['validation_error']:.3g}: {settings}")
+        return "\n".join(lines)
+
+
+def is_good(row: Mapping[str, Any]) -> bool:
+    error = row["validation_error"]
+    return error is not None and math.isfinite(error)
