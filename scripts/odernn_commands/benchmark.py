@@ -21,23 +21,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from command_line import Parser, require_room, run  # first: see there
-
-# isort: split
 import numpy as np
 import torch
-from benchmark_cases import CASES, QUICK_CASES, Case, has_errors
-from benchmark_contenders import as_task, contenders
-from benchmark_peers import missing
-from benchmark_pictures import draw_growth, draw_headlines, draw_others, draw_precision
-from benchmark_plan import Plan, stored
-from benchmark_precision import METHODS
 
+import odernn
 from odernn import json_values
 from odernn.runs import replace_file
 from odernn.tables import markdown
 
-PROGRAM = "benchmark.py"
+from .benchmark_cases import CASES, QUICK_CASES, Case, has_errors
+from .benchmark_contenders import as_task, contenders
+from .benchmark_peers import missing
+from .benchmark_pictures import draw_growth, draw_headlines, draw_others, draw_precision
+from .benchmark_plan import Plan, stored
+from .benchmark_precision import METHODS
+from .command_line import Parser, program, require_room
+
+PROGRAM = program("benchmark.py")
 PICTURES = {
     "benchmark.png": draw_headlines,
     "cases.png": draw_others,
@@ -61,13 +61,15 @@ _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 
 def _import_path() -> str:
-    return os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    return os.pathsep.join([str(Path(odernn.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 
 
 def _start(case: Case, contender: str, threads: int, file: str, more: Mapping[str, str]) -> subprocess.Popen[str]:
-    command = [sys.executable, str(Path(__file__).with_name("benchmark_contenders.py")), as_task(case, contender, threads, file)]
+    command = [sys.executable, "-m", f"{__package__}.benchmark_contenders", as_task(case, contender, threads, file)]
+    # There it finds this package, whatever lies in the working directory.
+    place: Any = {"cwd": Path(__file__).parents[1], "env": os.environ | more | {"PYTHONPATH": _import_path()}}
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, **pipes, text=True, env=os.environ | more | {"PYTHONPATH": _import_path()})
+    return subprocess.Popen(command, **pipes, **place, text=True)
 
 
 class Worker:
@@ -342,7 +344,3 @@ def main() -> None:
     if arguments.out is not None:
         for file, draw in PICTURES.items():
             draw(rows, arguments.out / file)
-
-
-if __name__ == "__main__":
-    run(PROGRAM, main)

@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from command_line import Parser, limit_memory, listing, naming, require_memory, require_room, run  # first: see there
-
-# isort: split
 import numpy as np
 import torch
 
@@ -32,7 +29,9 @@ from odernn.tables import csv_text
 from targets import ConvolutionalFunctional, Kernel
 from targets.named_objects import named_object
 
-PROGRAM = "extract_memory.py"
+from .command_line import Parser, limit_memory, listing, naming, program, require_memory, require_room
+
+PROGRAM = program("extract_memory.py")
 GATES = {"torch.nn.RNN": 1, "torch.nn.GRU": 3, "torch.nn.LSTM": 4}
 MODULES = {name: getattr(torch.nn, name.rpartition(".")[2]) for name in GATES}
 FILES = ("memory.csv", "memory.npz", "memory.png")
@@ -264,7 +263,3 @@ def main() -> None:
     write(out, M, fit, None if wanted is None else wanted.values)
     print(report(chosen, M, fit, None if wanted is None else fit_decay(wanted)))
     print(f"wrote {', '.join(FILES)} to {out}")
-
-
-if __name__ == "__main__":
-    run(PROGRAM, main)

@@ -9,9 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from command_line import Parser, limit_memory, naming, require_room, run  # first: see there
-
-# isort: split
 import torch
 
 from analysis.beta_grids import enclose_radius, spanning
@@ -36,7 +33,9 @@ from odernn.experiment import LoadedRun, load_run
 from odernn.runs import replace_file
 from odernn.tables import csv_text
 
-PROGRAM = "perturbation_error.py"
+from .command_line import Parser, limit_memory, naming, program, require_room
+
+PROGRAM = program("perturbation_error.py")
 NAME = "perturbation_error"
 FILES = tuple(f"{NAME}.{ending}" for ending in ("csv", "json", "png"))
 _COLUMNS = ("hidden_size", "horizon", "blocks", "beta", "error", "relative_error", "searched_error", "lifted")
@@ -231,7 +230,3 @@ def _print(
             print(f"{block:12s} {judged.judgement:16s} {judged.exponent_text():>15s}")
     print(f"verdict: {verdict if verdict else 'none (needs runs of at least two widths)'}")
     print(f"written: {out / NAME}.csv, .json, .png")
-
-
-if __name__ == "__main__":
-    run(PROGRAM, main)

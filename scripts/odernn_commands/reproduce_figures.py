@@ -13,9 +13,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from command_line import FAILED, Parser, naming, run  # first: see there
-
-# isort: split
 from tqdm import tqdm
 
 from analysis.papers import figures as all_figures
@@ -23,7 +20,9 @@ from analysis.papers.engine.figure import Claim, Figure, Options
 from analysis.papers.engine.jobs import Cache, Finished, run_jobs
 from analysis.papers.engine.report import outcomes, redraw, require_room, write_figure, write_page
 
-PROGRAM = "reproduce_figures.py"
+from .command_line import FAILED, Parser, naming, program
+
+PROGRAM = program("reproduce_figures.py")
 # Apart, so that a quick run never replaces the results of a full one, and neither those that the project keeps in reproduction/.
 OUT, QUICK_OUT = Path("reproduction-new"), Path("reproduction-quick")
 CACHE = Path(".cache/reproduction")
@@ -155,7 +154,3 @@ def _print(figure: Figure, claims: Sequence[Claim]) -> None:
         why = f" [{claim.difference}]" if claim.outcome == "differs" else ""
         lines.append(f"  {claim.outcome:8s}{claim.statement}: {claim.evidence}{why}")
     tqdm.write("\n".join(lines), file=sys.stdout)
-
-
-if __name__ == "__main__":
-    run(PROGRAM, main)

@@ -15,9 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from command_line import FAILED, INTERRUPTED, Parser, fail, limit_memory, listing, naming, require_memory, run  # first: see there
-
-# isort: split
 from analysis.memory import memory_function
 from analysis.plotting import plot_memory, plot_training
 from odernn import activations, models, parameterizations, recurrences
@@ -29,7 +26,9 @@ from targets import INPUTS, KERNELS, kernels
 from targets.functionals import NONLINEARITIES
 from targets.kernels import names_code
 
-PROGRAM = "train_ode.py"
+from .command_line import FAILED, INTERRUPTED, Parser, called, fail, limit_memory, listing, naming, program, require_memory
+
+PROGRAM = program("train_ode.py")
 
 
 def parser() -> Parser:
@@ -228,7 +227,7 @@ def train(experiment: Experiment, run_directory: RunDirectory) -> None:
         draw(experiment, path)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing to add
-        message = f"interrupted after epoch {experiment.trainer.epoch}; go on with: python scripts/{PROGRAM} {resume}"
+        message = f"interrupted after epoch {experiment.trainer.epoch}; go on with: {called()} {resume}"
         fail(PROGRAM, message, INTERRUPTED)
     except ArithmeticError as error:
         fail(PROGRAM, f"{error}. The checkpoint of the last good epoch is kept: {resume}", 1)
@@ -271,7 +270,3 @@ def draw(experiment: Experiment, path: Path) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"cannot draw in {path} ({reason}): the run is complete; --resume {path} draws it again") from error
-
-
-if __name__ == "__main__":
-    run(PROGRAM, main)

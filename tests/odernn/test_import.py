@@ -60,7 +60,7 @@ def test_every_public_name_is_there():
 def test_the_version_is_that_of_the_project():
     assert odernn.__version__ == __version__
     assert re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.M)[1] == __version__
-    assert 'attr = "odernn.version.__version__"' in (ROOT / "pyproject.toml").read_text()
+    assert '[tool.hatch.version]\npath = "odernn/version.py"' in (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize("file", ["targets.py", "targets/__init__.py"])

@@ -21,7 +21,7 @@ SCRIPTS = ("train_ode", "extract_memory", "perturbation_error", "reproduce_figur
 PROGRAM = """
 import sys
 sys.path.insert(0, {scripts!r})
-import command_line
+from odernn_commands import command_line
 {body}
 command_line.run("toy.py", main)
 """
