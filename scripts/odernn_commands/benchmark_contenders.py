@@ -352,7 +352,7 @@ def main() -> None:
     if not sys.stdin.readline():
         return
     if case.kind == "precision":
-        from benchmark_precision import points
+        from .benchmark_precision import points
 
         print(json.dumps(points(case, task["contender"], task["file"])), flush=True)
         return
