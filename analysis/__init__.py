@@ -8,6 +8,7 @@ import odernn  # noqa: F401  first: it looks for packages that hide ours
 from .capacity import MemoryCapacity, memory_capacity
 from .curve_sets import crossing
 from .decay import DecayFit, fit_decay
+from .experiments import run_experiment
 from .families import Family, family_curves, judge_family, train_family
 from .fixed_points import FixedPoints, fixed_points
 from .linear.all_blocks import readout_bounds
@@ -71,6 +72,7 @@ __all__ = [
     "plot_training",
     "raw_radius",
     "readout_bounds",
+    "run_experiment",
     "spectral_abscissa",
     "stability_margin",
     "stability_report",

@@ -65,10 +65,12 @@ targets = importlib.import_module(".targets", __name__)
 
 if TYPE_CHECKING:
     from . import analysis as analysis
+    from .analysis import run_experiment as run_experiment
 else:
 
     def __getattr__(name: str) -> Any:
-        """`odernn.analysis`, imported where it is used: it needs scipy."""
-        if name == "analysis":
-            return importlib.import_module(".analysis", __name__)
+        """`odernn.analysis` and what draws, imported where it is used: it needs scipy."""
+        if name in ("analysis", "run_experiment"):
+            analysis = importlib.import_module(".analysis", __name__)
+            return analysis if name == "analysis" else analysis.run_experiment
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,8 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.memory import memory_function
-from analysis.plotting import plot_memory, plot_training
+from analysis.experiments import draw_run as draw
 from odernn import activations, models, parameterizations, recurrences
 from odernn.experiment import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, SOLVERS, Experiment, ExperimentConfig, read_config
 from odernn.losses import LOSSES
@@ -257,16 +256,3 @@ def train(experiment: Experiment, run_directory: RunDirectory) -> None:
 
 def _deviation(found: float | None) -> str:
     return "a tight solve to compare it with failed" if found is None else f"{found:.1e} from a tight one"
-
-
-def draw(experiment: Experiment, path: Path) -> None:
-    """training.png and memory.png."""
-    t = experiment.t
-    M, rho = (memory_function(system, t, amplitudes=(1.0,)) for system in (experiment.model, experiment.target))
-    try:
-        if experiment.trainer.history:
-            plot_training(experiment.trainer.history, path / "training.png")
-        plot_memory(M, path / "memory.png", target=(rho.times, rho.values))
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"cannot draw in {path} ({reason}): the run is complete; --resume {path} draws it again") from error
