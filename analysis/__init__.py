@@ -5,6 +5,7 @@ from __future__ import annotations
 import odernn  # noqa: F401  first: it looks for packages that hide ours
 
 # isort: split
+from . import result_lines, result_pictures, result_tables  # noqa: F401  what results say, their pictures and tables
 from .capacity import MemoryCapacity, memory_capacity
 from .curve_sets import crossing
 from .decay import DecayFit, fit_decay

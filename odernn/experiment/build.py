@@ -71,6 +71,9 @@ class Experiment:
         # A run is resumed with the optimiser that it had.
         self.config = replace(self.config, training=self.trainer.config)
 
+    def __repr__(self) -> str:
+        return f"Experiment({type(self.model).__name__}, target {self.target!r}, {self.solver}, {self.trainer!r})"
+
     def record(self) -> dict[str, Any]:
         """The content of config.json: the settings, and some targets, which tell whether the kernel's code has changed."""
         return {"experiment": self.config.to_dict(), "targets": self._targets}

@@ -41,6 +41,11 @@ class LoadedRun:
     solver: Solver | None
     config: ExperimentConfig
 
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        best = f"{type(self.model).__name__} of {self.config.hidden_size} units, {parameters} weights"
+        return f"LoadedRun({best}; target {self.target!r}; {self.config.activation}, {self.config.recurrence}, {self.solver})"
+
 
 def load_run(directory: str | Path, *, trust_code: bool = False, trusted: str | None = None) -> LoadedRun:
     """The model of a run directory, on the CPU; neither training data nor an optimiser is made.

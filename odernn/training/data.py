@@ -8,6 +8,8 @@ from torch import Tensor
 
 from targets import arguments, grids
 
+from ..short_repr import short_repr
+
 
 @dataclass(frozen=True)
 class Data:
@@ -22,6 +24,8 @@ class Data:
     y: Tensor
     x_validation: Tensor
     y_validation: Tensor
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         grids.times(self.t, least=2)

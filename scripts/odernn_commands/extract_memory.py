@@ -227,6 +227,8 @@ def report(chosen: Request, M: MemoryFunction, fit: DecayFit, target: DecayFit |
         "evidence": "AIC above the best: " + ", ".join(f"{law} {value:.3g}" for law, value in evidence) if evidence else "none",
         "numerical floor": f"{float(M.floor):.2g}",
     }
+    if fit.preference():
+        rows["evidence"] += f"; {fit.preference()}"
     if fit.spectrum_rate is not None:
         rows["spectrum"] = spectrum(fit)
     if target is not None:
