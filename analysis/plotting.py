@@ -244,7 +244,9 @@ def plot_memory(
     curves: list[tuple[Array, Array, str, dict[str, Any]]] = []
     if target is not None:
         curves.append((_array(target[0]), _array(target[1]), "target", {"color": GREY, "lw": 3.0, "alpha": 0.6}))
-    colours: Sequence[Any] = _CURVES if len(several) <= len(_CURVES) else shades(len(several))
+    # Curves that stand on the axes already keep their colours to themselves.
+    drawn = 0 if ax is None else len((ax if not isinstance(ax, Sequence | np.ndarray) else ax[0]).get_lines())
+    colours: Sequence[Any] = (_CURVES * (drawn + 1))[drawn:] if len(several) <= len(_CURVES) else shades(len(several))
     for one, name, colour in zip(several, labels or _names(several), colours):
         curves.append((_array(one.times), _array(one.values), name, {"color": colour}))
     floor = max(float(one.floor) for one in several)
@@ -255,8 +257,11 @@ def plot_memory(
             for t, y, name, style in curves:
                 shown = np.isfinite(y) & (y > 0) & ((t > 0) | (not logarithmic))
                 axes.plot(t[shown], y[shown], label=name, **style)
-            for one, colour in zip(fits, [VERMILION] if len(several) == 1 else colours):
-                draw_fit(axes, one, times, logarithmic, color=colour)
+            for k, (one, colour) in enumerate(zip(fits, colours)):
+                if len(several) == 1:
+                    draw_fit(axes, one, times, logarithmic)
+                else:
+                    draw_fit(axes, one, times, logarithmic, color=BLACK, band=colour, named=k == 0, lw=0.9)
             log_limits(axes, [line.get_ydata() for line in axes.get_lines()], floor)
             if floor > axes.get_ylim()[0]:
                 axes.axhspan(axes.get_ylim()[0], floor, color=GREY, alpha=0.2, lw=0, label="below the numerical floor")
@@ -326,7 +331,11 @@ def _two_panels(path: str | os.PathLike[str] | None) -> Iterator[tuple[Figure, l
 
 
 def draw_fit(axes: Axes, fit: DecayFit, times: Array, logarithmic: bool, color: Any = VERMILION, **options: Any) -> None:
-    """A fitted law, dashed, with its 95 % band, on the window that it holds on; nothing of an undecided one."""
+    """A fitted law, dashed, with its 95 % band, on the window that it holds on; nothing of an undecided one.
+
+    Args:
+        options: `band`, its colour, and `named`, whether it has a label; all others are of matplotlib, for the line.
+    """
     first, last = fit.window
     if fit.law == "undecided" or not last > first:
         return
@@ -336,8 +345,10 @@ def draw_fit(axes: Axes, fit: DecayFit, times: Array, logarithmic: bool, color: 
     t = (np.geomspace if logarithmic else np.linspace)(first, last, _LINE_POINTS)
     low, high = fit.band(t, _BAND)
     name = f"{fit.describe()} on [{fit.window[0]:.3g}, {fit.window[1]:.3g}]"
+    band, named = options.pop("band", color), options.pop("named", True)
     axes.plot(t, fit.predict(t), "--", **{"color": color, "label": name} | options)
-    axes.fill_between(t, low, high, color=color, alpha=0.25, lw=0, label="95 % band of the law")
+    text = "95 % band of the law" if named else "_nolegend_"
+    axes.fill_between(t, low, high, color=band, alpha=0.25, lw=0, label=text)
 
 
 def _array(values: Any) -> Array:

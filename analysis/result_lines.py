@@ -75,12 +75,16 @@ def _(M: TargetMemory) -> str:
 def _(found: BlockVerdict) -> str:
     radii = ", ".join(f"{bound}{r:.3g} at T = {T:g}" for T, r, bound in zip(found.horizons, found.radii, found.radius_bounds))
     exponent = "" if found.horizon_exponent is None else f", r ~ T^-({found.exponent_text()})"
-    return f"BlockVerdict({found.judgement} ({found.block}): r = {radii}{exponent}; {found.reasons[-1] if found.reasons else ''})"
+    return f"BlockVerdict({found.judgement} ({found.block}): r = {radii}{exponent}{_advice(found)})"
 
 
 @line.register
 def _(found: Verdict) -> str:
     judged = ", ".join(f"{one.judgement} ({one.block})" for one in found.blocks.values()) or found.judgement
     errors = ", ".join(f"{error:.2g}" for error in found.initial_errors)
-    last = found.reasons[-1] if found.reasons else ""
-    return f"Verdict({judged}: m = {shown(found.widths)}, T = {found.horizon:g}, E(0) = ({errors}) |H|; {last})"
+    return f"Verdict({judged}: m = {shown(found.widths)}, T = {found.horizon:g}, E(0) = ({errors}) |H|{_advice(found)})"
+
+
+def _advice(found: Verdict | BlockVerdict) -> str:
+    """What an undecided verdict says to do."""
+    return f"; {found.reasons[-1]}" if found.judgement == "undecided" and found.reasons else ""

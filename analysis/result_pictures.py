@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 @draw.register(MemoryFunction)
 def _(M: MemoryFunction, axes: Axes, **options: Any) -> None:
+    """Semilogarithmic, see `plot_memory`, whose options it takes; `label` names the curve."""
+    if "label" in options:
+        options["labels"] = [options.pop("label")]
     plot_memory(M, ax=axes, **options)
 
 
@@ -92,13 +95,17 @@ def _(found: Verdict, axes: Axes, **options: Any) -> None:
         judged = found.blocks[block].judgement if block in found.blocks else found.judgement
         axes.plot(found.widths, radii, "o-", **{"label": f"{block}: {judged}"} | options)
     _logarithmic(axes, found.widths, [r for radii in found.radii.values() for r in radii])
-    axes.set_xticks(found.widths, [str(m) for m in found.widths])
-    axes.minorticks_off()
     label(axes, x="width $m$", y="tolerance radius $r$")
     axes.legend()
 
 
 def _logarithmic(axes: Axes, x: Any, y: Any) -> None:
+    """Ticks where the points are, and whole decades of y."""
     axes.set_xscale("log")
-    log_limits(axes, [y])
+    axes.set_xticks(x, [f"{one:g}" for one in x])
+    axes.minorticks_off()
     axes.set_xlim(min(x) / 1.5, max(x) * 1.5)
+    log_limits(axes, [y])
+    positive = np.array([one for one in y if 0 < one < np.inf])
+    if positive.size:
+        axes.set_ylim(10 ** np.floor(np.log10(positive.min() / 1.01)), 10 ** np.ceil(np.log10(positive.max() * 1.01)))
