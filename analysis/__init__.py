@@ -5,9 +5,11 @@ from __future__ import annotations
 import odernn  # noqa: F401  first: it looks for packages that hide ours
 
 # isort: split
+from . import result_lines, result_pictures, result_tables  # noqa: F401  what results say, their pictures and tables
 from .capacity import MemoryCapacity, memory_capacity
 from .curve_sets import crossing
 from .decay import DecayFit, fit_decay
+from .experiments import run_experiment
 from .families import Family, family_curves, judge_family, train_family
 from .fixed_points import FixedPoints, fixed_points
 from .linear.all_blocks import readout_bounds
@@ -71,6 +73,7 @@ __all__ = [
     "plot_training",
     "raw_radius",
     "readout_bounds",
+    "run_experiment",
     "spectral_abscissa",
     "stability_margin",
     "stability_report",

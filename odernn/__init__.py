@@ -1,6 +1,12 @@
-"""Continuous-time sequence models, the solvers that integrate them, and their training."""
+"""Continuous-time sequence models, the solvers that integrate them, and their training.
+
+`odernn.targets` is what they learn, `odernn.analysis` is what can be said of them; both are packages of their own as well.
+"""
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from . import shadowing  # noqa: F401  first: see there
 
@@ -55,3 +61,18 @@ __all__ = [
     "train",
     "widen",
 ]
+
+# The name is new here, the package is not: see shadowing.py.
+targets = importlib.import_module(".targets", __name__)
+
+if TYPE_CHECKING:
+    from . import analysis as analysis
+    from .analysis import run_experiment as run_experiment
+else:
+
+    def __getattr__(name: str) -> Any:
+        """`odernn.analysis` and what draws, imported where it is used: it needs scipy."""
+        if name in ("analysis", "run_experiment"):
+            analysis = importlib.import_module(".analysis", __name__)
+            return analysis if name == "analysis" else analysis.run_experiment
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

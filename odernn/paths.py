@@ -19,6 +19,8 @@ from torch import Tensor
 from targets import arguments, grids
 from targets.functionals import Interpolation
 
+from .short_repr import short_repr
+
 Kind = Literal["constant", "linear", "hold", "jumps"]
 
 
@@ -40,6 +42,8 @@ class Path:
     kind: Kind
     samples: Tensor
     ends: Tensor | None = None
+
+    __repr__ = short_repr
 
     @cached_property
     def start(self) -> Tensor:

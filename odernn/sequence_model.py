@@ -22,6 +22,7 @@ from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
 from .raw_weights import BIAS, INPUT, READOUT, RawWeight
 from .readouts import readout_along, readout_by_members
+from .short_repr import short_repr
 from .solvers import Solution, Solver, automatic, named, operators
 from .solvers.base import check_finite, check_start
 
@@ -32,6 +33,8 @@ class Response:
 
     y: Tensor
     solution: Solution
+
+    __repr__ = short_repr
 
 
 InitialState = Tensor | Literal["rest", "zero"] | None

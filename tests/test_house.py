@@ -11,7 +11,7 @@ ROOT = Path(odernn.__file__).parents[1]
 # Each room may import the rooms after it.
 ROOMS = ("scripts", "analysis", "odernn", "targets")
 SOURCES = {path.relative_to(ROOT): path.read_text() for room in ROOMS for path in (ROOT / room).rglob("*.py")}
-MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES}
+MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__").removeprefix("scripts."): path for path in SOURCES}
 LONGEST = 450
 
 
@@ -36,7 +36,7 @@ IMPORTS = {module: set(imports(module, ast.parse(SOURCES[path]))) - {module} for
 
 
 def room(module):
-    return ROOMS.index(module.partition(".")[0])
+    return ROOMS.index(MODULES[module].parts[0])
 
 
 def test_imports_go_one_way_between_rooms():

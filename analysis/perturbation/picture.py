@@ -61,6 +61,14 @@ def draw_perturbation(
         if 0 < value < np.inf
     ]
     bottom = max(min(lowest, default=TOLERANCE), 10**-_DECADES_BELOW) / 2
+    named: set[str] = set()
+
+    def once(name: str) -> str:
+        """A kind of mark has one entry in the legend."""
+        new = name not in named
+        named.add(name)
+        return name if new else "_nolegend_"
+
     axes.axhline(TOLERANCE, color=GREY, lw=0.8, ls="--", zorder=1)
     axes.text(largest * 1.3, TOLERANCE * 1.1, r"$\frac{1}{2}|H|$", ha="right", va="bottom", color=GREY, fontsize=8)
     for curve, colour in zip(curves, shades(len(curves))):
@@ -69,28 +77,49 @@ def draw_perturbation(
         shown = np.where(np.isfinite(values), values, 1e3 * _TOP).clip(bottom, 1e3 * _TOP)
         if band := [one.relative[: curve.betas.size] for one in spread if one.hidden_size == curve.hidden_size]:
             ends = (np.clip(end[curve.betas > 0], bottom, 1e3 * _TOP) for end in (np.min(band, 0), np.max(band, 0)))
-            axes.fill_between(betas[1:], *ends, color=colour, alpha=0.12, lw=0)
+            axes.fill_between(betas[1:], *ends, color=colour, alpha=0.12, lw=0, label=once("band: all seeds"))
         axes.plot(betas[1:], shown[1:], color=colour, label=f"m = {curve.hidden_size}")
         axes.plot(betas[:2], shown[:2], ":", color=colour)
         axes.plot(zero, shown[0], "o", color=colour)
         if curve.relative_linear is not None and curve.relative_linear > 0:
-            axes.plot(zero, max(curve.relative_linear, bottom), ">", mfc="none", color=colour, ms=7, zorder=5)
+            axes.plot(
+                zero,
+                max(curve.relative_linear, bottom),
+                ">",
+                mfc="none",
+                color=colour,
+                ms=7,
+                zorder=5,
+                label=once("best linear model"),
+            )
         lifted = (curve.searched < (1 - _LIFTED) * curve.errors)[curve.betas > 0]
-        axes.plot(betas[1:][lifted], shown[1:][lifted], "o", mfc="none", color=colour, ms=5)
+        if lifted.any():
+            axes.plot(betas[1:][lifted], shown[1:][lifted], "o", mfc="none", color=colour, ms=5, label=once("by monotonicity"))
         radius = curve.tolerance_radius()
         if radius > 0 and not curve.radius_bound():
-            axes.plot(max(radius, zero), TOLERANCE, "o", color=colour, mec="black", mew=0.6, ms=5, zorder=4)
+            axes.plot(
+                max(radius, zero), TOLERANCE, "o", color=colour, mec="black", mew=0.6, ms=5, zorder=4, label=once("radius $r$")
+            )
         beyond = np.flatnonzero(shown > _TOP)
         if beyond.size:
             k = beyond[0]
             # Where the line itself leaves the picture.
             fraction = np.log(_TOP / shown[k - 1]) / np.log(shown[k] / shown[k - 1]) if k else 0.0
             left, right = betas[max(k - 1, 0)], betas[k]
-            axes.plot(left * (right / left) ** fraction, _TOP, "^", color=colour, ms=5, zorder=4, clip_on=False)
+            axes.plot(
+                left * (right / left) ** fraction,
+                _TOP,
+                "^",
+                color=colour,
+                ms=5,
+                zorder=4,
+                clip_on=False,
+                label=once("goes on above"),
+            )
     for narrow, wide in zip(curves, curves[1:]):
         if (narrow.betas.shape == wide.betas.shape) and (beta := crossing(narrow, wide)) is not None:
             level = np.interp(np.log(beta), np.log(positive[0]), np.log(wide.relative[wide.betas > 0].clip(bottom, 1e3 * _TOP)))
-            axes.plot(beta, np.exp(level), "x", color="black", ms=6, mew=1.2, zorder=5)
+            axes.plot(beta, np.exp(level), "x", color="black", ms=6, mew=1.2, zorder=5, label=once("crossing"))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(zero / 1.3, largest * 1.5)
@@ -103,7 +132,9 @@ def draw_perturbation(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "0" if x < smallest else f"$10^{{{round(np.log10(x))}}}$"))
     label(axes, x=r"perturbation $\beta$ of the weights", y=r"$E_m(\beta)\,/\,|H|$", title=title)
-    axes.legend(loc="best")
+    handles, names = axes.get_legend_handles_labels()
+    ordered = sorted(zip(handles, names), key=lambda entry: not entry[1].startswith("m = "))
+    axes.legend(*zip(*ordered), loc="best", fontsize=7, ncols=1 if len(ordered) < 7 else 2)
 
 
 def _listed(name: str, curves: Sequence[PerturbationCurve]) -> Sequence[PerturbationCurve]:

@@ -99,6 +99,9 @@ class Experiment:
         self._targets = kept_targets(y_validation)
         return Data(*(tensor.to(self.device, self.dtype) for tensor in (t, x, y, x_validation, y_validation)))
 
+    def __repr__(self) -> str:
+        return f"Experiment({type(self.model).__name__}, target {self.target!r}, {self.solver}, {self.trainer!r})"
+
     def record(self) -> dict[str, Any]:
         """The content of config.json: the settings, and some targets, which tell whether the kernel's code has changed (of data
         the settings have a checksum)."""

@@ -70,6 +70,11 @@ class LoadedRun:
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): --resume {self.path} writes it again") from error
 
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        best = f"{type(self.model).__name__} of {self.config.hidden_size} units, {parameters} weights"
+        return f"LoadedRun({best}; target {self.target!r}; {self.config.activation}, {self.config.recurrence}, {self.solver})"
+
 
 def _number(text: str) -> float:
     return int(text) if text.isdigit() else float(text)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..fields import VectorField
 from ..paths import Path
+from ..short_repr import short_repr
 
 # The rtol of the solve that others are compared with: no smaller one is tried.
 TIGHTEST = 1e-9
@@ -42,6 +43,8 @@ class Solution:
     accepted: int | None = None
     rejected: int | None = None
     failure: str | None = None
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

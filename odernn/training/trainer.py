@@ -85,6 +85,13 @@ class Trainer:
         weights = model.raw_weights()
         self._penalized = [tensor for name, tensor in model.named_parameters() if weights[name].decays]
 
+    def __repr__(self) -> str:
+        done = f"epoch {self.epoch} of {self.config.epochs}" + (f", stopped: {self.stopped}" if self.stopped else "")
+        best = (
+            f", best validation error {self.best_error:.4g} at epoch {self.best_epoch}" if math.isfinite(self.best_error) else ""
+        )
+        return f"Trainer({type(self.model).__name__}, {self.config.optimizer}, {done}{best})"
+
     @property
     def chosen_by(self) -> Auto | None:
         """What chooses the solver, where it was asked for 'auto'."""

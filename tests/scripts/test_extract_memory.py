@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from odernn_commands.command_line import run as run_command
 
 from odernn.experiment import Experiment, ExperimentConfig
 from odernn.runs import RunDirectory
@@ -34,14 +35,13 @@ def _run(*arguments, cwd):
 def run_here(tmp_path, monkeypatch, capsys):
     """The same within this process, which saves importing torch every time."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(SCRIPT.parent), *sys.path])
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
-        module = importlib.import_module("extract_memory")
+        module = importlib.import_module("odernn_commands.extract_memory")
         code = 0
         try:
-            module.run(module.PROGRAM, module.main)
+            run_command(module.PROGRAM, module.main)
         except SystemExit as exit:
             code = exit.code
         printed = capsys.readouterr()

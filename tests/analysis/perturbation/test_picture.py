@@ -42,7 +42,13 @@ def test_radii_and_crossings_stand_where_the_curves_say():
     ((x, y),) = points(axes, "x")
     assert 1e-3 < x < 1e-2
     assert y == pytest.approx(0.1, rel=0.05)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["m = 2", "m = 4"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "m = 2",
+        "m = 4",
+        "radius $r$",
+        "goes on above",
+        "crossing",
+    ]
 
 
 def test_beta_zero_stands_at_the_left_edge_and_is_labelled_so():

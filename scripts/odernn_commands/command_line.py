@@ -1,7 +1,7 @@
 """Shared by the scripts: flags that are checked as they are read, one line for every way to fail, and exit codes.
 
 0: done. 1: failed on the way (a solve diverged, no memory, a full disk, a fault of ours). 2: bad input. 130: interrupted.
-Scripts import this module first, so that Ctrl-C during the slow imports is answered as it is later.
+Nothing slow is imported here: Ctrl-C is answered from the start.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ _MESSAGE = 180
 # The names that the command line of this process has for its flags, for messages.
 _arguments_read: list[str] = []
 # Whose errors are answers, wherever they are installed.
-_PACKAGES = ("odernn", "analysis", "targets")
-_ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("odernn", "analysis", "targets", "odernn_commands")
 _WITHOUT_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -108,6 +107,17 @@ def _text(text: str) -> str:
 
 def _path(text: str) -> Path:
     return Path(_text(text))
+
+
+def program(script: str) -> str:
+    """The name of this program in its messages: that of the script, or `odernn train` where it was called so."""
+    name = Path(sys.argv[0]).name
+    return name if name.startswith("odernn ") else script
+
+
+def called() -> str:
+    """What starts this program again."""
+    return sys.argv[0] if sys.argv[0].startswith("odernn ") else f"python {sys.argv[0]}"
 
 
 def listing(rows: Mapping[str, str]) -> str:
@@ -267,7 +277,6 @@ def _is_answer(error: BaseException) -> bool:
         return False
     file, line = place.tb_frame.f_code.co_filename, place.tb_lineno
     ours = place.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _PACKAGES
-    ours = ours or (Path(file).resolve().is_relative_to(_ROOT) and "site-packages" not in Path(file).parts)
     source = linecache.getline(file, line, place.tb_frame.f_globals).strip()
     return ours and (not source or source.startswith("raise"))
 
@@ -351,12 +360,13 @@ def _interrupted_import(_signal: int, _frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
-if Path(getattr(sys.modules["__main__"], "__file__", None) or ".").resolve().parent == Path(__file__).resolve().parent:
-    # Only for a script of this folder that is starting: nothing has been computed yet.
-    _on_interrupt(_interrupted_import)
+@contextmanager
+def starting() -> Iterator[None]:
+    """Until a command runs, Ctrl-C ends its imports; a package that hides ours is one line."""
+    previous = _on_interrupt(_interrupted_import)
     try:
-        from odernn.shadowing import require_ours
-
-        require_ours("analysis")
+        yield
     except ImportError as problem:
         fail(Path(sys.argv[0]).name, str(problem), BAD_INPUT)
+    finally:
+        _on_interrupt(previous)
