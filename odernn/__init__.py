@@ -11,6 +11,7 @@ from .ensembles import member, replicate, stack
 from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
 from .leaky import LeakyRNN, LeakyVoltageRNN
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
+from .neural_ode import NeuralODE
 from .paths import Path, heaviside, hold, linear, pulse
 from .solvers import Adaptive, DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
 from .training import Data, Trainer, TrainingConfig, train
@@ -33,6 +34,7 @@ __all__ = [
     "LeakyRNN",
     "LeakyVoltageRNN",
     "LoadedRun",
+    "NeuralODE",
     "Path",
     "SequenceModel",
     "Solution",

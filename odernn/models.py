@@ -139,6 +139,11 @@ class SequenceModel(nn.Module, ABC):
             "ensemble": list(self.ensemble),
         }
 
+    def with_ensemble(self, ensemble: Sequence[int]) -> SequenceModel:
+        """A model of this kind with these leading axes, whose weights are still to be set."""
+        kind = {**self.config(), "activation": self.activation, "ensemble": list(ensemble)}
+        return build(kind, seed=0, dtype=self.c.dtype, device=self.c.device)
+
     @property
     def layer_weights(self) -> tuple[LayerWeights, ...]:
         """The raw weights, layer by layer from the input."""

@@ -50,8 +50,8 @@ class ContinuousSystem(ProbedSystem):
         self.input_size, self.ensemble = model.input_size, model.ensemble
         self.dtype, self.device = model.c.dtype, model.c.device
         # of a copy without gradients: backpropagation reaches the inputs only
-        self._field = copy.deepcopy(model).requires_grad_(False).field()
-        self.linear = self._field.activation.linear
+        self._field = copy.deepcopy(model).requires_grad_(False).eval().field()
+        self.linear = self._field.affine
         self._hold, self._warmup = hold, warmup
         # in double precision whatever the model's: the steps between large times are differences of close numbers
         self._times = times.to(self.device, torch.float64)
@@ -141,34 +141,11 @@ class ContinuousSystem(ProbedSystem):
         return h, near, torch.where(near, torch.zeros_like(left), left)
 
     def _error(self, h: Tensor, x: Tensor, solver: Solver, probe: Probe) -> Tensor:
-        """Rounding of c^T F, with F = W h + U z + b or what a leaky form makes of it, or of c^T z for the impulse, and the
-        solver's tolerance carried through them."""
-        layer, m = self._field.layers[-1], self._field.c.shape[-1]
-        last = h[..., -m:].abs()
-        below = x.abs().unsqueeze(-2) if len(self._field.layers) == 1 else h[..., -2 * m : -m].abs()
+        """Rounding of dy/dt, or of y for the impulse, and the solver's tolerance carried through them."""
         rtol, absolute = solver.tolerances
         relative = torch.finfo(self.dtype).eps + rtol
-        weight = self._field.c.abs()
-        if probe != "impulse":
-            W = layer.W.to_dense().abs()
-            size = _apply(W, last) + _apply(layer.U.abs(), below)
-            if layer.b is not None:
-                size = size + layer.b.abs().unsqueeze(-2).unsqueeze(-2)
-            rows, leaked = W.sum(-1, keepdim=True), last / self._field.tau
-            if self._field.leaky:
-                size, rows = size + leaked, rows + 1 / self._field.tau
-            if self._field.form in ("rnn", "rate"):
-                # sigma' <= 1 and |sigma(z)| <= |z| up to the constant of sigmoid
-                size = size.clamp(max=self._field.activation.bound / self._field.tau)
-            if self._field.leaky:
-                size = size + leaked
-            gain = weight @ rows
+        if probe == "impulse":
+            error = self._field.readout_error(h, relative, absolute)
         else:
-            size, gain = last, weight.sum(-1, keepdim=True)
-        error = relative * _apply(weight, size).amax(-2) + absolute * gain.squeeze(-1).unsqueeze(-2)
+            error = self._field.derivative_error(h, x, relative, absolute)
         return torch.linalg.vector_norm(error, dim=-1)
-
-
-def _apply(matrix: Tensor, along: Tensor) -> Tensor:
-    """matrix (..., p, m) on states (..., batch, time, m)."""
-    return along @ matrix.mT.unsqueeze(-3)

@@ -70,7 +70,7 @@ def of_states(model: SequenceModel, dt: float) -> SequenceMap:
 
 
 def _of_model(model: SequenceModel, dt: float, run: Callable[[Tensor], Tensor], delayed: bool) -> SequenceMap:
-    linear = model.activation.linear
+    linear = model.field().affine
     name, weight = type(model).__name__, model.c
     return SequenceMap(run, name, delayed, model.input_size, weight.dtype, weight.device, dt, model.ensemble, linear)
 
