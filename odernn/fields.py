@@ -196,12 +196,17 @@ class VectorField:
         return self.activation.linear
 
     @property
+    def autonomous(self) -> bool:
+        """Whether F is the same at all times."""
+        return True
+
+    @property
     def opaque(self) -> bool:
         """Whether F is code of which nothing but its values is known."""
         return False
 
     def rests(self, h: Tensor) -> bool:
-        """Whether F(h, 0) is as good as 0 at the rest state h, (n, state), so that the linearisation there tells how memory ends."""
+        """Whether F(h, 0) is as good as 0 at the rest state h, (n, state): the linearisation there then tells how memory ends."""
         return True
 
     @property

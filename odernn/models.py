@@ -369,10 +369,8 @@ class StateSpaceModel(ContinuousModel):
 
 
 class DiscreteModel(SequenceModel):
-    """A model whose state moves once a sample; x_k acts on h_{k+1}.
-
-    The states of the models below are compiled where that is possible: on the CPU, in float32 or float64, with an activation that
-    has a kernel. Their gradients differentiate once.
+    """A model whose state moves once a sample; x_k acts on h_{k+1}. The states of those below are compiled on the CPU, in float32
+    or float64, with an activation that has a kernel; their gradients differentiate once.
 
     Attributes:
         backend: 'auto', or 'torch' to step through plain tensor operations: those give gradients that differentiate again, and

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,60 +14,16 @@ from torch import Tensor, nn
 from targets import arguments
 
 from .activations import Activation
-from .fields import VectorField
 from .layer_weights import LayerWeights
 from .models import ContinuousModel
 from .norms import EUCLIDEAN, SPECTRAL
+from .own_fields import Code, Initial, OwnField
 from .raw_weights import READOUT, RawWeight
-from .steady_states import settled_flow
 
-Initial = Literal["rest", "zero"]
 # Rows of a batched Jacobian, and states and times of the trial, by which f is checked.
 _TRIAL_ROWS, _TRIAL_TIMES = 3, (0.0, 0.37, 1.9, 40.0)
 # Two evaluations that differ by more roundings than this are not the same function of (h, x).
 _ROUNDINGS = 1e4
-# |f| at rest, relative to what f is made of there.
-_AT_REST = 1e-6
-# States along a trajectory at which its derivatives are taken for an estimate of rounding.
-_SAMPLED_STATES = 5
-
-
-@dataclass(frozen=True)
-class Code:
-    """A module or function of the user's, with the weights it is called with.
-
-    Args:
-        function: of tensors whose last but one axis is the batch.
-        values: weights and floating-point buffers by name, with every axis of the ensemble.
-    """
-
-    function: Callable[..., Any]
-    values: dict[str, Tensor]
-
-    def __call__(self, axes: int, *given: Tensor) -> Tensor:
-        """Its value for tensors (*ensemble, batch, ...), with `axes` axes of the ensemble, and scalars."""
-        if not isinstance(self.function, nn.Module) or not axes:
-            flat = [one.flatten(0, axes) if axes and one.ndim else one for one in given]
-            value = self._at(self.values, *flat)
-            return value.unflatten(0, given[-1].shape[: axes + 1]) if axes else value
-        ensemble = given[-1].shape[:axes]
-        names = list(self.values)
-        stacked = [self.values[name].flatten(0, axes - 1) for name in names]
-        flat = [one.flatten(0, axes - 1) if one.ndim else one for one in given]
-
-        def member(*tensors: Tensor) -> Tensor:
-            return self._at(dict(zip(names, tensors)), *tensors[len(names) :])
-
-        along = tuple(0 if one.ndim else None for one in (*stacked, *flat))
-        return torch.func.vmap(member, along)(*stacked, *flat).unflatten(0, ensemble)
-
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> Code:
-        return replace(self, values={name: change(value) for name, value in self.values.items()})
-
-    def _at(self, values: dict[str, Tensor], *given: Tensor) -> Tensor:
-        if not isinstance(self.function, nn.Module):
-            return self.function(*given)
-        return torch.func.functional_call(self.function, values, given)
 
 
 @dataclass(frozen=True)
@@ -80,168 +36,14 @@ class _Unknown:
         raise ValueError("a NeuralODE has no activation that is known: leave out what asks for one")
 
 
-@dataclass(frozen=True, kw_only=True)
-class OwnField(VectorField):
-    """F(h, x) = f(t, h, x) at one time t, with the readout y = c^T h or one of the user's own.
-
-    Args:
-        rate: f.
-        head: the readout; None for c.
-        states, inputs: entries of h and x.
-        ensemble: leading axes of every weight.
-        autonomous: whether f does not depend on t.
-        initial: see `NeuralODE`.
-        time: t, in double precision.
-    """
-
-    rate: Code
-    head: Code | None
-    states: int
-    inputs: int
-    ensemble: tuple[int, ...]
-    autonomous: bool
-    initial: Initial
-    time: Tensor | float = 0.0
-
-    def __call__(self, h: Tensor, x: Tensor) -> Tensor:
-        x = x.expand(*h.shape[:-1], x.shape[-1])
-        return self.rate(len(self.ensemble), torch.as_tensor(self.time).to(h), h, x)
-
-    def at(self, time: Tensor) -> OwnField:
-        return self if self.autonomous else replace(self, time=time)
-
-    def readout(self, h: Tensor) -> Tensor:
-        return h @ self.c.mT if self.head is None else self.head(len(self.ensemble), h)
-
-    def readout_derivative(self, h: Tensor, dh_dt: Tensor) -> Tensor:
-        if self.head is None:
-            return dh_dt @ self.c.mT
-        return torch.func.jvp(self.readout, (h,), (dh_dt,))[1]
-
-    def rest_state(self, discrete: bool = False) -> Tensor:
-        """Where the flow from h = 0 comes to rest without input, (*ensemble, state): 0 where it comes to no rest, where f depends
-        on t, and with `initial` 'zero'. First derivatives in the weights are those of the solution."""
-        zero = self.c.new_zeros(*self.ensemble, 1, self.states)
-        if self.initial == "zero" or not self.autonomous:
-            return zero.squeeze(-2)
-        x = self._no_input(zero)
-        with torch.no_grad():
-            if not self(zero, x).any():
-                return zero.squeeze(-2)
-            h, settled = settled_flow(lambda h: self(h, x), lambda h: self.jacobian(h, x), zero)
-            J = self.jacobian(h, x)
-        if torch.is_grad_enabled():
-            h = h - torch.linalg.solve_ex(J, self(h, x).unsqueeze(-1)).result.squeeze(-1)
-        return torch.where(settled.unsqueeze(-1), h, zero).squeeze(-2)
-
-    def steady_state(self, x: Tensor) -> Tensor:
-        return x.new_full((*self.ensemble, x.shape[-2], self.states), math.nan)
-
-    def rests(self, h: Tensor) -> bool:
-        with torch.no_grad():
-            h = h.expand(*self.ensemble, *h.shape[-2:])
-            value, J = self(h, self._no_input(h)), self.jacobian(h, self._no_input(h))
-            size = (J.abs() @ h.abs().unsqueeze(-1)).squeeze(-1).amax() + J.abs().amax()
-            return self.autonomous and bool(value.abs().amax() <= _AT_REST * size)
-
-    def jacobian(self, h: Tensor, x: Tensor) -> Tensor:
-        """dF/dh, (*ensemble, n, state, state), differentiable where gradients are recorded."""
-        return self._derivative(lambda at: self(at, x.repeat_interleave(self.states, -2)), h, self.states)
-
-    def spectrum(self) -> Tensor:
-        """Eigenvalues of df/dh at rest without input, complex, (*ensemble, state); NaN where there is no rest."""
-        h = self.rest_state().unsqueeze(-2)
-        J = self.jacobian(h, self._no_input(h)).squeeze(-3)
-        if not torch.isfinite(J).all() or not self.rests(h.detach()):
-            return torch.full_like(J[..., 0], math.nan).to(torch.complex(J.real, J.real).dtype)
-        return torch.linalg.eigvals(J)
-
-    @property
-    def spectrum_of(self) -> str:
-        return "df/dh at rest"
-
-    @property
-    def linear(self) -> bool:
-        return False
-
-    @property
-    def affine(self) -> bool:
-        return False
-
-    @property
-    def opaque(self) -> bool:
-        return True
-
-    def derivative_error(self, h: Tensor, x: Tensor, relative: float, absolute: float) -> Tensor:
-        """As of other fields; what F is made of is told by its derivatives at some of the states."""
-        some = torch.linspace(0, h.shape[-2] - 1, min(_SAMPLED_STATES, h.shape[-2])).round().long()
-        at = h[..., some, :]
-        drive = x.unsqueeze(-2).expand(*x.shape[:-1], len(some), -1).flatten(-3, -2)
-        flat = at.flatten(-3, -2)
-
-        def change(states: Tensor) -> Tensor:
-            return self.readout_derivative(states, self(states, drive.repeat_interleave(states.shape[-2] // flat.shape[-2], -2)))
-
-        with torch.enable_grad():
-            J = self._derivative(change, flat, change(flat).shape[-1]).abs()
-            through = self._derivative(
-                lambda u: self.readout_derivative(
-                    flat.repeat_interleave(u.shape[-2] // flat.shape[-2], -2),
-                    self(flat.repeat_interleave(u.shape[-2] // flat.shape[-2], -2), u),
-                ),
-                drive,
-                J.shape[-2],
-            ).abs()
-        size = (J @ flat.abs().unsqueeze(-1) + through @ drive.abs().unsqueeze(-1)).squeeze(-1) + change(flat).abs()
-        error = relative * size + absolute * J.sum(-1)
-        return error.unflatten(-2, (h.shape[-3], len(some))).amax(-2).detach()
-
-    def readout_error(self, h: Tensor, relative: float, absolute: float) -> Tensor:
-        flat = h[..., -1:, :].flatten(-3, -2)
-        y = self.readout(flat)
-        J = self._derivative(self.readout, flat, y.shape[-1]).abs()
-        size = (J @ h.abs().amax(-2).unsqueeze(-1)).squeeze(-1) + y.abs()
-        return (relative * size + absolute * J.sum(-1)).detach()
-
-    @property
-    def size(self) -> int:
-        return self.states
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(self.rate.values.values())
-
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> OwnField:
-        head = None if self.head is None else self.head.mapped(change)
-        return replace(self, rate=self.rate.mapped(change), head=head, c=change(self.c))
-
-    def _derivative(self, function: Callable[[Tensor], Tensor], at: Tensor, rows: int) -> Tensor:
-        """The derivatives of `rows` values, (..., n, rows, entries): each state once for every row, and one backward pass."""
-        create = torch.is_grad_enabled()
-        with torch.enable_grad():
-            states = at.repeat_interleave(rows, -2)
-            states = states if states.requires_grad else states.detach().requires_grad_()
-            value = function(states)
-            pick = torch.eye(rows).to(at).repeat(at.shape[-2], 1)
-            total = (value * pick).sum()
-            if not total.requires_grad:
-                return at.new_zeros(*at.shape[:-1], rows, at.shape[-1])
-            (gradient,) = torch.autograd.grad(total, states, create_graph=create, allow_unused=True)
-        gradient = torch.zeros_like(states) if gradient is None else gradient
-        return gradient.unflatten(-2, (at.shape[-2], rows))
-
-    def _no_input(self, h: Tensor) -> Tensor:
-        return h.new_zeros(*h.shape[:-1], self.inputs)
-
-
 class NeuralODE(ContinuousModel):
     """dh/dt = f(t, h, x), y = c^T h, for any f.
 
-    It is integrated by torchdiffeq: `TorchDiffEq` with any method, by its adjoint or by backpropagation, and by default dopri5 with
-    backpropagation. x between the samples, its kinks and its jumps are handled as for every model.
+    It is integrated by torchdiffeq: `TorchDiffEq` with any method, by its adjoint or by backpropagation, and by default dopri5
+    with backpropagation. x between the samples, its kinks and its jumps are handled as for every model.
 
-    h(t[0]) is where the flow from h = 0 comes to rest without input; it is 0 where there is no rest, where f depends on t, and with
-    `initial='zero'`. `spectrum`, `stability_margin` and `slowest_rate` are those of df/dh at rest, NaN where there is none.
+    h(t[0]) is where the flow from h = 0 comes to rest without input; it is 0 where there is no rest, where f depends on t, and
+    with `initial='zero'`. `spectrum`, `stability_margin` and `slowest_rate` are those of df/dh at rest, NaN where there is none.
 
     Args:
         field: f, a torch.nn.Module (whose weights are then trained) or a function without weights, of (t, h, x) with t a scalar,
@@ -295,10 +97,11 @@ class NeuralODE(ContinuousModel):
         if state_size is None:
             state_size = getattr(field, "state_size", getattr(field, "hidden_size", None))
             if state_size is None:
-                raise ValueError("state_size is not given, and the field has no attribute of that name: give state_size=, entries of h")
+                raise ValueError("state_size is not given, and the field has no such attribute: give state_size=, entries of h")
         self.hidden_size = arguments.count("state_size", state_size)
         self.input_size = arguments.count("input_size", input_size)
-        self.initial = arguments.choice("initial", initial, ("rest", "zero"))
+        self.initial: Initial = initial
+        arguments.choice("initial", initial, ("rest", "zero"))
         self.ensemble: tuple[int, ...] = ()
         self.f, self.head = field, None if isinstance(readout, str) else readout
         self.activation = Activation("of your own", _Unknown(type(field) if isinstance(field, nn.Module) else field), False)
@@ -309,8 +112,8 @@ class NeuralODE(ContinuousModel):
         outputs = None if output_size is None else arguments.count("output_size", output_size)
         if linear:
             generator = None if seed is None else arguments.generator(seed)
-            c = torch.randn(outputs or 1, self.hidden_size, generator=generator, dtype=torch.float64) / math.sqrt(self.hidden_size)
-            self.c = nn.Parameter(c)
+            c = torch.randn(outputs or 1, self.hidden_size, generator=generator, dtype=torch.float64)
+            self.c = nn.Parameter(c / math.sqrt(self.hidden_size))
         else:
             given = torch.eye(self.hidden_size) if self.head is None else torch.empty(0)
             self.register_buffer("c", given, persistent=False)
@@ -335,19 +138,17 @@ class NeuralODE(ContinuousModel):
 
     def with_ensemble(self, ensemble: Sequence[int]) -> NeuralODE:
         made = copy.deepcopy(self)
-        axes = len(self.ensemble)
+        axes, fixed = len(self.ensemble), None if isinstance(made.c, nn.Parameter) else made.c
+        tables: tuple[dict[str, Any], ...]
         for module in made.modules():
-            for held in (module._parameters, module._buffers):
+            tables = (module._parameters, module._buffers)
+            for held in tables:
                 for name, tensor in held.items():
-                    if tensor is not None and tensor.is_floating_point() and not (module is made and name == "c" and made.c_is_fixed):
-                        new = tensor.new_empty(*ensemble, *tensor.shape[axes:])
+                    if tensor is not None and tensor.is_floating_point() and tensor is not fixed:
+                        new = tensor.new_empty((*ensemble, *tensor.shape[axes:]))
                         held[name] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
         made.ensemble = tuple(ensemble)
         return made
-
-    @property
-    def c_is_fixed(self) -> bool:
-        return not isinstance(self.c, nn.Parameter)
 
     @property
     def layer_weights(self) -> tuple[LayerWeights, ...]:
@@ -375,7 +176,7 @@ class NeuralODE(ContinuousModel):
             states=self.hidden_size,
             inputs=self.input_size,
             ensemble=self.ensemble,
-            autonomous=self.autonomous,
+            steady=self.autonomous,
             initial=self.initial,
         )
 
@@ -412,8 +213,8 @@ class NeuralODE(ContinuousModel):
             )
         if first.requires_grad:
             raise ValueError(
-                "the field uses weights that the model does not see (a function with a module inside it?), so that they would not be "
-                "trained: give a torch.nn.Module that holds them, or detach them"
+                "the field uses weights that the model does not see (a function with a module inside it?), and would not train "
+                "them: give a torch.nn.Module that holds them, or detach them"
             )
         tolerance = _ROUNDINGS * torch.finfo(h.dtype).eps * (1 + float(first.abs().max()))
         if float((values[1] - first).abs().max()) > tolerance:
@@ -421,8 +222,8 @@ class NeuralODE(ContinuousModel):
         alone = _called(rate, f"field: {shapes}", torch.tensor(0.0).to(h), h[:1], x[:1])
         if float((alone - first[:1]).abs().max()) > tolerance:
             raise ValueError(
-                "the field mixes the sequences of a batch: f of one row of h and x is not that row of f; compute along the last axis, "
-                "and use no batch normalisation"
+                "the field mixes the sequences of a batch: f of one row of h and x is not that row of f; compute along the last "
+                "axis, without batch normalisation"
             )
         return all(float((value - first).abs().max()) <= tolerance for value in values[2:])
 
@@ -446,7 +247,9 @@ def _called(code: Code, what: str, *given: Tensor) -> Tensor:
         value = code(0, *given)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{what} failed ({type(error).__name__}: {reason}): repair it, or give state_size and input_size") from error
+        raise ValueError(
+            f"{what} failed ({type(error).__name__}: {reason}): repair it, or give state_size and input_size"
+        ) from error
     if not isinstance(value, Tensor):
         raise ValueError(f"{what} gave a {type(value).__name__}, expected a tensor: return that")
     return value

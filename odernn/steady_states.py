@@ -69,9 +69,7 @@ def _settled(W: Tensor, v: Tensor, activation: Activation, start: Tensor) -> tup
     return u, settled
 
 
-def settled_flow(
-    F: Callable[[Tensor], Tensor], jacobian: Callable[[Tensor], Tensor], start: Tensor
-) -> tuple[Tensor, Tensor]:
+def settled_flow(F: Callable[[Tensor], Tensor], jacobian: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
     """The rest to which dh/dt = F(h) leads from `start`, and whether it leads to one, by the steps of `steady_potential`.
 
     Args:
@@ -84,7 +82,7 @@ def settled_flow(
     """
     h, residual, J = start, F(start), jacobian(start)
     eye, size = torch.eye(h.shape[-1]).to(h), residual.abs().amax(-1)
-    first, step = size, 1 / J.abs().sum(-1).amax(-1).clamp_min(torch.finfo(h.dtype).tiny)
+    first, step = size, 0.5 / J.abs().sum(-1).amax(-1).clamp_min(torch.finfo(h.dtype).tiny)
     step = torch.where(torch.isfinite(step), step, 1.0)
     settled = torch.zeros_like(size, dtype=torch.bool)
     for _ in range(_MOST_STEPS):

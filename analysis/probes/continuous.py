@@ -63,9 +63,13 @@ class ContinuousSystem(ProbedSystem):
             self._grid = torch.cat([origin, origin + 1])
         self._positions = torch.searchsorted(self._grid, after)
         self._solver = solver
+        if warmup and not self._field.autonomous:
+            raise ValueError("warmup runs the model before t = 0, and its field depends on t: leave it out")
         self._start = self._rest()
 
     def respond(self, x: Tensor, probe: Probe, *, fast: bool = False) -> ProbeResponse:
+        if probe == "reversed" and not self._field.autonomous:
+            raise ValueError("the reversed probe holds x before t = 0, and the field depends on t: take 'heaviside' or 'impulse'")
         solver = self._solver or self._default_solver(LOOSE if fast else TIGHT)
         x = with_zero_input(x)
         h0 = self._start.unsqueeze(-2).expand(*self.ensemble, x.shape[-2], -1)
@@ -80,14 +84,21 @@ class ContinuousSystem(ProbedSystem):
         if probe == "impulse":
             y = readout_along(self._field, h)
         else:
-            along = driving.unsqueeze(-2).expand(*driving.shape[:-1], h.shape[-2], -1).flatten(-3, -2)
             flat = h.flatten(-3, -2)
-            y = self._field.readout_derivative(flat, self._field(flat, along)).unflatten(-2, h.shape[-3:-1])
+            y = self._field.readout_derivative(flat, self._along(h, driving)).unflatten(-2, h.shape[-3:-1])
         values = (y[..., :-1, :, :] - y[..., -1:, :, :])[..., self._positions, :]
         before = self._times.numel() - values.shape[-2]
         values = nn.functional.pad(values, (0, 0, before, 0))
         error = self._error(h[..., :-1, :, :].detach(), driving[..., :-1, :].detach(), solver, probe) + unsettled[..., :-1]
         return ProbeResponse(values, error, math.prod(x.shape[:-1]))
+
+    def _along(self, h: Tensor, x: Tensor) -> Tensor:
+        """dh/dt along the grid under the constant input x, (*ensemble, batch * time, state)."""
+        if not self._field.autonomous:
+            slopes = [self._field.at(s)(state, x) for s, state in zip(self._grid, h.unbind(-2))]
+            return torch.stack(slopes, -2).flatten(-3, -2)
+        along = x.unsqueeze(-2).expand(*x.shape[:-1], h.shape[-2], -1).flatten(-3, -2)
+        return self._field(h.flatten(-3, -2), along)
 
     def _default_solver(self, tolerances: dict[torch.dtype, tuple[float, float]]) -> Solver:
         return automatic(self._field, *tolerances.get(self.dtype, tolerances[torch.float32])).unchecked()

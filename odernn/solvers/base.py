@@ -149,9 +149,9 @@ def diverged(field: VectorField, time: float, last_state: Tensor, reason: str) -
         size = last_state.abs().max().clamp_min(1)  # the squares of large states overflow
         norm = float(size * torch.linalg.vector_norm(last_state / size, dim=-1).max())
     return DivergedSolve(
-        f"the solve diverged at t = {time:g} ({reason}; |h| = {norm:.3g} before, largest Re of the spectrum of {field.spectrum_of} = "
-        f"{abscissa}): lower the learning rate, take smaller steps (or 'exact' where it applies), or use a stable "
-        "parameterization"
+        f"the solve diverged at t = {time:g} ({reason}; |h| = {norm:.3g} before, largest Re of the spectrum of "
+        f"{field.spectrum_of} = {abscissa}): lower the learning rate, take smaller steps (or 'exact' where it applies), or use "
+        "a stable parameterization"
     )
 
 

@@ -146,9 +146,11 @@ class Inputs:
 
 
 def stacks(layers: Sequence[Layer]) -> bool:
-    """Whether these layers make a `Problem`: of one size, and each W of one structure. A field without layers makes none."""
-    first = layers[0] if layers else None
-    return first is not None and all(layer.W.structure == first.W.structure and layer.U.shape[-2] == first.U.shape[-2] for layer in layers)
+    """Whether these layers make a `Problem`: of one size, and each W of one structure."""
+    if not layers:
+        return False
+    first = layers[0]
+    return all(layer.W.structure == first.W.structure and layer.U.shape[-2] == first.U.shape[-2] for layer in layers)
 
 
 def standard_weights(layers: Sequence[Layer], h0: Tensor) -> StandardWeights:

@@ -80,7 +80,7 @@ class LeastSquares:
                 f"output_size={data.y.shape[-1]}"
             )
         if not model.c.numel():
-            raise ValueError("optimizer 'lm' needs a readout that is linear in c, got a readout of your own: take 'lbfgs' or 'adam'")
+            raise ValueError("optimizer 'lm' needs a readout that is linear in c, got your own: take 'lbfgs' or 'adam'")
         self.model, self.data, self.interpolation = model, data, interpolation
         self.solver = None if solver is None else solver.unchecked()
         self.penalty = penalty
