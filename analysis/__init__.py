@@ -20,6 +20,7 @@ from .memory import MemoryFunction, memory_function
 from .perturbation import PerturbationCurve, perturbation_error
 from .perturbation.picture import plot_perturbation
 from .plotting import plot_memory, plot_training
+from .probes import Adapted
 from .stability import (
     StabilityReport,
     complex_stability_radius,
@@ -34,6 +35,7 @@ from .target_memory import TargetMemory, target_memory
 from .verdict import BlockVerdict, Verdict, judge_stable_approximation
 
 __all__ = [
+    "Adapted",
     "BlockVerdict",
     "DecayFit",
     "ExponentialSum",

@@ -90,7 +90,7 @@ class VectorField:
         """dy/dt, (..., n, output), given dh/dt: c^T dh/dt, or c^T (sigma'(h) * dh/dt) where layers emit sigma(h)."""
         derivative = self._last(dh_dt)
         if self.emits_activation:
-            derivative = self.activation.derivative(self._last(h)) * derivative
+            derivative = self.activation.slope(self._last(h)) * derivative
         return derivative @ self.c.mT
 
     def rest_state(self, discrete: bool = False) -> Tensor:

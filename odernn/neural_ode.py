@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,11 @@ _ROUNDINGS = 1e4
 
 
 @dataclass(frozen=True)
-class _Unknown:
-    """In place of the function of an activation."""
+class _Unknown(Activation):
+    """In place of the activation that a field of one's own has none of."""
 
-    code: Any
+    def __post_init__(self) -> None:
+        pass
 
     def __call__(self, z: Tensor) -> Tensor:
         raise ValueError("a NeuralODE has no activation that is known: leave out what asks for one")
@@ -104,7 +105,7 @@ class NeuralODE(ContinuousModel):
         arguments.choice("initial", initial, ("rest", "zero"))
         self.ensemble: tuple[int, ...] = ()
         self.f, self.head = field, None if isinstance(readout, str) else readout
-        self.activation = Activation("of your own", _Unknown(type(field) if isinstance(field, nn.Module) else field), False)
+        self.activation = _Unknown("of your own", cast("Any", type(field) if isinstance(field, nn.Module) else field), False)
         weights = [weight for weight in self.parameters() if weight.is_floating_point()]
         like = weights[0] if weights else torch.empty(0)
         dtype, device = dtype or like.dtype, device or like.device
@@ -139,10 +140,8 @@ class NeuralODE(ContinuousModel):
     def with_ensemble(self, ensemble: Sequence[int]) -> NeuralODE:
         made = copy.deepcopy(self)
         axes, fixed = len(self.ensemble), None if isinstance(made.c, nn.Parameter) else made.c
-        tables: tuple[dict[str, Any], ...]
         for module in made.modules():
-            tables = (module._parameters, module._buffers)
-            for held in tables:
+            for held in cast("tuple[dict[str, Tensor | None], ...]", (module._parameters, module._buffers)):
                 for name, tensor in held.items():
                     if tensor is not None and tensor.is_floating_point() and tensor is not fixed:
                         new = tensor.new_empty((*ensemble, *tensor.shape[axes:]))

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from odernn import SequenceModel
 from targets import Functional, TeacherFunctional, arguments
 
+from .adapted import Adapted, first_tensor
+
 # Samples of one sequence beyond which no memory holds it.
 MOST_SAMPLES = 2**24
 # Length and tolerance (relative to the output) of the trial for causality.
@@ -137,6 +139,8 @@ def of_system(system: Any, dt: float, like: Tensor, input_size: int | None) -> S
         require_causal(system)
         size = system.input_size
         call = system if system.batch_first else _time_first(system)
+    elif isinstance(system, nn.RNNCellBase):
+        size, call = system.input_size, Adapted(system)
     elif isinstance(system, nn.TransformerEncoder | nn.TransformerEncoderLayer):
         attention: Any = (system if isinstance(system, nn.TransformerEncoderLayer) else system.layers[0]).self_attn
         size = attention.embed_dim
@@ -150,14 +154,21 @@ def of_system(system: Any, dt: float, like: Tensor, input_size: int | None) -> S
         attribute = getattr(system, "input_size", None)
         size = attribute if isinstance(attribute, int) and attribute > 0 else 1
     weights = module.parameters() if isinstance(module, nn.Module) else ()
-    like = next((weight for weight in weights if weight.is_floating_point()), like)
+    weight = next((weight for weight in weights if weight.is_floating_point()), None)
+    like = like if weight is None else weight
 
     def run(x: Tensor) -> Tensor:
         with _evaluating(module):
             y = call(x)
         return _first_tensor(y, x, name)
 
-    _try(run, size, like, name)
+    try:
+        _try(run, size, like, name)
+    except ValueError:
+        if weight is not None or not isinstance(module, nn.Module) or like.dtype != torch.float64:
+            raise
+        like = like.float()  # weights that are no floating-point numbers: quantised modules take float32
+        _try(run, size, like, name)
     return SequenceMap(run, name, delayed, size, like.dtype, like.device, dt)
 
 
@@ -179,11 +190,13 @@ def _time_first(module: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
 
 
 def _first_tensor(y: Any, x: Tensor, name: str) -> Tensor:
-    y = y[0] if isinstance(y, tuple | list) and y else y
-    if not isinstance(y, Tensor):
+    found = first_tensor(y)
+    if found is None:
         raise ValueError(
-            f"{name} returned a {type(y).__name__}, expected (batch, time, channel) or a tuple that begins with it: return that"
+            f"{name} returned a {type(y).__name__}, expected (batch, time, channel) or a tuple or dict that begins with it: "
+            "return that"
         )
+    y = found
     if not y.is_floating_point():
         raise ValueError(f"{name} returned {y.dtype} values, expected a floating-point tensor: return y.double()")
     if y.ndim == 2:

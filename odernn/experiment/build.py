@@ -48,7 +48,7 @@ class Experiment:
             spread_rates(self.model, config.horizon, config.horizon / (config.points - 1))
         if warm and config.warm_start is not None:
             # Code that this config names itself has run already.
-            widen(load_run(config.warm_start, trust_code=trust_code, trusted=config.kernel).model, self.model)
+            widen(load_run(config.warm_start, trust_code=trust_code, trusted=config.code()).model, self.model)
         self.t = times_of(config)
         x, x_validation = (inputs_of(config, self.model.input_size, validation=validation) for validation in (False, True))
         y, y_validation = self.target(x, self.t), self.target(x_validation, self.t)

@@ -18,6 +18,7 @@ from ..paths import interpolate
 from ..solvers import Adaptive, Exact, Fused, Solver, TorchDiffEq, choose_solver
 from ..solvers.fused import TAKEN
 from .config import DTYPES, ExperimentConfig
+from .named_models import activation_of, own_model, time_constant
 
 # Solvers are compared on a field, a path, times and initial states.
 Trial = tuple[VectorField, ControlPath, Tensor, Tensor]
@@ -44,17 +45,21 @@ def device_of(config: ExperimentConfig) -> torch.device:
 
 def model_of(config: ExperimentConfig, target: Functional) -> SequenceModel:
     """The untrained model, as wide at its ends as the target."""
-    return models.MODELS[config.model](
+    cls = models.MODELS.get(config.model) or own_model(config, target.input_size or 1, target.output_size or 1)
+    if isinstance(cls, SequenceModel):
+        return cls.to(device_of(config), DTYPES[config.dtype])
+    return cls(
         target.input_size or 1,
         config.hidden_size,
         target.output_size or 1,
-        config.activation,
+        activation_of(config),
         config.recurrence,
         config.parameterization,
         num_layers=config.num_layers,
         seed=config.seed,
         dtype=DTYPES[config.dtype],
         device=device_of(config),
+        **time_constant(config, cls),
     )
 
 
