@@ -20,8 +20,8 @@ _POINTS, _STEP, _TOLERANCE = [0.237 * k + 0.0137 for k in range(-16, 17)], 1e-6,
 class Activation:
     """An elementwise activation sigma: R -> R with |sigma'| <= 1, as error estimates assume.
 
-    Compiled code knows the activations of `ACTIVATIONS`, under whatever name; `compiled` says whether one is of them. Any other runs in
-    tensor operations of PyTorch, and continuous models with it are solved by torchdiffeq.
+    Compiled code knows the activations of `ACTIVATIONS`, under whatever name; `compiled` says whether one is of them.
+    Any other runs in tensor operations of PyTorch, and continuous models with it are solved by torchdiffeq.
 
     Args:
         name: of a name that no other activation has.

@@ -38,30 +38,13 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         return _of_safetensors(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if _is_script(path):
-            raise ValueError(f"{path} is a TorchScript program, not weights: {_CALLABLE.format('torch.jit.load')}") from error
-        raise ValueError(
-            f"{path} holds Python objects (a whole module, perhaps), which loading would run: save its weights where it was "
-            "made, torch.save(module.state_dict(), path)"
-        ) from error
     except Exception as error:
-        if path.suffix == ".pt2" or _is_exported(path):
-            raise ValueError(f"{path} is an exported program, not weights: {_CALLABLE.format('torch.export.load')}") from error
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(
-            f"{path} is no checkpoint of PyTorch ({type(error).__name__}: {reason}): give what torch.save wrote"
-        ) from error
-    if isinstance(found, torch.jit.ScriptModule):
-        raise ValueError(f"{path} is a TorchScript program, not weights: {_CALLABLE.format('torch.jit.load')}")
+        raise ValueError(_complaint(path, error)) from error
     state = _state_in(found)
     if state is None:
         held = f"a dict of {_listed(found)}" if isinstance(found, Mapping) else f"a {type(found).__name__}"
         raise ValueError(f"{path} holds {held}, and no state_dict: save one with torch.save(module.state_dict(), path)")
     return state
-
-
-_CALLABLE = "write a function that returns {}(path) and give it as file.py:function"
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> str:
@@ -105,6 +88,21 @@ def describe(state: Mapping[str, Tensor]) -> str:
     """Names and shapes of a state_dict in one line."""
     shown = [f"{name} {tuple(value.shape)}" if isinstance(value, Tensor) else name for name, value in state.items()]
     return _listed(shown)
+
+
+def _complaint(path: Path, error: Exception) -> str:
+    """Why a file was not read, and what to do."""
+    for kind, loader, told in (("TorchScript", "torch.jit.load", _is_script), ("exported", "torch.export.load", _is_exported)):
+        if told(path):
+            remedy = f"write a function that returns {loader}(path) and give it as file.py:function"
+            return f"{path} is a {kind} program, not weights: {remedy}"
+    if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+        return (
+            f"{path} holds Python objects (a whole module, perhaps), which loading would run: save its weights where it was "
+            "made, torch.save(module.state_dict(), path)"
+        )
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return f"{path} is no checkpoint of PyTorch ({reason}): give what torch.save wrote"
 
 
 # torch.nn.RNN, GRU and LSTM by their gates.

@@ -187,7 +187,7 @@ def take_sizes(arguments: Namespace, state: dict[str, torch.Tensor]) -> None:
     if found is None or found[0] != arguments.system:
         what = "another module" if found is None else found[0]
         raise ValueError(
-            f"{arguments.state} holds the weights of {what} ({describe(state)}), not of {arguments.system}: give that"
+            f"{arguments.state} holds the weights of {what} ({describe(state)}), not of {arguments.system}: give what they belong to"
         )
     for flag, name in (("input_size", "input_size"), ("hidden_size", "hidden_size"), ("layers", "num_layers")):
         if getattr(arguments, flag) is None:

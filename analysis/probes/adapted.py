@@ -55,13 +55,14 @@ class Adapted(nn.Module):
         for name, part in (("module", module), ("encode", encode), ("readout", readout)):
             if part is not None and (not callable(part) or inspect.isclass(part)):
                 raise ValueError(f"{name} is {arguments.kind_of(part)}, expected a torch.nn.Module or a function: give one")
+        if isinstance(encode, nn.Embedding):
+            encode = _Mixture(encode)
         self.module, self.encode, self.readout, self.output = module, encode, readout, output
-        self._embeds = isinstance(encode, nn.Embedding)
         self.step = isinstance(module, nn.RNNCellBase) if step is None else step
         self.batch_first = getattr(module, "batch_first", True) if batch_first is None else batch_first
         if input_size is None:
             first = module if encode is None else encode
-            sizes = (getattr(first, name, None) for name in ("input_size", "in_features", "num_embeddings"))
+            sizes = (getattr(first, name, None) for name in ("input_size", "in_features"))
             input_size = next((size for size in sizes if isinstance(size, int)), None)
             if not isinstance(input_size, int):
                 kind = getattr(first, "__name__", type(first).__name__)
@@ -69,7 +70,7 @@ class Adapted(nn.Module):
         self.input_size = arguments.count("input_size", input_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        z = x if self.encode is None else x @ self.encode.weight if self._embeds else self.encode(x)
+        z = x if self.encode is None else self.encode(x)
         if self.step:
             y = self._stepped(z)
         elif self.batch_first:
@@ -96,6 +97,17 @@ class Adapted(nn.Module):
         if first is None:
             raise ValueError(f"the module returned {_told(found)}, and no tensor in it: give output=, where it stands")
         return first
+
+
+class _Mixture(nn.Module):
+    """Rows of an embedding by their weights."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.embedding, self.input_size = embedding, embedding.num_embeddings
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.embedding.weight
 
 
 def first_tensor(found: Any) -> Tensor | None:

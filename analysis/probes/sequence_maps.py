@@ -37,6 +37,7 @@ class SequenceMap:
         dt: time of one sample.
         ensemble: leading axes of the output.
         linear: whether the map is linear up to its zero-input response.
+        quantised: whether it computes in fewer digits than its outputs have.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -48,6 +49,7 @@ class SequenceMap:
     dt: float
     ensemble: tuple[int, ...] = ()
     linear: bool = False
+    quantised: bool = False
 
 
 def of_outputs(model: SequenceModel, dt: float) -> SequenceMap:
@@ -169,7 +171,12 @@ def of_system(system: Any, dt: float, like: Tensor, input_size: int | None) -> S
             raise
         like = like.float()  # weights that are no floating-point numbers: quantised modules take float32
         _try(run, size, like, name)
-    return SequenceMap(run, name, delayed, size, like.dtype, like.device, dt)
+    return SequenceMap(run, name, delayed, size, like.dtype, like.device, dt, quantised=_is_quantised(module))
+
+
+def _is_quantised(module: Any) -> bool:
+    parts = module.modules() if isinstance(module, nn.Module) else ()
+    return any("quantized" in type(part).__module__ or "Quantized" in type(part).__name__ for part in parts)
 
 
 def require_causal(module: nn.RNNBase) -> None:
