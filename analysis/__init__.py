@@ -22,6 +22,7 @@ from .memory import MemoryFunction, memory_function
 from .perturbation import PerturbationCurve, perturbation_error
 from .perturbation.picture import plot_perturbation
 from .plotting import plot_memory, plot_training
+from .probes import Adapted
 from .stability import (
     StabilityReport,
     complex_stability_radius,
@@ -36,6 +37,7 @@ from .target_memory import TargetMemory, target_memory
 from .verdict import BlockVerdict, Verdict, judge_stable_approximation
 
 __all__ = [
+    "Adapted",
     "BlockVerdict",
     "DecayFit",
     "ExponentialSum",

@@ -17,6 +17,7 @@ from .ensembles import member, replicate, stack
 from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
 from .leaky import LeakyRNN, LeakyVoltageRNN
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
+from .neural_ode import NeuralODE
 from .paths import Path, heaviside, hold, linear, pulse
 from .solvers import Adaptive, Auto, DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
 from .training import Data, Trainer, TrainingConfig, read_data, train
@@ -40,6 +41,7 @@ __all__ = [
     "LeakyRNN",
     "LeakyVoltageRNN",
     "LoadedRun",
+    "NeuralODE",
     "Path",
     "SequenceModel",
     "Solution",

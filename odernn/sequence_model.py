@@ -154,6 +154,12 @@ class SequenceModel(nn.Module, ABC):
             "ensemble": list(self.ensemble),
         }
 
+    def with_ensemble(self, ensemble: Sequence[int]) -> SequenceModel:
+        """A model of this kind with these leading axes, whose weights are still to be set."""
+        kind = {name: value for name, value in self.config().items() if name != "model"}
+        kind |= {"activation": self.activation, "parameterization": self.parameterization, "ensemble": ensemble}
+        return type(self)(**kind, seed=0, dtype=self.c.dtype, device=self.c.device)
+
     @property
     def layer_weights(self) -> tuple[LayerWeights, ...]:
         """The raw weights, layer by layer from the input."""

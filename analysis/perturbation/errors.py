@@ -214,6 +214,8 @@ def _default_solver(model: SequenceModel, t: Tensor, beta: float) -> Solver:
     """`Exact` where it applies, else rk4 with steps that resolve the fastest rate in the ball of radius beta."""
     if Exact().supports(model.field()):
         return Exact()
+    if model.field().opaque:
+        return TorchDiffEq("dopri5", adjoint=False, check=False)
     rates = []
     with torch.no_grad():
         for sign in (-1.0, 1.0):

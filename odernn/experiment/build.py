@@ -67,7 +67,7 @@ class Experiment:
             spread_rates(self.model, horizon, config.horizon / (config.points - 1) if own is None else grids.mean_step(own.t))
         if warm and config.warm_start is not None:
             # Code that this config names itself has run already.
-            widen(load_run(config.warm_start, trust_code=trust_code, trusted=config.kernel).model, self.model)
+            widen(load_run(config.warm_start, trust_code=trust_code, trusted=config.code()).model, self.model)
         self._targets: list[float] | None = None
         self.data = self._generated() if own is None else own.to(self.device, self.dtype)
         # Whence memory functions are drawn.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from targets import arguments, inputs, kernels
 from targets.functionals import NONLINEARITIES, Interpolation
+from targets.named_objects import bare, is_code
 
 from .. import activations, models, parameterizations, recurrences, solvers
 from ..settings import check_types
@@ -36,6 +36,8 @@ _FREE = (
     "atol",
     "step_size",
 )
+# Settings that the first runs did not have.
+_LATER = {"tau"}
 _FREE_IN_TRAINING = ("epochs", "patience")
 # Settings of generated targets and inputs, and those of data of one's own, which take their place.
 GENERATED = ("kernel", "nonlinearity", "inputs", "amplitude", "horizon", "points", "train_size", "validation_size")
@@ -47,8 +49,11 @@ class ExperimentConfig:
     """Settings of an experiment.
 
     Args:
-        model: 'rnn', 'ssm', 'leaky', 'leaky_voltage' (both with tau = 1), 'discrete_rnn' or 'discrete_ssm'.
-        activation, recurrence, parameterization, hidden_size, num_layers: of the model, see `odernn.SequenceModel`.
+        model: 'rnn', 'ssm', 'leaky', 'leaky_voltage', 'discrete_rnn' or 'discrete_ssm'; or code, 'module:function' or
+            'file.py:function', that is a class of models, or makes a model (`NeuralODE(...)`, say) of its own size and options.
+        activation, recurrence, parameterization, hidden_size, num_layers: of the model, see `odernn.SequenceModel`; the
+            activation may be code too, of an `Activation` or a function of tensors.
+        tau: time constant of the leaky models; None for 1.
         kernel: the target's rho: a name of `targets.KERNELS`, with parameters as in 'polynomial:exponent=1.1', or a callable as
             'module:function' or 'file.py:function'.
         nonlinearity: psi of the target psi(int rho x), 'none' for the linear functional.
@@ -85,6 +90,7 @@ class ExperimentConfig:
     parameterization: str = "direct"
     hidden_size: int = 16
     num_layers: int = 1
+    tau: float | None = None
     kernel: str = "polynomial"
     nonlinearity: str = "none"
     inputs: str = "random_fourier"
@@ -116,14 +122,14 @@ class ExperimentConfig:
         check_types(self)
         object.__setattr__(self, "recurrence", recurrences.current_name(self.recurrence))
         for name, choices in (
-            ("model", models.MODELS),
+            *((("model", models.MODELS),) if not is_code(self.model) else ()),
             ("parameterization", parameterizations.PARAMETERIZATIONS),
             ("solver", SOLVERS),
             ("device", DEVICES),
             ("dtype", DTYPES),
             ("inputs", inputs.INPUTS),
             ("recurrence", recurrences.RECURRENCES),
-            ("activation", activations.ACTIVATIONS),
+            *((("activation", activations.ACTIVATIONS),) if not is_code(self.activation) else ()),
             ("nonlinearity", ("none", *NONLINEARITIES)),
             ("initialization", INITIALIZATIONS),
         ):
@@ -131,7 +137,7 @@ class ExperimentConfig:
         for name, least in (("points", 2), ("train_size", 1), ("validation_size", 1), ("num_layers", 1), ("substeps", 1)):
             arguments.count(name, getattr(self, name), least)
         arguments.count("seed", self.seed, least=0, most=MAX_SEED - 1)
-        for name in ("horizon", "amplitude", "solver_tolerance", "rtol", "atol", "step_size"):
+        for name in ("horizon", "amplitude", "solver_tolerance", "rtol", "atol", "step_size", "tau"):
             if getattr(self, name) is not None:
                 arguments.number(name, getattr(self, name), above=0)
         if self.validation_fraction is not None:
@@ -143,6 +149,11 @@ class ExperimentConfig:
         if self.data is not None and changed:
             raise ValueError(f"data brings its own inputs and targets, got {', '.join(changed)} as well: leave that out")
 
+    def code(self) -> list[str]:
+        """The settings that name code, which is run where the experiment is built."""
+        named = [self.kernel] if kernels.names_code(self.kernel) else []
+        return named + [setting for setting in (self.model, self.activation) if is_code(setting)]
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; `from_dict` is its inverse."""
         return asdict(self)
@@ -152,9 +163,11 @@ class ExperimentConfig:
         values = self.to_dict()
         values["recurrence"] = recurrences.first_name(self.recurrence)  # that in the fingerprints of saved runs
         values["training"] = {key: value for key, value in values["training"].items() if key not in _FREE_IN_TRAINING}
-        location, colon, attribute = self.kernel.rpartition(":")
-        if kernels.names_code(self.kernel):  # the file may have moved; what it computes is compared by its values
-            values["kernel"] = f"{Path(location).name}{colon}{attribute}"
+        for name in ("kernel", "model", "activation"):  # its file may have moved; what it computes is compared by its values
+            if values[name] in self.code():
+                values[name] = bare(values[name])
+        if self.tau is None:  # runs of earlier versions have no such setting
+            del values["tau"]
         # The data's file may have moved: its checksum is compared.
         others = OWN if self.data is None else ("data", *GENERATED)
         return {key: value for key, value in values.items() if key not in (*_FREE, *others)}
@@ -175,7 +188,7 @@ class ExperimentConfig:
             if not isinstance(given, dict):
                 raise ValueError(f"{'training' if owner is TrainingConfig else 'experiment'} is {given!r}, expected settings")
             names = {item.name for item in fields(owner)}
-            unknown, missing = sorted(set(given) - names), sorted(names - set(given))
+            unknown, missing = sorted(set(given) - names), sorted(names - set(given) - _LATER)
             if unknown:
                 raise ValueError(f"unknown settings {', '.join(unknown)}: the run was written by another version")
             if complete and missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from targets import Functional, kernels
+from targets import Functional
 
 from ..models import SequenceModel
 from ..paths import Interpolation
@@ -72,8 +73,8 @@ class LoadedRun:
 
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        best = f"{type(self.model).__name__} of {self.config.hidden_size} units, {parameters} weights"
-        return f"LoadedRun({best}; target {self.target!r}; {self.config.activation}, {self.config.recurrence}, {self.solver})"
+        learnt = "own data" if self.target is None else repr(self.target)
+        return f"LoadedRun({self.path}: {type(self.model).__name__} of {parameters} weights; {learnt}; solver {self.solver})"
 
 
 def _number(text: str) -> float:
@@ -81,7 +82,7 @@ def _number(text: str) -> float:
 
 
 def load_run(
-    directory: str | Path, *, model: SequenceModel | None = None, trust_code: bool = False, trusted: str | None = None
+    directory: str | Path, *, model: SequenceModel | None = None, trust_code: bool = False, trusted: Sequence[str] = ()
 ) -> LoadedRun:
     """The model of a run directory, on the CPU; neither training data nor an optimiser is made.
 
@@ -137,13 +138,14 @@ def load_run(
     return LoadedRun(model, target, t, x, solver, config, **more)
 
 
-def read_config(run: RunDirectory, *, trust_code: bool = False, trusted: str | None = None) -> ExperimentConfig:
+def read_config(run: RunDirectory, *, trust_code: bool = False, trusted: Sequence[str] = ()) -> ExperimentConfig:
     """The experiment of a run directory.
 
     Args:
         run: the directory.
-        trust_code: whether its kernel may be code ('module:function' or 'file.py:function'): building the experiment runs it.
-        trusted: a kernel that may be code without that.
+        trust_code: whether its kernel, model or activation may be code ('module:function' or 'file.py:function'): building the
+            experiment runs it.
+        trusted: code that it may name without that.
 
     Raises:
         ValueError: its config is damaged, or not one of an experiment, or names code that is not trusted.
@@ -156,10 +158,11 @@ def read_config(run: RunDirectory, *, trust_code: bool = False, trusted: str | N
         config = ExperimentConfig.from_dict(record["experiment"], complete=not sealed)
     except ValueError as error:
         raise ValueError(f"the config in {run.path} is not that of an experiment ({error}): give the --out of a run") from error
-    if kernels.names_code(config.kernel) and not trust_code and config.kernel != trusted:
+    names = [name for name in ("kernel", "model", "activation") if getattr(config, name) in set(config.code()) - set(trusted)]
+    if names and not trust_code:
         raise ValueError(
-            f"the run in {run.path} names code as its kernel, {config.kernel}, which would be run: if you trust it, add "
-            "--trust-code (in Python: trust_code=True)"
+            f"the run in {run.path} names code as its {names[0]}, {getattr(config, names[0])}, which would be run: if you trust "
+            "it, add --trust-code (in Python: trust_code=True)"
         )
     return config
 

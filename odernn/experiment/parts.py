@@ -21,6 +21,7 @@ from ..solvers import Adaptive, Exact, Fused, Solver, TorchDiffEq, choose_solver
 from ..solvers.fused import TAKEN
 from ..training import Data, read_data
 from .config import DTYPES, ExperimentConfig
+from .named_models import activation_of, own_model, time_constant
 
 # Solvers are compared on a field, a path, times and initial states.
 Trial = tuple[VectorField, ControlPath, Tensor, Tensor]
@@ -71,17 +72,21 @@ def sizes_of(target: Functional | None, data: Data | None) -> tuple[int, int]:
 def model_of(config: ExperimentConfig, target: Functional | None, data: Data | None = None) -> SequenceModel:
     """The untrained model, as wide at its ends as the target or the data."""
     input_size, output_size = sizes_of(target, data)
-    return models.MODELS[config.model](
+    cls = models.MODELS.get(config.model) or own_model(config, input_size, output_size)
+    if isinstance(cls, SequenceModel):
+        return cls.to(device_of(config), DTYPES[config.dtype])
+    return cls(
         input_size,
         config.hidden_size,
         output_size,
-        config.activation,
+        activation_of(config),
         config.recurrence,
         config.parameterization,
         num_layers=config.num_layers,
         seed=config.seed,
         dtype=DTYPES[config.dtype],
         device=device_of(config),
+        **time_constant(config, cls),
     )
 
 

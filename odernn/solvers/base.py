@@ -160,9 +160,9 @@ def diverged(field: VectorField, time: float, last_state: Tensor, reason: str) -
         size = last_state.abs().max().clamp_min(1)  # the squares of large states overflow
         norm = float(size * torch.linalg.vector_norm(last_state / size, dim=-1).max())
     return DivergedSolve(
-        f"the solve diverged at t = {time:g} ({reason}; |h| = {norm:.3g} before, largest Re of the spectrum of W = "
-        f"{abscissa}): lower the learning rate, take smaller steps (or 'exact' where it applies), or use a stable "
-        "parameterization"
+        f"the solve diverged at t = {time:g} ({reason}; |h| = {norm:.3g} before, largest Re of the spectrum of "
+        f"{field.spectrum_of} = {abscissa}): lower the learning rate, take smaller steps (or 'exact' where it applies), or use "
+        "a stable parameterization"
     )
 
 
@@ -209,7 +209,7 @@ def check_arguments(field: VectorField, path: Path, t: Tensor, h0: Tensor, *, di
         ValueError: a path or states that are not real floating-point numbers of the weights' kind, or times that ask for a
             gradient from a solver that has none in them.
     """
-    weights = field.layers[0].U
+    weights = field.c
     if path.samples.dtype != weights.dtype or path.samples.device != weights.device:
         raise ValueError(
             f"the path is {path.samples.dtype} on {path.samples.device}, the weights are {weights.dtype} on {weights.device}: "

@@ -35,7 +35,7 @@ def automatic(field: VectorField, rtol: float | None = None, atol: float | None 
     if Exact().supports(field):
         return Exact()
     solver = _adaptive(field, rtol, atol)
-    if not isinstance(solver, Adaptive):
+    if not isinstance(solver, Adaptive) and not field.opaque:
         _say_once(field)
     return solver
 

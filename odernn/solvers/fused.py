@@ -158,6 +158,8 @@ TAKEN = "layers of one size and one structure of W with one of the activations "
 
 
 def describe(field: VectorField) -> str:
+    if field.opaque:
+        return "a field of your own"
     sizes = " and ".join(str(layer.U.shape[-2]) for layer in field.layers)
     return f"{len(field.layers)} layer(s) of {sizes} units with {field.activation.name!r}"
 

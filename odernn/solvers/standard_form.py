@@ -148,6 +148,8 @@ class Inputs:
 
 def stacks(layers: Sequence[Layer]) -> bool:
     """Whether these layers make a `Problem`: of one size, and each W of one structure."""
+    if not layers:
+        return False
     first = layers[0]
     return all(layer.W.structure == first.W.structure and layer.U.shape[-2] == first.U.shape[-2] for layer in layers)
 

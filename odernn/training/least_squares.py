@@ -80,6 +80,8 @@ class LeastSquares:
                 f"the target has {data.y.shape[-1]} channels, the model {model.output_size} outputs: build it with "
                 f"output_size={data.y.shape[-1]}"
             )
+        if not model.c.numel():
+            raise ValueError("optimizer 'lm' needs a readout that is linear in c, got your own: take 'lbfgs' or 'adam'")
         self.model, self.data, self.interpolation = model, data, interpolation
         self.solver = None if solver is None else solver.unchecked()
         self.penalty = penalty

@@ -4,6 +4,8 @@ python scripts/extract_memory.py runs/DIR
 python scripts/extract_memory.py torch.nn.LSTM --layers 2 --hidden-size 64
 python scripts/extract_memory.py package.module:model
 python scripts/extract_memory.py path/to/file.py:function --input-size 3
+python scripts/extract_memory.py path/to/file.py:make_module --state weights.pt
+python scripts/extract_memory.py torch.nn.LSTM --state weights.pt
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from analysis.memory import AMPLITUDES, MemoryFunction, memory_function
 from analysis.plotting import plot_memory
 from analysis.probes import PROBES
 from odernn import json_values
+from odernn.checkpoints import describe, load_state, read_state, recurrent_sizes
 from odernn.experiment import DTYPES, load_run
 from odernn.runs import replace_file
 from odernn.tables import csv_text
@@ -58,6 +61,7 @@ def parser() -> Parser:
         help=f"a run directory; {modules}; or module:callable or file.py:callable: a callable on (batch, time, channel), a "
         "torch module, a kernel or functional, or a class or function without arguments that makes one",
     )
+    result.add_argument("--state", type=Path, metavar="FILE", help="weights of the module: a state_dict that torch.save wrote")
     result.add_argument("--probe", choices=PROBES, default="heaviside", help="input the memory is read from")
     default = ", ".join(f"{a:g}" for a in AMPLITUDES)
     result.add_argument(
@@ -75,7 +79,7 @@ def parser() -> Parser:
     result.add_argument("--dtype", choices=tuple(DTYPES), default="float64", help="floating-point type")
     result.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR/memory or ./memory-NAME)")
     result.add_argument("--overwrite", action="store_true", help="replace what --out holds")
-    result.add_argument("--trust-code", action="store_true", help="run the code that a run names as its kernel")
+    result.add_argument("--trust-code", action="store_true", help="run the code that a run names")
     result.add_max_memory()
     module = result.add_argument_group("torch modules and callables")
     module.add_argument("--input-size", type=int, help="channels of the input (default: 1)")
@@ -88,6 +92,11 @@ def request(arguments: Namespace) -> Request:
     """The system that the command line names."""
     spec, dtype = arguments.system, DTYPES[arguments.dtype]
     is_module = spec in MODULES
+    if Path(spec).is_file():
+        explain(Path(spec))
+    state = None if arguments.state is None else read_state(arguments.state)
+    if is_module and state is not None:
+        take_sizes(arguments, state)
     if not is_module and not (arguments.hidden_size is None and arguments.layers is None):
         raise ValueError(f"--hidden-size and --layers are for {', '.join(MODULES)}, got {spec!r}: leave them out")
     if is_module:
@@ -102,12 +111,16 @@ def request(arguments: Namespace) -> Request:
         torch.manual_seed(arguments.seed)  # of any 64 bits
         # drawn in float64, so that a seed means the same module in every precision
         system = MODULES[spec](**sizes, batch_first=True, dtype=torch.float64).to(dtype)
+        if state is not None:
+            give_state(system, state, arguments.state)
         return Request(system, spec, _times(arguments, HORIZON, None, dtype))
     if not Path(spec).is_dir() and ":" in spec:
         with naming(spec):
-            system = _from_code(spec, dtype)
+            system = _from_code(spec, dtype, state, arguments.state)
         continuous = isinstance(system, ConvolutionalFunctional)
         return Request(system, spec.rpartition(":")[2], _times(arguments, HORIZON, POINTS if continuous else None, dtype))
+    if state is not None:
+        raise ValueError(f"--state is for modules, got {spec!r}: leave it out, a run has its weights")
     if spec.startswith("torch."):
         raise ValueError(
             f"{spec} is not one of {', '.join(MODULES)}: write a function that makes it and give that as file.py:function"
@@ -153,9 +166,47 @@ def _times(arguments: Namespace, horizon: float, points: int | None, dtype: torc
     return torch.linspace(0, horizon, points, dtype=torch.float64).to(dtype)
 
 
-def _from_code(spec: str, dtype: torch.dtype) -> Any:
-    """The object that module:attribute or file.py:attribute names, made if it has to be."""
+def explain(path: Path) -> None:
+    """Raises ValueError: a file by itself is no system; says what it holds and what to give."""
+    if path.suffix == ".py":
+        raise ValueError(f"{path} is code: say which function or module of it to take, as {path}:function")
+    if path.suffix == ".json" or path.suffix == ".csv":
+        raise ValueError(f"{path} is no system: give the run directory, module or callable that it belongs to")
+    state = read_state(path)
+    recurrent = recurrent_sizes(state)
+    ours = "a function that makes the module, as file.py:function"
+    system = ours if recurrent is None else recurrent[0]
+    command = f"{PROGRAM} {'FILE.py:FUNCTION' if recurrent is None else recurrent[0]} --state {path}"
+    raise ValueError(f"{path} holds weights alone ({describe(state)}), not what they belong to: give {system}, {command}")
+
+
+def take_sizes(arguments: Namespace, state: dict[str, torch.Tensor]) -> None:
+    """The sizes of the module of torch.nn that has these weights, where none were given."""
+    found = recurrent_sizes(state)
+    if found is None or found[0] != arguments.system:
+        what = "another module" if found is None else found[0]
+        raise ValueError(
+            f"{arguments.state} holds the weights of {what} ({describe(state)}), not of {arguments.system}: give what they belong to"
+        )
+    for flag, name in (("input_size", "input_size"), ("hidden_size", "hidden_size"), ("layers", "num_layers")):
+        if getattr(arguments, flag) is None:
+            setattr(arguments, flag, found[1][name])
+
+
+def give_state(system: Any, state: dict[str, torch.Tensor], path: Path) -> None:
+    if not isinstance(system, torch.nn.Module):
+        raise ValueError(f"--state is for a torch.nn.Module, got a {type(system).__name__}: leave it out, or name one")
+    with naming(str(path)):
+        prefix = load_state(system, state)
+    if prefix:
+        print(f"{PROGRAM}: the names of the weights in {path} begin with {prefix!r}, which was taken off")
+
+
+def _from_code(spec: str, dtype: torch.dtype, state: dict[str, torch.Tensor] | None, path: Path | None) -> Any:
+    """The object that module:attribute or file.py:attribute names, made if it has to be, with these weights."""
     found = named_object(spec)
+    if state is not None and path is not None:
+        give_state(found, state, path)
     if not callable(found) and not isinstance(found, Kernel):
         raise ValueError(f"{spec} is a {type(found).__name__}, which has no memory function: give a callable, module or kernel")
     if isinstance(found, Kernel):

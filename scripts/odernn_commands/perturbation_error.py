@@ -67,7 +67,7 @@ def parser() -> Parser:
     add("--sequences", type=int, default=_SEQUENCES, help="validation sequences to measure on, at most")
     add("--solver", choices=("auto", "run"), default="auto", help="exact or rk4 with safe steps, or the solver of the run")
     add("--seed", type=int, default=0, help="of the search")
-    add("--trust-code", action="store_true", help="run the code that a run names as its kernel")
+    add("--trust-code", action="store_true", help="run the code that a run names")
     add(
         "--out", type=Path, default=None, metavar="DIR", help="where to write; the run's directory, or the one above several runs"
     )

@@ -27,6 +27,7 @@ from odernn.training.data import VALIDATION_FRACTION
 from targets import INPUTS, KERNELS, kernels
 from targets.functionals import NONLINEARITIES
 from targets.kernels import names_code
+from targets.named_objects import resolved
 
 from .command_line import FAILED, INTERRUPTED, Parser, called, fail, limit_memory, listing, naming, program, require_memory
 
@@ -43,8 +44,10 @@ def parser() -> Parser:
         group.add_argument(f"--{flag}", default=argparse.SUPPRESS, help=f"{help} (default: {shown})", **options)
 
     group = result.add_argument_group("model")
-    add(group, "model", "kind of model", defaults.model, choices=models.MODELS)
-    add(group, "activation", "sigma", defaults.activation, choices=activations.ACTIVATIONS)
+    code = "or code of yours as module:function or file.py:function"
+    add(group, "model", f"kind of model: {', '.join(models.MODELS)}, {code} that makes one", defaults.model)
+    add(group, "activation", f"sigma: {', '.join(activations.ACTIVATIONS)}, {code}", defaults.activation)
+    add(group, "tau", "time constant of the models leaky and leaky_voltage", 1, type=float)
     add(
         group, "recurrence", "structure of W", defaults.recurrence, type=recurrences.current_name, choices=recurrences.RECURRENCES
     )
@@ -151,7 +154,7 @@ def parser() -> Parser:
         "--trust-code",
         action="store_true",
         default=False,
-        help="run the code that the run of --resume or --warm-start names as its kernel",
+        help="run the code that the run of --resume or --warm-start names as its kernel, model or activation",
     )
     result.add_max_memory(group)
     add(
@@ -198,9 +201,8 @@ def prepare(arguments: dict[str, Any], held: ExitStack) -> tuple[Experiment, Run
     out = arguments.pop("out", None)
     of_training = set(TrainingConfig.__dataclass_fields__) - {"seed"}
     training = {key: arguments.pop(key) for key in of_training & set(arguments)} | {"seed": arguments.get("seed", 0)}
-    location, colon, attribute = arguments.get("kernel", "").rpartition(":")
-    if location.endswith(".py"):
-        arguments["kernel"] = f"{Path(location).resolve()}{colon}{attribute}"  # so that --resume works from any directory
+    for name in {"kernel", "model", "activation"} & set(arguments):
+        arguments[name] = resolved(arguments[name])  # so that --resume works from any directory
     config = ExperimentConfig(**arguments, training=TrainingConfig(**training))
     _require_memory(config, memory)
     if config.data is None and not names_code(config.kernel):
@@ -210,7 +212,8 @@ def prepare(arguments: dict[str, Any], held: ExitStack) -> tuple[Experiment, Run
     if overwrite:
         experiment.trainer.validation_error()  # a first solve that diverges must not cost the old run
     if out is None:
-        name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.model}-{config.activation}"
+        kind = "-".join(setting.rpartition(":")[2] for setting in (config.model, config.activation))
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{kind}"
         run_directory = RunDirectory.create_beside(Path("runs") / name, experiment.record(), hold=True)
     else:
         run_directory = RunDirectory.create(Path(out), experiment.record(), overwrite=overwrite, hold=True)
@@ -236,12 +239,12 @@ def main() -> None:
 def train(experiment: Experiment, run_directory: RunDirectory) -> None:
     config, path = experiment.config, run_directory.path
     learnt = f"kernel {config.kernel}" if config.data is None else f"data {config.data}"
-    print(f"{config.model} {config.activation}, m = {config.hidden_size}, {learnt}; run directory {path}")
+    print(f"{config.model} {config.activation}, m = {experiment.model.hidden_size}, {learnt}; run directory {path}")
     if experiment.solver is not None:
         print(f"solver {experiment.solver}, {_deviation(experiment.solver_deviation())} at the initial weights")
     if run_directory.others():
         print(f"{path} also holds what is not of this run: {', '.join(run_directory.others())}")
-    resume = f"--resume {path}" + (" --trust-code" if names_code(config.kernel) else "")
+    resume = f"--resume {path}" + (" --trust-code" if config.code() else "")
     try:
         summary = experiment.train(run_directory)
         draw(experiment, path)

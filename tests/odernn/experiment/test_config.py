@@ -48,6 +48,7 @@ _SETTINGS = {
     "parameterization": st.sampled_from(sorted(parameterizations.PARAMETERIZATIONS)),
     "hidden_size": _natural,
     "num_layers": _natural,
+    "tau": st.none() | _positive,
     "kernel": st.sampled_from(sorted(KERNELS)) | st.text(),
     "nonlinearity": st.sampled_from(["none", *NONLINEARITIES]),
     "inputs": st.sampled_from(sorted(INPUTS)),
