@@ -160,7 +160,7 @@ class NeuralODE(ContinuousModel):
             if name != "c":
                 matrix = tensor.ndim - axes == 2
                 norm = SPECTRAL if matrix else EUCLIDEAN
-                weights[name] = RawWeight(norm, widen=_cannot_widen, decays=matrix, recurrent=name.startswith("f."))
+                weights[name] = RawWeight(norm, widen=_cannot_widen, decays=matrix, kind="recurrent" if name.startswith("f.") else "readout")
         return weights if "c" in self.state_dict() else {name: weights[name] for name in weights if name != "c"}
 
     def field(self) -> OwnField:
