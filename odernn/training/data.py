@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from targets import arguments, grids
@@ -118,13 +119,13 @@ class Data:
     @classmethod
     def split(
         cls,
-        t: Tensor,
-        x: Tensor,
-        y: Tensor,
+        t: Tensor | NDArray[Any],
+        x: Tensor | NDArray[Any],
+        y: Tensor | NDArray[Any],
         *,
         validation_fraction: float = VALIDATION_FRACTION,
         seed: int = 0,
-        mask: Tensor | None = None,
+        mask: Tensor | NDArray[Any] | None = None,
     ) -> Data:
         """Sequences of which a random part validates.
 
@@ -133,7 +134,7 @@ class Data:
 
         Args:
             t: (time,) or (batch, time).
-            x, y, mask: as in `Data`.
+            x, y, mask: as in `Data`; arrays and lists, too, which become tensors in float64.
             validation_fraction: part of the sequences (of a single one, of its targets), > 0 and < 1, rounded to at least one
                 and not all of them.
             seed: of the draw.
@@ -145,6 +146,8 @@ class Data:
             data = Data.split(t, x, y, validation_fraction=0.1)
         """
         fraction = arguments.number("validation_fraction", validation_fraction, above=0, below=1)
+        t, x, y = (arguments.real_tensor(name, given, finite=False) for name, given in (("t", t), ("x", x), ("y", y)))
+        mask = mask if mask is None else torch.as_tensor(mask)
         whole = cls(t, x, y, x, y, mask, mask, t)
         count = len(whole.x)
         if count == 1:

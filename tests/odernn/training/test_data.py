@@ -129,6 +129,14 @@ def test_a_split_takes_every_sequence_once_and_the_same_ones_for_the_same_seed()
     assert len(Data.split(T, X[:2], Y[:2], validation_fraction=0.01).x_validation) == 1
 
 
+def test_a_split_takes_arrays():
+    mask = mask_of()
+    one = Data.split(T.numpy(), X.numpy(), Y.numpy(), mask=mask.numpy())
+    other = Data.split(T, X, Y, mask=mask)
+    assert torch.equal(one.x_validation, other.x_validation)
+    assert torch.equal(one.mask_validation, other.mask_validation)
+
+
 def test_a_single_sequence_is_split_in_time():
     data = Data.split(T, X[:1], torch.where(mask_of()[:1], Y[:1], math.nan), validation_fraction=0.25)
     assert torch.equal(data.x, data.x_validation)
