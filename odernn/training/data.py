@@ -31,7 +31,7 @@ class Samples:
         return Samples(t, self.x[index], self.y[index], None if self.mask is None else self.mask[index])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Data:
     """Inputs x (batch, time, input) and targets y (batch, time, output) at times t, for training and validation.
 
@@ -188,6 +188,15 @@ class Data:
     def validation(self) -> Samples:
         t = self.t if self.t_validation is None else self.t_validation
         return Samples(t, self.x_validation, self.y_validation, self.mask_validation)
+
+    def __repr__(self) -> str:
+        missing = [0.0 if mask is None else 1 - float(mask.double().mean()) for mask in (self.mask, self.mask_validation)]
+        gaps = f", {missing[0]:.0%} and {missing[1]:.0%} of the targets missing" if any(missing) else ""
+        own = ", times of each sequence" if self.t.ndim == 2 else ""
+        return (
+            f"Data({len(self.x)} sequences to train and {len(self.x_validation)} to validate, {self.x.shape[1]} times, "
+            f"{self.input_size} channels to {self.output_size}{own}{gaps}, {self.x.dtype} on {self.x.device})"
+        )
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Data:
         """The data on another device and in another precision. (Times keep theirs, which their differences need.)"""

@@ -129,6 +129,12 @@ def test_a_split_takes_every_sequence_once_and_the_same_ones_for_the_same_seed()
     assert len(Data.split(T, X[:2], Y[:2], validation_fraction=0.01).x_validation) == 1
 
 
+def test_data_say_what_they_are_in_a_line():
+    text = repr(Data.split(T, X, torch.where(mask_of(), Y, math.nan)))
+    assert text.startswith("Data(5 sequences to train and 1 to validate, 25 times, 1 channels to 2, ")
+    assert "\n" not in text
+
+
 def test_a_split_takes_arrays():
     mask = mask_of()
     one = Data.split(T.numpy(), X.numpy(), Y.numpy(), mask=mask.numpy())
