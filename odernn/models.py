@@ -64,7 +64,7 @@ class ContinuousModel(SequenceModel):
         return value
 
     def _states(self, field: VectorField, path: Path, t: Tensor, h0: Tensor, solver: Solver | None) -> Solution:
-        return solve_sequences(solver or automatic(field), field, path, t, h0)
+        return solve_sequences(solver or automatic(field, own_times=t.ndim == 2), field, path, t, h0)
 
     def _method(self, field: VectorField, t: Tensor, h0: Tensor, solver: Solver | None) -> operators.Method:
         return solver or "automatic"

@@ -110,7 +110,7 @@ def objective(
         # Through the public call once, so that whatever does not fit is reported in the user's terms.
         trial = solver
         if solver is None and not model.is_map:  # its accuracy does not matter here: errors are solved otherwise
-            trial = automatic(model.field()).unchecked()
+            trial = automatic(model.field(), own_times=isinstance(t, Tensor) and t.ndim == 2).unchecked()
         unperturbed = model(x, t, solver=trial, interpolation=interpolation)
         y = target if isinstance(target, Tensor) else _call(target, x, t)
     if y.shape != unperturbed.shape:
@@ -172,7 +172,7 @@ def unperturbed_error(model: SequenceModel, y: Tensor, x: Tensor, t: Tensor, err
 def _precise(model: SequenceModel, x: Tensor, t: Tensor, h0: Tensor, interpolation: Interpolation) -> Tensor:
     """The model's outputs by a solve to tight tolerances in double precision."""
     model = copy.deepcopy(model).double()
-    solver = automatic(model.field(), *_TIGHT).unchecked()
+    solver = automatic(model.field(), *_TIGHT, own_times=t.ndim == 2).unchecked()
     return model.respond(x.double(), t.double(), h0.double(), solver=solver, interpolation=interpolation, check=False).y
 
 
@@ -212,7 +212,7 @@ def _call(target: Any, x: Tensor, t: Tensor) -> Tensor:
 
 def _default_solver(model: SequenceModel, t: Tensor, beta: float) -> Solver:
     """`Exact` where it applies, else rk4 with steps that resolve the fastest rate in the ball of radius beta."""
-    if Exact().supports(model.field()):
+    if Exact().supports(model.field()) and (t.ndim == 1 or Exact().takes_own_times(model.field())):
         return Exact()
     if model.field().opaque:
         return TorchDiffEq("dopri5", adjoint=False, check=False)

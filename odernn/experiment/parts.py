@@ -54,6 +54,8 @@ def data_of(config: ExperimentConfig) -> tuple[ExperimentConfig, Data]:
     """
     assert config.data is not None
     path = Path(config.data).resolve()
+    if config.data_checksum is not None and not path.is_file():
+        raise ValueError(f"{path}: the file that the run was trained on is not there; put it back")
     data = read_data(path, validation_fraction=config.validation_fraction, seed=config.seed)
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     if config.data_checksum not in (None, checksum):

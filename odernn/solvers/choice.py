@@ -22,7 +22,7 @@ from .torchdiffeq import TorchDiffEq
 _REFERENCE = TIGHTEST, 1e-11
 
 
-def automatic(field: VectorField, rtol: float | None = None, atol: float | None = None) -> Solver:
+def automatic(field: VectorField, rtol: float | None = None, atol: float | None = None, *, own_times: bool = False) -> Solver:
     """`Exact` where the state equation is linear; else `Adaptive` where it takes the field, compiled; else, for activations
     without a kernel and for what GPU kernels do not take, TorchDiffEq's dopri5 with backpropagation through its steps, which is
     said once.
@@ -31,13 +31,19 @@ def automatic(field: VectorField, rtol: float | None = None, atol: float | None 
 
     Args:
         rtol, atol: of the steps; None for the defaults of the solver.
+        own_times: whether each sequence has times of its own. `Exact` is then for what it takes all at once: of a dense W it
+            would take a matrix exponential for every interval of every sequence.
     """
-    if Exact().supports(field):
+    if _exact(field, own_times):
         return Exact()
     solver = _adaptive(field, rtol, atol)
     if not isinstance(solver, Adaptive) and not field.opaque:
         _say_once(field)
     return solver
+
+
+def _exact(field: VectorField, own_times: bool) -> bool:
+    return Exact().supports(field) and (not own_times or Exact().takes_own_times(field))
 
 
 def _adaptive(field: VectorField, rtol: float | None, atol: float | None) -> Adaptive | TorchDiffEq:
@@ -80,7 +86,7 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
     `Exact` for linear state equations; else `Fused` rk4 with the smallest number of substeps out of 1, 2, 4, ... that does; else,
     where the model has no fused form or `MAX_SUBSTEPS` are not enough, dopri5 at a tenth of the tolerance, a hundredth or a
     thousandth (`Adaptive` where it is compiled, else `TorchDiffEq`).
-    Of a dense W with times of each sequence `Exact` comes after `Fused`, which takes all of them at once.
+    (`Exact` is not for a dense W with times of each sequence, see `automatic`.)
 
     Args:
         field: at the weights to judge by, at the start of a training say.
@@ -93,15 +99,12 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
     """
     if not 1e-8 < tolerance < 1:
         raise ValueError(f"the solver tolerance must lie between 1e-8 and 1, got {tolerance}")
-    closed = Exact().supports(field)
-    if closed and (t.ndim == 1 or Exact().takes_own_times(field)):
+    if _exact(field, t.ndim == 2):
         return Exact()
     reference = _reference(field, path, t, h0)
     candidates: list[Solver] = []
     if Fused().supports(field):
         candidates += [Fused("rk4", 2**k) for k in range(MAX_SUBSTEPS.bit_length())]
-    if closed:  # but for times of each sequence, of which fixed steps make one solve
-        candidates.append(Exact())
     for step_tolerance in (0.1 * tolerance, 0.01 * tolerance, 0.001 * tolerance):
         # (No dtype can hold less than its precision: a tolerance that asks for it is refused below.)
         candidates.append(_adaptive(field, max(step_tolerance, torch.finfo(h0.dtype).eps), 0.01 * step_tolerance))
@@ -121,7 +124,9 @@ def _reference(field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Tensor:
 
     field = field.mapped(precise)
     path = replace(path.mapped(precise), times=precise(path.times))
-    solution = solve_sequences(automatic(field, *_REFERENCE).unchecked(), field, path, precise(t), precise(h0))
+    solution = solve_sequences(
+        automatic(field, *_REFERENCE, own_times=t.ndim == 2).unchecked(), field, path, precise(t), precise(h0)
+    )
     check_finite(solution, field)
     return solution.h
 

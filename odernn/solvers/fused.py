@@ -147,7 +147,7 @@ def _error_estimate(problem: Problem, backend: ModuleType, weights: StandardWeig
         given = [tensor.to("cpu", precise) for tensor in given]
         backend = backend_for("numba", given[-1])
     if sequences is not None and problem.steps.ndim == 2:
-        problem = replace(problem, steps=problem.steps[sequences])
+        problem = replace(problem, steps=problem.steps[sequences.to(problem.steps.device)])
     finer = backend.forward(replace(problem, tableau=TABLEAUX["rk4"], substeps=2 * problem.substeps), *given)
     return richardson(TABLEAUX["rk4"].order) * relative_distance(h, finer)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from targets import arguments, grids
@@ -31,7 +32,7 @@ class Samples:
         return Samples(t, self.x[index], self.y[index], None if self.mask is None else self.mask[index])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Data:
     """Inputs x (batch, time, input) and targets y (batch, time, output) at times t, for training and validation.
 
@@ -121,13 +122,13 @@ class Data:
     @classmethod
     def split(
         cls,
-        t: Tensor,
-        x: Tensor,
-        y: Tensor,
+        t: Tensor | NDArray[Any],
+        x: Tensor | NDArray[Any],
+        y: Tensor | NDArray[Any],
         *,
         validation_fraction: float = VALIDATION_FRACTION,
         seed: int = 0,
-        mask: Tensor | None = None,
+        mask: Tensor | NDArray[Any] | None = None,
     ) -> Data:
         """Sequences of which a random part validates.
 
@@ -136,7 +137,7 @@ class Data:
 
         Args:
             t: (time,) or (batch, time).
-            x, y, mask: as in `Data`.
+            x, y, mask: as in `Data`; arrays and lists, too, which become tensors in float64.
             validation_fraction: part of the sequences (of a single one, of its targets), > 0 and < 1, rounded to at least one
                 and not all of them.
             seed: of the draw.
@@ -148,6 +149,8 @@ class Data:
             data = Data.split(t, x, y, validation_fraction=0.1)
         """
         fraction = arguments.number("validation_fraction", validation_fraction, above=0, below=1)
+        t, x, y = (arguments.real_tensor(name, given, finite=False) for name, given in (("t", t), ("x", x), ("y", y)))
+        mask = mask if mask is None else torch.as_tensor(mask)
         whole = cls(t, x, y, x, y, mask, mask, t)
         count = len(whole.x)
         if count == 1:
@@ -188,6 +191,15 @@ class Data:
     def validation(self) -> Samples:
         t = self.t if self.t_validation is None else self.t_validation
         return Samples(t, self.x_validation, self.y_validation, self.mask_validation)
+
+    def __repr__(self) -> str:
+        missing = [0.0 if mask is None else 1 - float(mask.double().mean()) for mask in (self.mask, self.mask_validation)]
+        gaps = f", {missing[0]:.0%} and {missing[1]:.0%} of the targets missing" if any(missing) else ""
+        own = ", times of each sequence" if self.t.ndim == 2 else ""
+        return (
+            f"Data({len(self.x)} sequences to train and {len(self.x_validation)} to validate, {self.x.shape[1]} times, "
+            f"{self.input_size} channels to {self.output_size}{own}{gaps}, {self.x.dtype} on {self.x.device})"
+        )
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Data:
         """The data on another device and in another precision. (Times keep theirs, which their differences need.)"""

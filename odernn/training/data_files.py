@@ -55,6 +55,7 @@ def read_data(path: str | Path, *, validation_fraction: float | None = None, see
         model = LeakyRNN(data.input_size, 100, data.output_size, dtype=torch.float64)
         trainer = train(model, data)
     """
+    arguments.instance("path", path, (str, Path), "give the path of a file")
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:

@@ -251,7 +251,7 @@ class LeastSquares:
     def _difference_solver(self, field: VectorField) -> Solver | None:
         if self.model.is_map:
             return None
-        solver = self.solver or automatic(field)
+        solver = self.solver or automatic(field, own_times=self.data.t.ndim == 2)
         return _SMOOTH if isinstance(solver, Adaptive) else solver
 
     def _projected(self, columns: Tensor, basis: Tensor | None) -> Tensor:

@@ -203,7 +203,7 @@ def test_data_of_a_file_go_through_all_three_scripts(tmp_path, call_main, monkey
 def test_data_that_do_not_fit_are_refused_in_one_line(tmp_path, call_main, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     code, _, error = call_main("train_ode", *arguments)
-    assert code == 2
+    assert code == 2, error
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -61,3 +61,17 @@ def test_targets_of_data_are_taken_as_they_are():
 def test_masks_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         perturbation_error(**{"model": MODEL, "target": H, "x": X, "t": T, **OPTIONS, **change})
+
+
+def test_times_may_be_those_of_each_sequence():
+    mask = torch.rand(4, 31, generator=torch.Generator().manual_seed(0)) < 0.5
+    y = H(X, T)
+    shared = perturbation_error(MODEL, y, X, T, mask=mask, **OPTIONS)
+    own = perturbation_error(MODEL, y, X, T.expand(4, -1), mask=mask, **OPTIONS)
+    assert own.errors == pytest.approx(shared.errors, rel=1e-9)
+    assert own.horizon == shared.horizon
+    t = T * torch.tensor([[0.5], [1.0], [0.8], [0.7]])
+    found = perturbation_error(MODEL, y, X, t, [0.0], error="relative_l2")
+    each = torch.cat([MODEL(X[i : i + 1], t[i]) for i in range(4)])
+    expected = torch.linalg.vector_norm(each - y) / torch.linalg.vector_norm(y)
+    assert found.initial == pytest.approx(float(expected.detach()), rel=1e-4)

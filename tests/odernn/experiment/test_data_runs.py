@@ -50,7 +50,7 @@ def test_a_run_refuses_data_that_have_changed_or_gone(file, tmp_path):
         with pytest.raises(ValueError, match=r"data\.npz: is not the file that the run was trained on"):
             again()
     file.unlink()
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(ValueError, match="the file that the run was trained on is not there"):
         load_run(run.path)
     file.write_bytes(kept)
     assert load_run(run.path).data.t[0] == 2

@@ -129,6 +129,20 @@ def test_a_split_takes_every_sequence_once_and_the_same_ones_for_the_same_seed()
     assert len(Data.split(T, X[:2], Y[:2], validation_fraction=0.01).x_validation) == 1
 
 
+def test_data_say_what_they_are_in_a_line():
+    text = repr(Data.split(T, X, torch.where(mask_of(), Y, math.nan)))
+    assert text.startswith("Data(5 sequences to train and 1 to validate, 25 times, 1 channels to 2, ")
+    assert "\n" not in text
+
+
+def test_a_split_takes_arrays():
+    mask = mask_of()
+    one = Data.split(T.numpy(), X.numpy(), Y.numpy(), mask=mask.numpy())
+    other = Data.split(T, X, Y, mask=mask)
+    assert torch.equal(one.x_validation, other.x_validation)
+    assert torch.equal(one.mask_validation, other.mask_validation)
+
+
 def test_a_single_sequence_is_split_in_time():
     data = Data.split(T, X[:1], torch.where(mask_of()[:1], Y[:1], math.nan), validation_fraction=0.25)
     assert torch.equal(data.x, data.x_validation)
@@ -168,3 +182,43 @@ def test_one_target_cannot_be_split():
     y[0, 3] = 1.0
     with pytest.raises(ValueError, match="nothing is left for validation"):
         Data.split(T, X[:1], y)
+
+
+# --- times of each sequence ---
+
+OWN = torch.cumsum(0.05 + torch.rand(6, 25, dtype=F64, generator=torch.Generator().manual_seed(3)) * 0.2, 1)
+
+
+@pytest.mark.parametrize("optimizer", ["lm", "lbfgs", "adam"])
+def test_times_of_each_sequence_that_agree_train_as_times_of_all(optimizer: str):
+    shared = Data(T, X, Y, X, Y)
+    own = Data(T.expand(6, -1), X, Y, X, Y, t_validation=T)
+    one, other = (trained(data, optimizer, weight_decay=1e-2) for data in (shared, own))
+    assert_same(one, other, 1e-5)
+
+
+@pytest.mark.parametrize("cls", [ContinuousRNN, StateSpaceModel])
+def test_any_model_trains_on_times_of_each_sequence_by_its_default_solver(cls: type[ContinuousRNN]):
+    data = Data.split(OWN, X, Y, mask=mask_of())
+    assert data.t.shape == (5, 25)
+    assert data.t_validation is not None
+    model = cls(1, 3, 2, dtype=F64, seed=0)
+    trainer = train(model, data, TrainingConfig(epochs=2), progress=False)
+    assert trainer.config.optimizer == "lm"
+    assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]
+    assert trainer.mean_dt == pytest.approx(float((data.t[:, -1] - data.t[:, 0]).mean() / 24))
+
+
+def test_mini_batches_take_the_times_of_their_sequences():
+    data = Data.split(OWN, X, Y)
+    part = data.training[torch.tensor([2, 0])]
+    assert torch.equal(part.t, data.t[[2, 0]])
+    assert torch.equal(part.x, data.x[[2, 0]])
+
+
+def test_data_move_with_their_times_in_full_precision():
+    data = Data.split(OWN, X, torch.where(mask_of(), Y, math.nan)).to(dtype=torch.float32)
+    assert (data.x.dtype, data.y.dtype, data.t.dtype) == (torch.float32, torch.float32, F64)
+    assert data.mask is not None
+    trainer = train(ContinuousRNN(1, 3, 2, seed=0), data, TrainingConfig(epochs=1), progress=False)
+    assert math.isfinite(trainer.best_error)

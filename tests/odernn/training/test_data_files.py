@@ -145,6 +145,8 @@ def test_tables_that_do_not_fit_are_named(tmp_path: Path, text: str, message: st
 
 
 def test_files_that_are_none_are_named(tmp_path: Path):
+    with pytest.raises(ValueError, match="path is a int"):
+        read_data(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="there is no such file"):
         read_data(tmp_path / "data.npz")
     with pytest.raises(ValueError, match=r"expected a file that ends in \.npz, \.pt, \.csv"):
