@@ -94,9 +94,8 @@ class Sweep(Result):
 
     def __repr__(self) -> str:
         good = sorted((row for row in self.rows if is_good(row)), key=lambda row: row["validation_error"])
-        lines = [
-            f"Sweep over {', '.join(self.axes)}: {len(self.rows)} runs in {self.out}, {len(self.rows) - len(good)} without a result"
-        ]
+        lost = len(self.rows) - len(good)
+        lines = [f"Sweep over {', '.join(self.axes)}: {len(self.rows)} runs in {self.out}, {lost} without a result"]
         for row in good[:_SHOWN]:
             settings = ", ".join(f"{name}={row[name]}" for name in self.axes)
             lines.append(f"  validation error {row['validation_error']:.3g}: {settings}")

@@ -78,6 +78,7 @@ def sweep(
             {"settings": one.to_dict(), "linear": linear},
             cost=_cost(one),
             places={"path": str(directory.resolve() / directory_name(point))},
+            title=directory_name(point),
         )
         for point, one in zip(points, configs)
     ]

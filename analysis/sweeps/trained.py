@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,8 @@ def train_run(settings: dict[str, Any], linear: bool, path: str) -> dict[str, An
         path: of the run directory.
     """
     config, directory = ExperimentConfig.from_dict(settings), Path(path)
-    with warnings.catch_warnings(record=True) as said:
+    # What a training prints would stand between the lines of progress, without a name.
+    with warnings.catch_warnings(record=True) as said, redirect_stdout(io.StringIO()):
         warnings.simplefilter("always")
         begun = _going_on(config, directory)
         try:
