@@ -30,6 +30,8 @@ from .stability import (
     stability_report,
     structured_radius,
 )
+from .sweeps.results import Sweep
+from .sweeps.sweep import sweep
 from .target_memory import TargetMemory, target_memory
 from .verdict import BlockVerdict, Verdict, judge_stable_approximation
 
@@ -46,6 +48,7 @@ __all__ = [
     "MinimaxFit",
     "PerturbationCurve",
     "StabilityReport",
+    "Sweep",
     "TargetMemory",
     "Verdict",
     "complex_stability_radius",
@@ -75,6 +78,7 @@ __all__ = [
     "stability_margin",
     "stability_report",
     "structured_radius",
+    "sweep",
     "target_memory",
     "train_family",
 ]

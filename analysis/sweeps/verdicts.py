@@ -32,13 +32,15 @@ def curves(weights: str, path: str) -> dict[str, Any]:
         path: of the run directory.
     """
     run = load_run(path, trust_code=True)
-    horizon = float(run.t[-1] - run.t[0])
-    memory = target_memory(run.target, horizon, horizon / (len(run.t) - 1))
+    if run.target is None:
+        raise ValueError("it was trained on data of a file, whose memory is not known")
+    target, horizon = run.target, float(run.t[-1] - run.t[0])
+    memory = target_memory(target, horizon, horizon / (len(run.t) - 1))
     x = run.validation_inputs[:_SEQUENCES]
 
     def of(block: str) -> PerturbationCurve:
         def on(betas: Any) -> PerturbationCurve:
-            return perturbation_error(run.model, run.target, x, run.t, betas, blocks=block, interpolation=run.interpolation)
+            return perturbation_error(run.model, target, x, run.t, betas, blocks=block, interpolation=run.interpolation)
 
         return replace(enclose_radius(on, spanning(PUBLISHED_BETAS, horizon)), target_memory=memory)
 
