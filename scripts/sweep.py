@@ -16,8 +16,9 @@ from command_line import FAILED, INTERRUPTED, Parser, fail, limit_memory, listin
 import train_ode
 
 from analysis.sweeps.axes import SETTINGS, combinations, read_axes
-from analysis.sweeps.results import Sweep, is_good
+from analysis.sweeps.results import Sweep
 from analysis.sweeps.sweep import PICTURE, RECORD, TABLE, sweep
+from analysis.sweeps.trained import is_good
 from odernn.experiment import ExperimentConfig
 from odernn.training import TrainingConfig
 

@@ -10,10 +10,12 @@ import numpy as np
 
 from ..plotting import GREY, PALETTE, PANEL_HEIGHT, PANEL_WIDTH, label, log_limits, picture
 from .axes import is_number
-from .results import Sweep, is_good
+from .trained import is_good
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from .results import Sweep
 
 _WORDS = {"hidden_size": "width m", "lr": "learning rate", "horizon": "horizon T", "epochs": "epochs", "points": "points"}
 _MARKERS, _DASHES = "osD^v", ("-", "--", ":", "-.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -94,3 +96,9 @@ def _row(**values: Any) -> dict[str, Any]:
     names = ("validation_error", "initial_error", "linear_error", *_FROM_SUMMARY, "reason")
     row = {name: values.get(name) for name in names}
     return row | {"reason": " ".join((row["reason"] or "").split())[:_LONGEST_REASON]}
+
+
+def is_good(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a result."""
+    error = row["validation_error"]
+    return error is not None and math.isfinite(error)

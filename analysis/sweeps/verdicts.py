@@ -16,7 +16,8 @@ from ..papers.engine.jobs import Cache, run_jobs
 from ..perturbation import PUBLISHED_BETAS, PerturbationCurve, perturbation_error
 from ..target_memory import target_memory
 from ..verdict import judge_stable_approximation
-from .results import Sweep, is_good
+from .results import Sweep
+from .trained import is_good
 
 _BLOCKS = ("recurrent", "all")
 # As perturbation_error.py.

@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "sweep.py"
 SMALL = shlex.split(
-    "--points 11 --horizon 2 --train-size 4 --validation-size 4 --epochs 40 --optimizer lbfgs --iterations 2 --solver rk4 --workers 1"
+    "--points 11 --horizon 2 --train-size 4 --validation-size 4 --epochs 40 --optimizer lbfgs --iterations 2 --solver rk4 "
+    "--workers 1"
 )
 OVER = ["--over", "hidden-size=2,3", "seed=0:3"]
 
