@@ -33,6 +33,8 @@ from .stability import (
     stability_report,
     structured_radius,
 )
+from .sweeps.results import Sweep
+from .sweeps.sweep import sweep
 from .target_memory import TargetMemory, target_memory
 from .verdict import BlockVerdict, Verdict, judge_stable_approximation
 
@@ -50,6 +52,7 @@ __all__ = [
     "MinimaxFit",
     "PerturbationCurve",
     "StabilityReport",
+    "Sweep",
     "TargetMemory",
     "Verdict",
     "complex_stability_radius",
@@ -80,6 +83,7 @@ __all__ = [
     "stability_margin",
     "stability_report",
     "structured_radius",
+    "sweep",
     "target_memory",
     "train_family",
 ]

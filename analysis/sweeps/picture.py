@@ -10,15 +10,19 @@ import numpy as np
 
 from ..plotting import GREY, PALETTE, PANEL_HEIGHT, PANEL_WIDTH, label, log_limits, picture
 from .axes import is_number
-from .results import Sweep, is_good
+from .trained import is_good
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from .results import Sweep
 
 _WORDS = {"hidden_size": "width m", "lr": "learning rate", "horizon": "horizon T", "epochs": "epochs", "points": "points"}
 _MARKERS, _DASHES = "osD^v", ("-", "--", ":", "-.")
 # A legend of more lines would hide the picture.
 _MOST_LINES = 28
+# Inches of a line of the legend.
+_LINE = 0.17
 # Values that span more than this factor stand on a logarithmic axis.
 _LOG_FROM = 8.0
 
@@ -35,10 +39,8 @@ def new_axes() -> Axes:
 
 def write(sweep: Sweep, path: Path) -> None:
     """sweep.png; its legend stands beside the axes."""
-    with picture(path, width=2 * PANEL_WIDTH, height=max(PANEL_HEIGHT, 0.17 * len(_lines(sweep, _first(sweep))) + 0.6)) as (
-        _,
-        (axes,),
-    ):
+    height = max(PANEL_HEIGHT, _LINE * min(len(_lines(sweep, _first(sweep))), _MOST_LINES) + 0.6)
+    with picture(path, width=2 * PANEL_WIDTH, height=height) as (_, (axes,)):
         draw(sweep, axes)
 
 
@@ -75,13 +77,11 @@ def draw(sweep: Sweep, axes: Axes) -> Axes:
         axes.text(0.5, 0.5, "no run ended well", transform=axes.transAxes, ha="center", color=GREY)
     seeds = len({row["seed"] for row in sweep.rows}) if "seed" in sweep.axes and first != "seed" else 1
     lost = sum(not is_good(row) for row in sweep.rows)
-    notes = [f"median and range of {seeds} seeds"] * (seeds > 1) + [f"{lost} of {len(sweep.rows)} runs without a result"] * bool(
-        lost
-    )
+    notes = [f"median and range of {seeds} seeds"] * (seeds > 1)
+    notes += [f"{lost} of {len(sweep.rows)} runs without a result"] * (lost > 0)
     notes += [f"{_MOST_LINES} of {len(lines)} lines"] * (len(lines) > _MOST_LINES)
-    label(
-        axes, x=_WORDS.get(first, first.replace("_", " ")), y="validation error, relative $L_2$", title="; ".join(notes) or None
-    )
+    name = _WORDS.get(first, first.replace("_", " "))
+    label(axes, x=name, y="validation error, relative $L_2$", title="; ".join(notes) or None)
     if len(lines) > 1 or any(lines):
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0.0)
     return axes

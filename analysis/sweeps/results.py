@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from odernn.experiment import LoadedRun, load_run
 
 from ..results import Result
 from .axes import known
+from .picture import draw, new_axes
+from .trained import is_good
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,21 +89,13 @@ class Sweep(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The validation error over the first axis of numbers, see `analysis.sweeps.picture.draw`."""
-        from .picture import draw, new_axes
-
         return draw(self, new_axes() if ax is None else ax)
 
     def __repr__(self) -> str:
         good = sorted((row for row in self.rows if is_good(row)), key=lambda row: row["validation_error"])
-        lines = [
-            f"Sweep over {', '.join(self.axes)}: {len(self.rows)} runs in {self.out}, {len(self.rows) - len(good)} without a result"
-        ]
+        lost = len(self.rows) - len(good)
+        lines = [f"Sweep over {', '.join(self.axes)}: {len(self.rows)} runs in {self.out}, {lost} without a result"]
         for row in good[:_SHOWN]:
             settings = ", ".join(f"{name}={row[name]}" for name in self.axes)
             lines.append(f"  validation error {row['validation_error']:.3g}: {settings}")
         return "\n".join(lines)
-
-
-def is_good(row: Mapping[str, Any]) -> bool:
-    error = row["validation_error"]
-    return error is not None and math.isfinite(error)

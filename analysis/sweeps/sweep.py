@@ -13,6 +13,7 @@ from odernn.experiment import ExperimentConfig
 from odernn.run_lock import LOCK, RunLock
 from odernn.runs import SUMMARY, replace_file
 from odernn.tables import csv_text
+from targets import kernels
 
 from ..papers.engine import records
 from ..papers.engine.figure import Job
@@ -72,12 +73,15 @@ def sweep(
     directory = Path(out)
     points = combinations(axes)
     configs = [config_with(config, point) for point in points]
+    for kernel in {one.kernel for one in configs if one.data is None and not kernels.names_code(one.kernel)}:
+        kernels.load(kernel)  # a wrong name must not become the reason of every run
     jobs = [
         Job(
             train_run,
             {"settings": one.to_dict(), "linear": linear},
             cost=_cost(one),
             places={"path": str(directory.resolve() / directory_name(point))},
+            title=directory_name(point),
         )
         for point, one in zip(points, configs)
     ]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import math
 import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +37,8 @@ def train_run(settings: dict[str, Any], linear: bool, path: str) -> dict[str, An
         path: of the run directory.
     """
     config, directory = ExperimentConfig.from_dict(settings), Path(path)
-    with warnings.catch_warnings(record=True) as said:
+    # What a training prints would stand between the lines of progress, without a name.
+    with warnings.catch_warnings(record=True) as said, redirect_stdout(io.StringIO()):
         warnings.simplefilter("always")
         begun = _going_on(config, directory)
         try:
@@ -91,3 +96,9 @@ def _row(**values: Any) -> dict[str, Any]:
     names = ("validation_error", "initial_error", "linear_error", *_FROM_SUMMARY, "reason")
     row = {name: values.get(name) for name in names}
     return row | {"reason": " ".join((row["reason"] or "").split())[:_LONGEST_REASON]}
+
+
+def is_good(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a result."""
+    error = row["validation_error"]
+    return error is not None and math.isfinite(error)

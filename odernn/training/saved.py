@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -58,7 +58,6 @@ def record(trainer: Trainer) -> dict[str, Any]:
     """The content of config.json."""
     model, data, solver = trainer.model, trainer.data, trainer.chosen_by or trainer.solver
     config = model.config()
-    known = type(solver).__name__ in _SOLVERS and type(solver) is _SOLVERS[type(solver).__name__]
     return {
         ENTRY: {
             "model": config,
@@ -68,7 +67,7 @@ def record(trainer: Trainer) -> dict[str, Any]:
             and ACTIVATIONS.get(model.activation.name) == model.activation,
             "dtype": str(next(model.parameters(), trainer.data.x).dtype).partition(".")[2],
             "training": asdict(trainer.config),
-            "solver": [type(solver).__name__, asdict(solver)] if known else None,  # type: ignore[call-overload]
+            "solver": _described(solver),
             "interpolation": trainer.interpolation,
             "horizon": grids.span(data.t),
             "points": data.t.shape[-1],
@@ -100,7 +99,7 @@ def write(trainer: Trainer, run: RunDirectory, *, improved: bool = True) -> None
     """Everything that the training has come to, the checkpoint first: the other files are made from it."""
     content = record(trainer)
     of = identity(content)
-    run.save_checkpoint({**trainer.state_dict(), "solver": _current(trainer)}, of)
+    run.save_checkpoint({**trainer.state_dict(), "solver": _described(trainer.solver)}, of)
     if improved:
         run.save_best(trainer.best_weights, of)
     run.write_config(content)
@@ -255,11 +254,11 @@ def _require_same(run: RunDirectory, what: str, theirs: dict[str, Any], ours: di
         raise ValueError(f"the run in {run.path} has other settings of its {what} ({changed}): give the same, or another path")
 
 
-def _current(trainer: Trainer) -> list[Any] | None:
-    solver = trainer.solver
-    if solver is None or _SOLVERS.get(type(solver).__name__) is not type(solver):
+def _described(solver: Solver | None) -> list[Any] | None:
+    """A solver as JSON values; None for one of the user's own."""
+    if solver is None or _SOLVERS.get(type(solver).__name__) is not type(solver) or not is_dataclass(solver):
         return None
-    return [type(solver).__name__, asdict(solver)]  # type: ignore[call-overload]
+    return [type(solver).__name__, asdict(solver)]
 
 
 def _solver(saved: list[Any] | None) -> Solver | None:

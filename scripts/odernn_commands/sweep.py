@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from analysis.sweeps.axes import SETTINGS, combinations, config_with, read_axes
@@ -40,13 +39,8 @@ def parser() -> Parser:
         help="what varies: hidden_size=4,8,16 seed=0:3 lr=1e-4:1e-1:log4 horizon=10:40:lin4 adjoint=true,false "
         f"kernel=polynomial:exponent=1.1,exponential; any of {', '.join(dict.fromkeys(SETTINGS))}",
     )
-    add(
-        "--out",
-        type=Path,
-        default=argparse.SUPPRESS,
-        metavar="DIR",
-        help="directory of the sweep (default: sweeps/NAMES of --over)",
-    )
+    where = "directory of the sweep (default: sweeps/NAMES of --over)"
+    add("--out", type=Path, default=argparse.SUPPRESS, metavar="DIR", help=where)
     add("--workers", type=int, default=None, metavar="N", help="runs at a time; default: as many as cores")
     add("--engine", choices=("local", "ray"), default="local", help="processes of this machine, or a Ray cluster")
     add("--address", default=None, help="of a running Ray cluster; default: a local one of its own")
@@ -71,7 +65,7 @@ def main() -> None:
         raise ValueError(f"--workers must be from 1 to {most}, {_WORKERS_PER_CORE} for each core, got {arguments.workers}")
     # Settings that are valid only beside those that vary are checked with the first of these.
     first = combinations(axes)[0]
-    config = config_with(_config(given, first), {})
+    config = _config(given, first)
     out = getattr(arguments, "out", None) or Path("sweeps") / ",".join(axes)
     try:
         found = sweep(
@@ -94,8 +88,7 @@ def _config(given: dict[str, object], first: dict[str, object]) -> ExperimentCon
     together = {**first, **given}
     of_training = set(TrainingConfig.__dataclass_fields__) - {"seed"}
     training = {name: together.pop(name) for name in of_training & set(together)} | {"seed": together.get("seed", 0)}
-    config = ExperimentConfig(**together, training=TrainingConfig(**training))  # type: ignore[arg-type]
-    return replace(config)
+    return ExperimentConfig(**together, training=TrainingConfig(**training))  # type: ignore[arg-type]
 
 
 def report(found: Sweep) -> None:
