@@ -15,6 +15,7 @@ from odernn.ensembles import member, replicate
 from odernn.models import SequenceModel
 from odernn.norms import column
 from odernn.paths import Interpolation
+from odernn.progress import Progress
 from odernn.solvers import DivergedSolve, Solver
 from targets import arguments
 
@@ -58,6 +59,7 @@ def perturbation_error(
     interpolation: Interpolation = "linear",
     horizon: float | None = None,
     running_maximum: bool = True,
+    progress: bool = True,
 ) -> PerturbationCurve:
     """The perturbation error of a model, from below:
 
@@ -100,6 +102,7 @@ def perturbation_error(
             enough for the fastest perturbed rate and for E_m(0), which is that of a solve to tight tolerances, to 1e-4 |H|.
         interpolation: of x between its samples, 'linear' or 'hold' (models in continuous time).
         horizon: for errors of kernels, T in place of t[-1]; may be inf.
+        progress: whether a bar is shown, on a terminal and where it takes more than two seconds.
         running_maximum: report the maximum over beta' <= beta. E_m is non-decreasing by definition, a search need not be.
 
     Raises:
@@ -121,10 +124,13 @@ def perturbation_error(
             initial = float(problem.values(*problem.centre()))
     best = _Best.at(problem, betas, initial)
     positive = torch.from_numpy(np.flatnonzero(betas > 0))
-    if len(positive):
-        top = _sample(problem, best, positive, draws, generator)
-        if search == "ascent":
-            _climb_from_starts(problem, best, positive, top, restarts, steps, generator)
+    rounds = 1 + 2 * (steps + 1) * (search == "ascent")
+    with Progress("perturbation error", rounds, "rounds at most", shown=progress) as problem.bar:
+        if len(positive):
+            top = _sample(problem, best, positive, draws, generator)
+            problem.bar.advance()
+            if search == "ascent":
+                _climb_from_starts(problem, best, positive, top, restarts, steps, generator)
     return _curve(problem, best, initial, search, running_maximum)
 
 
@@ -159,6 +165,7 @@ class _Problem:
     def __init__(self, model: SequenceModel, ball: Ball, objective: Objective) -> None:
         self.model, self.ball, self.objective = model, ball, objective
         self.evaluations = 0
+        self.bar = Progress("perturbation error", 1, "rounds")
         self._ensemble: SequenceModel | None = None
 
     def centre(self) -> tuple[Point, Tensor]:
@@ -314,6 +321,7 @@ def _climb(problem: _Problem, best: _Best, index: Tensor, directions: Point, ste
         directions: (n, ...) in the unit ball.
     """
     values, oracles = problem.ascend(directions, best.betas[index])
+    problem.bar.advance()
     best.offer(index, values, directions)
     fraction = torch.ones_like(values)
     for _ in range(steps):
@@ -326,6 +334,7 @@ def _climb(problem: _Problem, best: _Best, index: Tensor, directions: Point, ste
         # Convex combinations stay in the ball.
         trial = {name: part + column(fraction, part) * (oracles[name] - part) for name, part in directions.items()}
         trial_values, trial_oracles = problem.ascend(trial, best.betas[index])
+        problem.bar.advance(remark=f"{len(index)} starts still rise")
         best.offer(index, trial_values, trial)
         risen = trial_values > values
         small = trial_values < values * (1 + _LEAST_GAIN)

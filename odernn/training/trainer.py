@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from tqdm import tqdm
 
 from ..losses import LOSSES, relative_l2, stability_penalty
 from ..models import Response, SequenceModel
 from ..paths import Interpolation
+from ..progress import Progress
 from ..solvers import DivergedSolve, Solver
 from .config import TrainingConfig
 from .data import Data
@@ -125,10 +125,7 @@ class Trainer:
         Warns:
             InaccurateSolve: the solver's steps do not resolve the model that came out.
         """
-        bar = tqdm(
-            total=self.config.epochs, initial=self.epoch, unit="epoch", disable=None if progress else True, dynamic_ncols=True
-        )
-        with bar:
+        with Progress("training", self.config.epochs, "epochs", shown=progress, done=self.epoch) as bar:
             while not self.stopped:
                 try:
                     row = self._run_epoch()
@@ -141,9 +138,8 @@ class Trainer:
                     self.keep_weights()
                 if on_epoch is not None:
                     on_epoch(self, improved)
-                bar.update()
                 loss, margin = row["loss"], row["stability_margin"]
-                bar.set_postfix_str(f"loss {loss:.2e}, validation {row['validation_relative_l2']:.2e}, margin {margin:.2g}")
+                bar.advance(remark=f"loss {loss:.2e}, validation {row['validation_relative_l2']:.2e}, margin {margin:.2g}")
         # Trial points of a line search may be as wild as they like: what counts is where the training ends.
         self.validation_error(check=True)
 

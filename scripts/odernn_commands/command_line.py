@@ -226,7 +226,8 @@ def run(program: str, main: Callable[[], None]) -> None:
 def _run(program: str, main: Callable[[], None]) -> None:
     try:
         try:
-            main()
+            with _progress_in_log(program):
+                main()
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -342,8 +343,12 @@ def _signs_of_life(program: str) -> Iterator[None]:
     def say() -> None:
         from tqdm import tqdm
 
+        from odernn.progress import Progress
+
         wait = _PATIENCE
         while not done.wait(wait):
+            if time.monotonic() - Progress.said < wait:
+                continue
             # Above a progress bar, where there is one.
             tqdm.write(f"{program}: at work for {time.monotonic() - started:.0f} s", file=sys.stderr)
             wait *= 2
@@ -353,6 +358,18 @@ def _signs_of_life(program: str) -> Iterator[None]:
         yield
     finally:
         done.set()
+
+
+@contextmanager
+def _progress_in_log(program: str) -> Iterator[None]:
+    """Long computations say where they are, every few seconds, where stderr is no terminal."""
+    from odernn.progress import Progress
+
+    Progress.program = program
+    try:
+        yield
+    finally:
+        Progress.program = None
 
 
 def _interrupted_import(_signal: int, _frame: FrameType | None) -> None:
