@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 # Seconds before anything is shown: what is quick is silent. Then, in a log, a line at most this often.
 _QUICK, _EVERY = 2.0, 5.0
+# And a bar for a remark.
+_REDRAW = 0.2
 
 
 class Progress:
@@ -40,8 +42,9 @@ class Progress:
         if first and self.shown and sys.stderr is not None and sys.stderr.isatty():
             from tqdm import tqdm
 
-            options: dict[str, Any] = {"desc": self.what, "unit": f" {self.unit}", "dynamic_ncols": True, "delay": _QUICK}
-            self._bar = tqdm(total=self.total, initial=self.done, **options)
+            layout = "{desc}: {n_fmt} of {total_fmt} {unit} |{bar}| {elapsed}, about {remaining} left{postfix}"
+            options: dict[str, Any] = {"desc": self.what, "unit": self.unit, "dynamic_ncols": True, "delay": _QUICK}
+            self._bar = tqdm(total=self.total, initial=self.done, bar_format=layout, **options)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -59,13 +62,14 @@ class Progress:
             self._show(remark, count)
 
     def _show(self, remark: str, count: int) -> None:
+        now = time.monotonic()
         if self._bar is not None:
             self._bar.set_postfix_str(remark, refresh=False)
             self._bar.update(count)
-            if not count and time.monotonic() - self._started > _QUICK:
+            if not count and now - self._started > _QUICK and now - self._last > _REDRAW:
+                self._last = now
                 self._bar.refresh()
             return
-        now = time.monotonic()
         if not self.shown or self.program is None or now - self._last < (_EVERY if self._last > self._started else _QUICK):
             return
         self._last = Progress.said = now

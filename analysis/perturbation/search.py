@@ -1,4 +1,4 @@
-"""The search for the worst perturbation of a model, by ascent or by sampling ([IA] Def 3.4, paper.md 4)."""
+"""The search for the worst perturbation of a model, by ascent or by sampling ([IA] Def 3.4)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def perturbation_error(
         search: 'ascent' or 'sample'.
         blocks: 'all', 'recurrent' (raw weights of the recurrent matrices), or names of parameters ("W", "c", "layers.0.U").
         norm: 'spectral' for the balls above; 'max' for the max-norm of every block, as the original code has it.
-        error: 'mse'; 'relative_l2' |y - y_hat| / |y|; 'time_weighted' (the mse of w_k y_k, paper.md 5); 'sup', the largest
+        error: 'mse'; 'relative_l2' |y - y_hat| / |y|; 'time_weighted' (the mse of w_k y_k); 'sup', the largest
             |y - y_hat| / |x|_inf over sequences and times; 'kernel_l1', the L1 distance of the kernels of a linear functional and
             a linear model, exact for all inputs at once; 'kernel_sobolev', that and sup |d/dt (H - H_hat)|, the norm of
             [IA] Def 3.7.
