@@ -69,7 +69,7 @@ def test_a_command_answers_as_itself(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("odernn train: error: --hidden-size must be at least 1")
+    assert ended.stderr.startswith("odernn train: error: --hidden-size is 0, expected")
 
 
 def test_the_help_has_groups_with_what_is_used_most_first():
