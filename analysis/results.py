@@ -83,10 +83,7 @@ class Result:
         if ax is None:
             from matplotlib import pyplot
 
-            from .plotting import house_style
-
-            with house_style():
-                ax = pyplot.subplots()[1]
+            ax = pyplot.subplots()[1]
         draw(self, ax, **options)
         return ax
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import odernn
@@ -49,6 +50,20 @@ def test_modules_import_each_other_in_no_circle():
         for module in free:
             del waiting[module]
     assert not waiting
+
+
+def test_docstrings_cite_files_that_are_there():
+    there = {path.name for path in ROOT.rglob("*.*") if ".git" not in path.parts}
+    cited = {
+        (str(path), name)
+        for path, text in SOURCES.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        for name in re.findall(r"[\w-]+\.(?:md|py)\b", ast.get_docstring(node) or "")
+    }
+    # Files of the user's own, in examples.
+    examples = {"file.py", "decay_fits.py", "fig_13.py"}
+    assert sorted((path, name) for path, name in cited if name not in there | examples) == []
 
 
 def test_no_file_is_long():

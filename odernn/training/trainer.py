@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from tqdm import tqdm
 
 from targets import grids
 
 from ..losses import LOSSES, relative_l2, stability_penalty
 from ..models import Response, SequenceModel
 from ..paths import Interpolation, interpolate
+from ..progress import Progress
 from ..runs import RunDirectory
 from ..solvers import Auto, DivergedSolve, Solver, deviation, named
 from ..solvers.names import TRIAL_SEQUENCES
@@ -143,10 +143,7 @@ class Trainer:
         Warns:
             InaccurateSolve: the solver's steps do not resolve the model that came out.
         """
-        bar = tqdm(
-            total=self.config.epochs, initial=self.epoch, unit="epoch", disable=None if progress else True, dynamic_ncols=True
-        )
-        with bar:
+        with Progress("training", self.config.epochs, "epochs", shown=progress, done=self.epoch) as bar:
             while not self.stopped:
                 try:
                     row = self._run_epoch()
@@ -159,9 +156,8 @@ class Trainer:
                     self.keep_weights()
                 if on_epoch is not None:
                     on_epoch(self, improved)
-                bar.update()
                 loss, margin = row["loss"], row["stability_margin"]
-                bar.set_postfix_str(f"loss {loss:.2e}, validation {row['validation_relative_l2']:.2e}, margin {margin:.2g}")
+                bar.advance(remark=f"loss {loss:.2e}, validation {row['validation_relative_l2']:.2e}, margin {margin:.2g}")
         # Trial points of a line search may be as wild as they like: what counts is where the training ends.
         self.validation_error(check=True)
 

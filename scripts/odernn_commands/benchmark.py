@@ -294,6 +294,7 @@ def parser() -> Parser:
     result.add_argument(
         "--seconds", type=float, default=3.0, help="time for the turns of one case; 3 turns each, or 1 of slow ones"
     )
+    result.arrange({"cases": ("quick", "cases", "list", "out", "overwrite"), "machine": ("device", "threads")})
     return result
 
 

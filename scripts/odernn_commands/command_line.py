@@ -44,6 +44,14 @@ _PACKAGES = ("odernn", "analysis", "targets", "odernn_commands")
 _WITHOUT_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one that the text does not name."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.default in (None, False) or "default" in (action.help or "")
+        return action.help if told else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that answers bad input with one line and exit code 2.
 
@@ -51,7 +59,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, description: str) -> None:
-        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+        super().__init__(description=description, formatter_class=_Help, allow_abbrev=False)
         for kind, reader in ((int, _integer), (float, _number), (Path, _path), (None, _text)):
             self.register("type", kind, reader)
 
@@ -62,6 +70,21 @@ class Parser(argparse.ArgumentParser):
         (group or self).add_argument(
             "--max-memory", type=_positive, default=MEMORY, metavar="GIB", help="memory it may take, GiB"
         )
+
+    def arrange(self, groups: Mapping[str, Sequence[str]]) -> None:
+        """Help in these groups, title -> names of arguments, most used first; those of no group stay together behind them."""
+        named = {action.dest: action for action in self._actions}
+        before = list(self._action_groups)
+        for title, names in groups.items():
+            group = next((one for one in before if one.title == title), None) or self.add_argument_group(title)
+            for name in names:
+                for other in self._action_groups:
+                    if named[name] in other._group_actions:
+                        other._group_actions.remove(named[name])
+                group._group_actions.append(named[name])
+        order = [one.title for title in groups for one in self._action_groups if one.title == title]
+        rest = [one for one in self._action_groups if one.title not in order]
+        self._action_groups[:] = [one for title in order for one in self._action_groups if one.title == title] + rest
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = [word.partition("=")[0] for word in (sys.argv[1:] if args is None else args)]
@@ -226,7 +249,8 @@ def run(program: str, main: Callable[[], None]) -> None:
 def _run(program: str, main: Callable[[], None]) -> None:
     try:
         try:
-            main()
+            with _progress_in_log(program):
+                main()
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -342,8 +366,12 @@ def _signs_of_life(program: str) -> Iterator[None]:
     def say() -> None:
         from tqdm import tqdm
 
+        from odernn.progress import Progress
+
         wait = _PATIENCE
         while not done.wait(wait):
+            if time.monotonic() - Progress.said < wait:
+                continue
             # Above a progress bar, where there is one.
             tqdm.write(f"{program}: at work for {time.monotonic() - started:.0f} s", file=sys.stderr)
             wait *= 2
@@ -353,6 +381,18 @@ def _signs_of_life(program: str) -> Iterator[None]:
         yield
     finally:
         done.set()
+
+
+@contextmanager
+def _progress_in_log(program: str) -> Iterator[None]:
+    """Long computations say where they are, every few seconds, where stderr is no terminal."""
+    from odernn.progress import Progress
+
+    Progress.program = program
+    try:
+        yield
+    finally:
+        Progress.program = None
 
 
 def _interrupted_import(_signal: int, _frame: FrameType | None) -> None:

@@ -85,6 +85,13 @@ def parser() -> Parser:
     module.add_argument("--input-size", type=int, help="channels of the input (default: 1)")
     module.add_argument("--hidden-size", type=int, help="units of a layer (default: 64)")
     module.add_argument("--layers", type=int, help="layers (default: 1)")
+    result.arrange(
+        {
+            "what of": ("system", "horizon", "points", "out", "overwrite"),
+            "torch modules and callables": (),
+            "probe": ("probe", "amplitudes", "max_amplitude", "warmup", "hold"),
+        }
+    )
     return result
 
 

@@ -73,6 +73,12 @@ def parser() -> Parser:
     )
     add("--overwrite", action="store_true", help="replace results of other runs or settings")
     result.add_max_memory()
+    result.arrange(
+        {
+            "what of": ("runs", "betas", "blocks", "error", "sequences", "out", "overwrite"),
+            "search": ("search", "norm", "draws", "restarts", "steps", "seed"),
+        }
+    )
     return result
 
 

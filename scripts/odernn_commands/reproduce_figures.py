@@ -51,6 +51,12 @@ def parser() -> Parser:
         metavar="DIR",
         help="folder of data sets: MNIST in its IDX files (all of it takes hours), classifiers in sentiment/",
     )
+    result.arrange(
+        {
+            "figures": ("names", "all", "list", "quick", "redraw", "out", "overwrite"),
+            "jobs": ("jobs", "engine", "address", "cache"),
+        }
+    )
     return result
 
 

@@ -10,9 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-from analysis.sweeps.axes import SETTINGS, combinations, config_with, read_axes
-from analysis.sweeps.results import Sweep, is_good
+from analysis.sweeps.axes import SETTINGS, combinations, read_axes
+from analysis.sweeps.results import Sweep
 from analysis.sweeps.sweep import PICTURE, RECORD, TABLE, sweep
+from analysis.sweeps.trained import is_good
 from odernn.experiment import ExperimentConfig
 from odernn.training import TrainingConfig
 

@@ -164,6 +164,7 @@ def parser() -> Parser:
         None,
         metavar="DIR",
     )
+    result.arrange(dict.fromkeys(("model", "target and inputs", "training", "run", "solver"), ()))
     return result
 
 
