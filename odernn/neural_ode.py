@@ -18,7 +18,7 @@ from .layer_weights import LayerWeights
 from .models import ContinuousModel
 from .norms import EUCLIDEAN, SPECTRAL
 from .own_fields import Code, Initial, OwnField
-from .raw_weights import READOUT, RawWeight
+from .raw_weights import READOUT, RawWeight, WeightKind
 
 # Rows of a batched Jacobian, and states and times of the trial, by which f is checked.
 _TRIAL_ROWS, _TRIAL_TIMES = 3, (0.0, 0.37, 1.9, 40.0)
@@ -160,7 +160,8 @@ class NeuralODE(ContinuousModel):
             if name != "c":
                 matrix = tensor.ndim - axes == 2
                 norm = SPECTRAL if matrix else EUCLIDEAN
-                weights[name] = RawWeight(norm, widen=_cannot_widen, decays=matrix, kind="recurrent" if name.startswith("f.") else "readout")
+                kind: WeightKind = "recurrent" if name.startswith("f.") else "readout"
+                weights[name] = RawWeight(norm, widen=_cannot_widen, decays=matrix, kind=kind)
         return weights if "c" in self.state_dict() else {name: weights[name] for name in weights if name != "c"}
 
     def field(self) -> OwnField:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .norms import EUCLIDEAN, SPECTRAL, Norm
 
+WeightKind = Literal["recurrent", "input", "bias", "readout"]
 # The part of their initial U that new units keep.
 _NEW_INPUTS = 0.1
 
@@ -88,7 +89,7 @@ class RawWeight:
     slow_direction: Callable[[Tensor, Norm], Tensor] = stay
     widen: Callable[[Tensor, Tensor], Tensor] = widen_entries
     decays: bool = False
-    kind: Literal["recurrent", "input", "bias", "readout"] = "recurrent"
+    kind: WeightKind = "recurrent"
 
     @property
     def recurrent(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,7 +223,8 @@ def _evaluating(module: Any) -> Iterator[None]:
         yield
         return
     were = [(part, part.training) for part in module.modules()]
-    module.eval()
+    with suppress(NotImplementedError):  # an exported program is what it was when it was exported
+        module.eval()
     try:
         # cuDNN has no backward pass in evaluation mode
         with torch.backends.cudnn.flags(enabled=False):

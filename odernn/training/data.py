@@ -12,7 +12,6 @@ from torch import Tensor
 from targets import arguments, grids
 
 from ..losses import full_mask
-from ..short_repr import short_repr
 
 # Part of the sequences that a split keeps for validation unless told otherwise.
 VALIDATION_FRACTION = 0.2
@@ -68,8 +67,6 @@ class Data:
     mask: Tensor | None = None
     mask_validation: Tensor | None = None
     t_validation: Tensor | None = None
-
-    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.t_validation is None and isinstance(self.t, Tensor) and self.t.ndim == 2:

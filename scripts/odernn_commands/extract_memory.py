@@ -192,9 +192,8 @@ def take_sizes(arguments: Namespace, state: dict[str, torch.Tensor]) -> None:
     found = recurrent_sizes(state)
     if found is None or found[0] != arguments.system:
         what = "another module" if found is None else found[0]
-        raise ValueError(
-            f"{arguments.state} holds the weights of {what} ({describe(state)}), not of {arguments.system}: give what they belong to"
-        )
+        held = f"{arguments.state} holds the weights of {what} ({describe(state)})"
+        raise ValueError(f"{held}, not of {arguments.system}: give what they belong to")
     for flag, name in (("input_size", "input_size"), ("hidden_size", "hidden_size"), ("layers", "num_layers")):
         if getattr(arguments, flag) is None:
             setattr(arguments, flag, found[1][name])
