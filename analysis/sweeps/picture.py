@@ -27,16 +27,6 @@ _LINE = 0.17
 _LOG_FROM = 8.0
 
 
-def new_axes() -> Axes:
-    """Axes of a figure of its own, without pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2 * PANEL_WIDTH, PANEL_HEIGHT), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure.subplots()
-
-
 def write(sweep: Sweep, path: Path) -> None:
     """sweep.png; its legend stands beside the axes."""
     height = max(PANEL_HEIGHT, _LINE * min(len(_lines(sweep, _first(sweep))), _MOST_LINES) + 0.6)
@@ -44,7 +34,7 @@ def write(sweep: Sweep, path: Path) -> None:
         draw(sweep, axes)
 
 
-def draw(sweep: Sweep, axes: Axes) -> Axes:
+def draw(sweep: Sweep, axes: Axes) -> None:
     """Validation error over the first axis of numbers (the first axis where there is none): a line for each combination of the
     others, the median over the seeds, and a band from the least to the largest of them. Runs without a result are left out, and
     counted in the title."""
@@ -84,7 +74,6 @@ def draw(sweep: Sweep, axes: Axes) -> Axes:
     label(axes, x=name, y="validation error, relative $L_2$", title="; ".join(notes) or None)
     if len(lines) > 1 or any(lines):
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0.0)
-    return axes
 
 
 def _first(sweep: Sweep) -> str:

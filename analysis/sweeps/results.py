@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from odernn.experiment import LoadedRun, load_run
 
-from ..results import Result
+from ..results import Result, columns
+from ..results import draw as draw_result
 from .axes import known
-from .picture import draw, new_axes
+from .picture import draw
 from .trained import is_good
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Sweep(Result):
             raise ValueError(f"no run of {self.out} ended well: their reasons are in the rows")
         return dict(min(good, key=lambda row: row["validation_error"]))
 
-    def run(self, **settings: Any) -> LoadedRun:
+    def run(self, *, trust_code: bool = False, **settings: Any) -> LoadedRun:
         """The one run of these settings, as `load_run` gives it.
 
         Raises:
@@ -73,23 +74,7 @@ class Sweep(Result):
         found = [row for row in self.rows if all(row.get(name) == value for name, value in wanted.items())]
         if len(found) != 1:
             raise ValueError(f"{len(found)} runs have {wanted}: give a value of each of {', '.join(self.axes)} that was swept")
-        return load_run(Path(self.out) / found[0]["path"], trust_code=True)
-
-    def to_frame(self) -> Any:
-        """The rows as a pandas.DataFrame.
-
-        Raises:
-            ValueError: pandas is not installed.
-        """
-        try:
-            import pandas
-        except ModuleNotFoundError as error:
-            raise ValueError("to_frame needs pandas: pip install pandas, or take .rows") from error
-        return pandas.DataFrame([dict(row) for row in self.rows])
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """The validation error over the first axis of numbers, see `analysis.sweeps.picture.draw`."""
-        return draw(self, new_axes() if ax is None else ax)
+        return load_run(Path(self.out) / found[0]["path"], trust_code=trust_code)
 
     def __repr__(self) -> str:
         good = sorted((row for row in self.rows if is_good(row)), key=lambda row: row["validation_error"])
@@ -99,3 +84,15 @@ class Sweep(Result):
             settings = ", ".join(f"{name}={row[name]}" for name in self.axes)
             lines.append(f"  validation error {row['validation_error']:.3g}: {settings}")
         return "\n".join(lines)
+
+
+@columns.register(Sweep)
+def _(result: Sweep) -> dict[str, Any]:
+    names = dict.fromkeys(name for row in result.rows for name in row)
+    return {name: [row.get(name) for row in result.rows] for name in names}
+
+
+@draw_result.register(Sweep)
+def _(result: Sweep, axes: Axes) -> None:
+    """The validation error over the first axis of numbers, see `analysis.sweeps.picture.draw`."""
+    draw(result, axes)
