@@ -14,7 +14,7 @@ from ..beta_grids import enclose_radius, spanning
 from ..papers.engine.figure import Job, job
 from ..papers.engine.jobs import Cache, run_jobs
 from ..perturbation import PUBLISHED_BETAS, PerturbationCurve, perturbation_error
-from ..target_memory import target_memory
+from ..target_memory import TargetMemory, target_memory
 from ..verdict import judge_stable_approximation
 from .results import Sweep
 from .trained import is_good
@@ -43,9 +43,9 @@ def curves(weights: str, path: str) -> dict[str, Any]:
         def on(betas: Any) -> PerturbationCurve:
             return perturbation_error(run.model, target, x, run.t, betas, blocks=block, interpolation=run.interpolation)
 
-        return replace(enclose_radius(on, spanning(PUBLISHED_BETAS, horizon)), target_memory=memory)
+        return enclose_radius(on, spanning(PUBLISHED_BETAS, horizon))
 
-    return {"curves": [of(block).to_dict() for block in _BLOCKS]}
+    return {"curves": [of(block).to_dict() for block in _BLOCKS], "memory": memory.to_dict()}
 
 
 def judged(sweep: Sweep, cache: Cache, **options: Any) -> Sweep:
@@ -84,9 +84,10 @@ def _verdict(parts: list[Any]) -> dict[str, Any]:
     if failed:
         return {"judgement": "undecided", "text": f"undecided: {len(failed)} of {len(parts)} curves failed ({failed[0]})"}
     try:
-        found = judge_stable_approximation(
-            [PerturbationCurve.from_dict(curve) for one in parts for curve in one.result["curves"]]
-        )
+        # A file of a curve does not have it.
+        memory = TargetMemory.from_dict(parts[0].result["memory"])
+        every = [PerturbationCurve.from_dict(curve) for one in parts for curve in one.result["curves"]]
+        found = judge_stable_approximation(every, memory)
     except ValueError as error:
         return {"judgement": "undecided", "text": f"undecided: {error}"}
     return {"judgement": found.definition or found.judgement, "text": str(found)}

@@ -30,6 +30,8 @@ def test_a_sweep_trains_each_run_once_and_is_extended_by_other_values(tmp_path):
     with open(tmp_path / "sweep" / "sweep.csv", newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == [row["path"] for row in found.rows]
     assert (tmp_path / "sweep" / "sweep.png").stat().st_size > 0
+    with pytest.raises(ValueError, match="activation is 'tanh' there, 'relu' here"):
+        sweep(replace(CONFIG, activation="relu"), OVER, tmp_path / "sweep")
     # what is there is not computed again, but for a run that was removed
     kept = {row["path"]: (tmp_path / "sweep" / row["path"] / "summary.json").stat().st_mtime_ns for row in found.rows}
     more = sweep(CONFIG, OVER | {"seed": [1, 2]}, tmp_path / "sweep", workers=1)
