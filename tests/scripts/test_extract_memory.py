@@ -173,9 +173,9 @@ def test_weights_of_a_checkpoint_made_elsewhere(run_here, tmp_path):
     torch.save({"state_dict": {f"module.{name}": value for name, value in lstm.state_dict().items()}}, tmp_path / "w.pt")
     (tmp_path / "mine.py").write_text("import torch\n\ndef make():\n    return torch.nn.LSTM(1, 4, batch_first=True)\n")
     for k, system in enumerate(("mine.py:make", "torch.nn.LSTM")):
-        code, printed = run_here(system, "--state", "w.pt", "--horizon", 10, "--out", f"out{k}")
-        assert code == 0, printed.err
-        assert "begin with 'module.'" in printed.out
+        result = run_here(system, "--state", "w.pt", "--horizon", 10, "--out", f"out{k}")
+        assert result.returncode == 0, result.stderr
+        assert "begin with 'module.'" in result.stdout
     values = [np.load(tmp_path / f"out{k}" / "memory.npz")["values"] for k in range(2)]
     expected = memory_function(lstm.double(), torch.linspace(0, 10, 11, dtype=torch.float64)).values
     for one in values:
@@ -194,7 +194,7 @@ def test_a_bare_file_is_told_what_it_needs(run_here, tmp_path):
         ("torch.nn.LSTM", "--state", "none.pt"): "no file none.pt",
     }
     for arguments, message in cases.items():
-        code, printed = run_here(*arguments)
-        assert code == 2
-        assert message in printed.err
-        assert len(printed.err.splitlines()) == 1
+        result = run_here(*arguments)
+        assert result.returncode == 2
+        assert message in result.stderr
+        assert len(result.stderr.splitlines()) == 1
