@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from odernn import LeakyRNN, LeakyVoltageRNN, activations, models
+from odernn import Activation, LeakyRNN, LeakyVoltageRNN, activations, models
+from odernn.leaky import time_constant
 from odernn.models import SequenceModel
 from odernn.progress import Progress
 from odernn.solvers import DivergedSolve, Fused, Solver
@@ -47,7 +48,7 @@ class Family:
     """Settings of models that differ in width only, of their training and of their inputs.
 
     Args:
-        model: 'rnn', 'ssm', 'leaky' or 'leaky_voltage', with tau = 1.
+        model: 'rnn', 'ssm', 'leaky' or 'leaky_voltage'.
         activation, recurrence, parameterization: of the models.
         bias: whether the models have b. Linear functionals are odd, and so are linear, hardtanh and tanh models without b; with
             it training on finitely many inputs leaves a rest state that any perturbation of W moves.
@@ -69,13 +70,14 @@ class Family:
         steps: L-BFGS steps for each width; of 'lm' a tenth of them, from a linear model, where little is left to learn, a 40th.
         weight_decay: of U and c. It bounds the accuracy: with 1e-4 tanh models end at 0.2 % of |H| and more.
         seed: of weights and inputs, >= 0.
+        tau: time constant of the leaky models; None for 1.
 
     Raises:
         ValueError: a setting that is out of its range, or names that do not go together.
     """
 
     model: str = "rnn"
-    activation: str = "tanh"
+    activation: str | Activation = "tanh"
     recurrence: str = "dense"
     parameterization: str = "direct"
     bias: bool = False
@@ -91,6 +93,7 @@ class Family:
     steps: int = 200
     weight_decay: float = 1e-12
     seed: int = 0
+    tau: float | None = None
 
     def __post_init__(self) -> None:
         arguments.choice("model", self.model, FAMILY_MODELS)
@@ -139,6 +142,7 @@ class Family:
             bias=self.bias,
             seed=seed,
             dtype=torch.float64,
+            **time_constant(self.tau, models.MODELS[self.model]),
         )
 
     def training_inputs(self) -> Tensor:

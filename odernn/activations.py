@@ -88,10 +88,6 @@ class Activation:
         value = self._tried(self.function, z)
         if not torch.allclose(value, torch.cat([self._tried(self.function, one) for one in z.split(1)]), rtol=1e-10):
             raise ValueError(f"activation {self.name!r} is not elementwise, or is random: give a function of single entries")
-        same = [one for one in known.values() if one.function is self.function]
-        if same and self.kernel is None:  # one of ours under another name
-            for name in ("kernel", "derivative_of_value", "linear", "bound"):
-                object.__setattr__(self, name, getattr(same[0], name))
         if self.rests_at_zero is None:
             at_zero = not self._tried(self.function, torch.zeros_like(z)).any()
             object.__setattr__(self, "rests_at_zero", at_zero and torch.equal(value.sign(), z.sign()))
@@ -111,6 +107,12 @@ class Activation:
                     f"activation {self.name!r}: {name} gives {float(slope[k]):.6g} at z = {float(z[k]):.4g}, where the "
                     f"function's difference quotient is {float(difference[k]):.6g}: repair it, or leave it to autograd"
                 )
+        same = [one for one in known.values() if one.function is self.function]
+        if same and self.kernel is None:  # one of ours under another name
+            for name in ("kernel", "linear", "bound"):
+                object.__setattr__(self, name, getattr(same[0], name))
+            if self.derivative_of_value is None and self.derivative is None:
+                object.__setattr__(self, "derivative_of_value", same[0].derivative_of_value)
 
     def _tried(self, function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from dataclasses import fields
 from typing import Any
 
@@ -62,19 +61,6 @@ def activation_of(config: ExperimentConfig) -> str | Activation:
     if not callable(found):
         raise ValueError(f"activation {config.activation} is a {type(found).__name__}, expected an Activation or a function")
     return Activation(config.activation.rpartition(":")[2], found)
-
-
-def time_constant(config: ExperimentConfig, cls: type[SequenceModel]) -> dict[str, Any]:
-    """tau, where there is one.
-
-    Raises:
-        ValueError: of a model that has none.
-    """
-    if config.tau is None:
-        return {}
-    if "tau" not in inspect.signature(cls).parameters:
-        raise ValueError(f"tau is the time constant of leaky models, which {config.model} is not: leave it out")
-    return {"tau": config.tau}
 
 
 def _is_model(found: Any) -> bool:

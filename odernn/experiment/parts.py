@@ -14,6 +14,7 @@ from targets import Functional, StepResponseFunctional, grids, inputs, make_targ
 
 from .. import models
 from ..fields import VectorField
+from ..leaky import time_constant
 from ..models import SequenceModel
 from ..paths import Path as ControlPath
 from ..paths import interpolate
@@ -21,7 +22,7 @@ from ..solvers import Adaptive, Exact, Fused, Solver, TorchDiffEq, choose_solver
 from ..solvers.fused import TAKEN
 from ..training import Data, read_data
 from .config import DTYPES, ExperimentConfig
-from .named_models import activation_of, own_model, time_constant
+from .named_models import activation_of, own_model
 
 # Solvers are compared on a field, a path, times and initial states.
 Trial = tuple[VectorField, ControlPath, Tensor, Tensor]
@@ -88,7 +89,7 @@ def model_of(config: ExperimentConfig, target: Functional | None, data: Data | N
         seed=config.seed,
         dtype=DTYPES[config.dtype],
         device=device_of(config),
-        **time_constant(config, cls),
+        **time_constant(config.tau, cls),
     )
 
 
