@@ -53,12 +53,12 @@ def _adaptive(field: VectorField, rtol: float | None, atol: float | None) -> Ada
     return TorchDiffEq("dopri5", rtol or TorchDiffEq.rtol, atol or TorchDiffEq.atol, adjoint=False)
 
 
-_said: set[str] = set()
+_said: list[str] = []
 
 
 def _say_once(field: VectorField) -> None:
     if (what := f"{field.activation.name} {field.c.dtype} {field.c.device}") not in _said:
-        _said.add(what)
+        _said.append(what)
         logging.getLogger("odernn").warning(
             "solver=None is torchdiffeq's dopri5 here, some hundred times slower than the compiled Adaptive, which takes "
             "activations that have a kernel, in float32 or float64 on the CPU, and in float32 on a GPU (at most 128 states, no "
