@@ -37,7 +37,7 @@ _FREE = (
     "step_size",
 )
 # Settings that the first runs did not have.
-_LATER = {"tau"}
+_LATER = {"tau", "chunk", "data", "data_checksum", "validation_fraction"}
 _FREE_IN_TRAINING = ("epochs", "patience")
 # Settings of generated targets and inputs, and those of data of one's own, which take their place.
 GENERATED = ("kernel", "nonlinearity", "inputs", "amplitude", "horizon", "points", "train_size", "validation_size")
@@ -166,8 +166,9 @@ class ExperimentConfig:
         for name in ("kernel", "model", "activation"):  # its file may have moved; what it computes is compared by its values
             if values[name] in self.code():
                 values[name] = bare(values[name])
-        if self.tau is None:  # runs of earlier versions have no such setting
-            del values["tau"]
+        for settings, name in ((values, "tau"), (values["training"], "chunk")):  # runs of earlier versions have no such settings
+            if settings[name] is None:
+                del settings[name]
         # The data's file may have moved: its checksum is compared.
         others = OWN if self.data is None else ("data", *GENERATED)
         return {key: value for key, value in values.items() if key not in (*_FREE, *others)}
