@@ -224,8 +224,11 @@ class LeastSquares:
         response = self._respond(self.model, solver)
         m = field.c.shape[-1]
         eye = torch.eye(m).to(field.c)
-        z = replace(field, c=eye).readout(response.solution.h.flatten(-3, -2))
-        return z.reshape(self.members, *response.y.shape[-3:-1], m)
+        h = response.solution.h
+        z = replace(field, c=eye).readout(h.flatten(-3, -2)).reshape(self.members, *response.y.shape[-3:-1], m)
+        # sigma may be finite where a state is not: a unit that overflows is no good one.
+        finite = torch.isfinite(h).reshape(self.members, -1).all(-1)
+        return torch.where(finite[:, None, None, None], z, torch.nan)
 
     def _differences(self, theta: Tensor, moves: Tensor) -> Tensor:
         """Weighted y at theta + each of the moves, (n, E, p), minus y at theta: (n, E, N, output)."""
