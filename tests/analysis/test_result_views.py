@@ -100,5 +100,5 @@ def test_what_holds_tensors_is_shown_in_few_lines():
     for one in shown:
         assert len(repr(one).splitlines()) <= 5
         assert len(repr(one)) < 300
-    assert repr(data).startswith("Data(t=(41,) float64, x=(4, 41, 1) float64")
+    assert repr(data).startswith("Data(4 sequences to train and 4 to validate")
     assert repr(H) == "ConvolutionalFunctional((1+t)^-1.5)"
