@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from odernn.experiment import LoadedRun, load_run
 
-from ..results import Result, columns
+from ..results import Result, columns, line
 from ..results import draw as draw_result
 from .axes import known
 from .picture import draw
@@ -17,9 +17,6 @@ from .trained import is_good
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# Rows that a short text names.
-_SHOWN = 3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,14 +73,15 @@ class Sweep(Result):
             raise ValueError(f"{len(found)} runs have {wanted}: give a value of each of {', '.join(self.axes)} that was swept")
         return load_run(Path(self.out) / found[0]["path"], trust_code=trust_code)
 
-    def __repr__(self) -> str:
-        good = sorted((row for row in self.rows if is_good(row)), key=lambda row: row["validation_error"])
-        lost = len(self.rows) - len(good)
-        lines = [f"Sweep over {', '.join(self.axes)}: {len(self.rows)} runs in {self.out}, {lost} without a result"]
-        for row in good[:_SHOWN]:
-            settings = ", ".join(f"{name}={row[name]}" for name in self.axes)
-            lines.append(f"  validation error {row['validation_error']:.3g}: {settings}")
-        return "\n".join(lines)
+
+@line.register(Sweep)
+def _(result: Sweep) -> str:
+    good = [row for row in result.rows if is_good(row)]
+    text = f"Sweep over {', '.join(result.axes)}: {len(result.rows)} runs in {result.out}, {len(good)} with a result"
+    if not good:
+        return text
+    best = result.best()
+    return f"{text}; best {best['validation_error']:.3g} at {', '.join(f'{name}={best[name]}' for name in result.axes)}"
 
 
 @columns.register(Sweep)
