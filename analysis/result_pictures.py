@@ -11,7 +11,7 @@ from .decay.fit import DecayFit
 from .lyapunov import LyapunovExponents
 from .memory import MemoryFunction
 from .perturbation.curve import PerturbationCurve
-from .perturbation.picture import draw_perturbation
+from .perturbation.picture import draw_perturbation, marks_of
 from .plotting import GREY, draw_fit, label, log_limits, plot_memory
 from .results import draw
 from .target_memory import TargetMemory
@@ -48,6 +48,8 @@ def _(fit: DecayFit, axes: Axes, **options: Any) -> None:
 @draw.register(PerturbationCurve)
 def _(curve: PerturbationCurve, axes: Axes) -> None:
     draw_perturbation(axes, [curve])
+    (handles, names), marks = axes.get_legend_handles_labels(), marks_of([axes])
+    axes.legend([*handles, *marks.values()], [*names, *marks])
 
 
 @draw.register(MemoryCapacity)
