@@ -30,7 +30,7 @@ needs_gpu = pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), r
 @pytest.mark.skipif(INTERPRETED, reason="this is the inner process")
 def test_the_kernels_pass_these_tests_in_tritons_interpreter():
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore", __file__]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-W", "ignore", __file__]
     outcome = subprocess.run(command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=300)
     assert outcome.returncode == 0, outcome.stdout[-3000:]
     assert " passed" in outcome.stdout
