@@ -75,7 +75,8 @@ def _new(experiment: Experiment, path: str | os.PathLike[str] | None, overwrite:
     config = experiment.config
     if path is not None:
         return RunDirectory.create(Path(path), experiment.record(), overwrite=overwrite, hold=True)
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.model}-{config.activation}"
+    model, activation = (setting.rpartition(":")[2] for setting in (config.model, config.activation))
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{model}-{activation}"
     return RunDirectory.create_beside(Path("runs") / name, experiment.record(), hold=True)
 
 

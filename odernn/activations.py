@@ -84,6 +84,10 @@ class Activation:
     def _check(self, known: dict[str, Activation]) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"activation: the name is {self.name!r}, expected a text: give one")
+        if isinstance(self.function, torch.nn.Module) and any(True for _ in self.function.parameters()):
+            raise ValueError(
+                f"activation {self.name!r} has weights of its own, which no model would train: give a plain function"
+            )
         z = torch.tensor(_POINTS, dtype=torch.float64)
         value = self._tried(self.function, z)
         if not torch.allclose(value, torch.cat([self._tried(self.function, one) for one in z.split(1)]), rtol=1e-10):

@@ -126,10 +126,11 @@ def recurrent_sizes(state: Mapping[str, Tensor]) -> tuple[str, dict[str, int]] |
 def _state_in(found: Any) -> dict[str, Tensor] | None:
     if not isinstance(found, Mapping):
         return None
-    if any(isinstance(value, Tensor) for value in found.values()):
-        # Lightning keeps nothing else beside them; a state_dict may hold packed parameters of quantised modules.
-        return dict(found)
-    return next((state for name in _NESTED if (state := _state_in(found.get(name))) is not None), None)
+    nested = next((state for name in _NESTED if (state := _state_in(found.get(name))) is not None), None)
+    if nested is not None:
+        return nested  # losses and the like stand beside them as tensors, too
+    # A state_dict may hold packed parameters of quantised modules.
+    return dict(found) if any(isinstance(value, Tensor) for value in found.values()) else None
 
 
 def _fits(own: Mapping[str, Any], state: Mapping[str, Any], prefix: str) -> bool:

@@ -86,7 +86,7 @@ class OwnField(VectorField):
         return self.rate(len(self.ensemble), torch.as_tensor(self.time).to(h), h, x)
 
     def at(self, time: Tensor) -> OwnField:
-        return self if self.autonomous else replace(self, time=time)
+        return replace(self, time=time)  # always: that f is steady was seen at some times alone
 
     def readout(self, h: Tensor) -> Tensor:
         return h @ self.c.mT if self.head is None else self.head(len(self.ensemble), h)

@@ -18,6 +18,7 @@ from . import activations, parameterizations
 from .activations import Activation
 from .fields import Form, VectorField
 from .layer_weights import LayerWeights
+from .norms import EUCLIDEAN
 from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
 from .raw_weights import BIAS, INPUT, READOUT, RawWeight
@@ -37,6 +38,7 @@ class Response:
     __repr__ = short_repr
 
 
+_OTHER = RawWeight(EUCLIDEAN, kind="input")
 InitialState = Tensor | Literal["rest", "zero"] | None
 
 
@@ -172,7 +174,8 @@ class SequenceModel(nn.Module, ABC):
             own = {"U": INPUT} if layer.b is None else {"U": INPUT, "b": BIAS}
             own |= {f"recurrence.{name}": weight for name, weight in layer.recurrence.raw_weights().items()}
             weights |= {f"layers.{index}.{name}": weight for name, weight in own.items()}
-        return weights
+        # What a subclass adds is perturbed as it is.
+        return weights | {name: _OTHER for name in self.state_dict() if name not in weights}
 
     def field(self) -> VectorField:
         """The vector field at the effective weights of this moment, differentiable in the raw ones."""
@@ -277,6 +280,7 @@ class SequenceModel(nn.Module, ABC):
         x_right: Tensor,
         dt: float | Tensor,
         *,
+        t: float | Tensor = 0.0,
         solver: Solver | str | None = None,
         interpolation: Interpolation = "linear",
     ) -> tuple[Tensor, Tensor]:
@@ -292,6 +296,7 @@ class SequenceModel(nn.Module, ABC):
             x_left, x_right: (..., batch, input), the input now and a time dt later: linear between, or with 'hold' x_left all
                 along. A map reads x_left alone.
             dt: time of the step, > 0.
+            t: time now, which a field that depends on it (`NeuralODE`) must be told.
             solver, interpolation: as in `forward`.
 
         Returns:
@@ -305,9 +310,10 @@ class SequenceModel(nn.Module, ABC):
             if not isinstance(x, Tensor) or x.ndim < 2 or x.shape != x_left.shape:
                 came = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
                 raise ValueError(f"{name} is {came}, expected a tensor (..., batch, input), both alike: give x[..., k, :] of x")
-        t = torch.tensor([0.0, dt], dtype=torch.float64, device=x_left.device)
+        start = arguments.number("t", t.item() if isinstance(t, Tensor) and t.numel() == 1 else t)
+        times = torch.tensor([start, start + dt], dtype=torch.float64, device=x_left.device)
         x = torch.stack([x_left, x_right], -2)
-        y, state = self(x, t, h, solver=solver, interpolation=interpolation, return_state=True)
+        y, state = self(x, times, h, solver=solver, interpolation=interpolation, return_state=True)
         return y[..., -1, :], state
 
     def parameter_groups(

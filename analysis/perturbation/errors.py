@@ -162,9 +162,17 @@ def objective(
     )
 
 
-def unperturbed_error(model: SequenceModel, y: Tensor, x: Tensor, t: Tensor, error: str) -> float:
+def unperturbed_error(
+    model: SequenceModel,
+    y: Tensor,
+    x: Tensor,
+    t: Tensor,
+    error: str,
+    interpolation: Interpolation = "linear",
+    mask: Tensor | None = None,
+) -> float:
     """E of the model itself, in the error of that name."""
-    found = objective(model, y, x, t, error, None, None, "linear", np.zeros(1))
+    found = objective(model, y, x, t, error, None, None, interpolation, np.zeros(1), mask)
     with torch.no_grad():
         return float(found.evaluate(replicate(model, 1))) if found.initial is None else found.initial
 

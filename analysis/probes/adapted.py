@@ -82,7 +82,7 @@ class Adapted(nn.Module):
     def _stepped(self, z: Tensor) -> Tensor:
         state, states = None, []
         for z_k in z.unbind(1):
-            state = self.module(z_k) if state is None else self.module(z_k, state)
+            state = self.module(z_k, state)
             states.append(self._picked(state))
         return torch.stack(states, 1)
 

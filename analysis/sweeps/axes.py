@@ -236,7 +236,7 @@ def _typed(name: str, value: Any) -> Any:
         return float(value)
     if name in ("data", "warm_start") and value is not None:
         return str(Path(value).resolve())
-    if name == "kernel" and isinstance(value, str):
+    if name in ("kernel", "model", "activation") and isinstance(value, str):
         location, colon, attribute = value.rpartition(":")
         return f"{Path(location).resolve()}{colon}{attribute}" if location.endswith(".py") else value
     return value

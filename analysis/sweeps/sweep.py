@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +73,20 @@ def sweep(
         raise ValueError(f"config is a {type(config).__name__}, expected ExperimentConfig(...), or leave it out for the defaults")
     axes = check_axes(over or {})
     directory = Path(out)
+    if verdict and "hidden_size" not in axes:
+        raise ValueError("a verdict is over widths: sweep over hidden_size, too, or leave it out")
     points = combinations(axes)
-    configs = [config_with(config, point) for point in points]
+    configs = [_with_checksum(config_with(config, point)) for point in points]
     for kernel in {one.kernel for one in configs if one.data is None and not kernels.names_code(one.kernel)}:
         kernels.load(kernel)  # a wrong name must not become the reason of every run
     jobs = [
         Job(
             train_run,
-            {"settings": one.to_dict(), "linear": linear},
+            {
+                "settings": one.to_dict(),
+                "linear": linear,
+                "code": {name: _checksum(name.rpartition(":")[0]) for name in one.code()},
+            },
             cost=_cost(one),
             places={"path": str(directory.resolve() / directory_name(point))},
             title=directory_name(point),
@@ -105,7 +113,7 @@ def sweep(
             _write_record(directory, record, rows)
             for finished in settled:
                 point, name = names[finished.job.key]
-                rows[name] = point | _result(finished) | {"path": name}
+                rows[name] = {**_result(finished), **point, "path": name}
                 _write_record(directory, record, rows)
         order = {directory_name(point): index for index, point in enumerate(points)}
         ordered = sorted(rows.values(), key=lambda row: order.get(row["path"], -1))
@@ -113,13 +121,29 @@ def sweep(
         if verdict:
             from .verdicts import judged
 
-            found = judged(found, cache, workers=workers, engine=engine, address=address)
+            trusted = sorted({name for one in configs for name in one.code()})
+            found = judged(found, cache, trusted, workers=workers, engine=engine, address=address)
         replace_file(directory / TABLE, csv_text(found.rows))
         _write_record(directory, record, {row["path"]: row for row in ordered}, found.verdicts)
         picture.write(found, directory / PICTURE)
         return found
     finally:
         lock.release()
+
+
+def _with_checksum(config: ExperimentConfig) -> ExperimentConfig:
+    """With that of its data: results belong to what the file holds, not to its name."""
+    checksum = None if config.data is None else _checksum(config.data)
+    return config if checksum is None else replace(config, data_checksum=checksum)
+
+
+def _checksums(code: list[str]) -> dict[str, str | None]:
+    return {name: _checksum(name.rpartition(":")[0]) for name in code}
+
+
+def _checksum(path: str) -> str | None:
+    """Of a file; None where there is none, which the run itself says, and for a module."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else None
 
 
 def _result(finished: Finished) -> dict[str, Any]:
@@ -139,7 +163,8 @@ def _require_ours(directory: Path) -> None:
         return
     if not directory.is_dir():
         raise ValueError(f"--out {directory} is a file, expected a directory: choose another")
-    if any(file.name != LOCK for file in directory.iterdir()) and not (directory / RECORD).exists():
+    known = (directory / RECORD).exists() or (directory / JOBS).is_dir()
+    if any(file.name != LOCK for file in directory.iterdir()) and not known:
         raise ValueError(f"{directory} exists and holds no sweep (no {RECORD}): choose another --out (nothing was touched)")
 
 
@@ -160,6 +185,8 @@ def _rows_of_before(directory: Path, axes: tuple[str, ...], fixed: dict[str, Any
         raise ValueError(
             f"{path} is damaged or of another version: remove it and give the command again, which keeps the runs in {directory}"
         ) from error
+    if there != axes and set(there) == set(axes):  # the names of run directories follow the order
+        raise ValueError(f"{directory} holds a sweep over {', '.join(there)}: give the axes in that order")
     if set(there) != set(axes):
         raise ValueError(f"{directory} holds a sweep over {', '.join(there)}, not over {', '.join(axes)}: choose another --out")
     ours = json_values.decode(json_values.encode(fixed))

@@ -26,13 +26,14 @@ _LONGEST_REASON = 200
 
 
 @job("sweep-run")
-def train_run(settings: dict[str, Any], linear: bool, path: str) -> dict[str, Any]:
+def train_run(settings: dict[str, Any], linear: bool, code: dict[str, Any], path: str) -> dict[str, Any]:
     """Trains a run in its directory, or goes on with it, or reads what it came to; a row of the table.
 
     A run that diverges, or whose settings do not fit together, is a row with the reason.
 
     Args:
         settings: of `ExperimentConfig.from_dict`.
+        code: checksums of the files of code that they name, which the result is kept under.
         linear: whether the error of the best linear model of its width and structure is computed.
         path: of the run directory.
     """
@@ -40,9 +41,9 @@ def train_run(settings: dict[str, Any], linear: bool, path: str) -> dict[str, An
     # What a training prints would stand between the lines of progress, without a name.
     with warnings.catch_warnings(record=True) as said, redirect_stdout(io.StringIO()):
         warnings.simplefilter("always")
-        begun = _going_on(config, directory)
         try:
-            experiment = Experiment(begun or config, warm=begun is None, trust_code=True)
+            begun = _going_on(config, directory)
+            experiment = Experiment(begun or config, warm=begun is None)
         except ValueError as error:
             return _row(stopped="refused", reason=str(error))
         if not _is_done(directory):
@@ -50,16 +51,17 @@ def train_run(settings: dict[str, Any], linear: bool, path: str) -> dict[str, An
                 _train(experiment, directory)
             except ArithmeticError as error:
                 return _row(stopped="diverged", reason=str(error), epochs=experiment.trainer.epoch)
-        loaded = load_run(directory, trust_code=True)
+        loaded = load_run(directory, trusted=config.code())
         summary = json_values.loads((directory / SUMMARY).read_bytes())
         row = {name: summary[name] for name in _FROM_SUMMARY} | {"validation_error": summary["validation_relative_l2"]}
         data, model = experiment.data.to("cpu"), loaded.model
         held = data.validation
-        if held.mask is None and not model.is_map and held.t.ndim == 1:
-            row["initial_error"] = unperturbed_error(model, held.y, held.x, held.t, "relative_l2")
-            fits = linear_fits(model, experiment.target, data) if linear and experiment.target is not None else []
-            if fits:
-                row["linear_error"] = unperturbed_error(fits[0], held.y, held.x, held.t, "relative_l2")
+        measured = held.y, held.x, held.t, "relative_l2", config.interpolation
+        row["initial_error"] = unperturbed_error(model, *measured, mask=held.mask)
+        # What linear models are fitted to is the target on linear paths.
+        comparable = linear and experiment.target is not None and config.interpolation == "linear"
+        if fits := linear_fits(model, experiment.target, data) if comparable and experiment.target is not None else []:
+            row["linear_error"] = unperturbed_error(fits[0], *measured)
     kinds = dict.fromkeys(" ".join(str(one.message).split()) for one in said)
     return _row(**row, reason="; ".join(kinds))
 
@@ -83,9 +85,15 @@ def _going_on(config: ExperimentConfig, directory: Path) -> ExperimentConfig | N
     """The config that a run stopped half way has come to ('auto' has made its choices); None where there is none of this one."""
     if not (directory / CHECKPOINT).exists():
         return None
-    there = read_config(RunDirectory.open(directory), trust_code=True)
+    there = read_config(RunDirectory.open(directory), trusted=config.code())
     training = replace(there.training, epochs=config.training.epochs, patience=config.training.patience)
-    return replace(there, training=training, device=config.device)
+    begun = replace(there, training=training, device=config.device)
+    ours, theirs = config.identity(), begun.identity()
+    for settings in (ours, theirs):  # which the experiment chose where the config says 'auto'
+        settings["training"].pop("optimizer")
+    if ours != theirs:
+        raise ValueError(f"{directory} holds a run of other settings: remove it, or choose another --out")
+    return begun
 
 
 def _is_done(directory: Path) -> bool:

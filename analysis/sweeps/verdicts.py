@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,15 @@ _SEQUENCES = 32
 
 
 @job("sweep-curves")
-def curves(weights: str, path: str) -> dict[str, Any]:
+def curves(weights: str, trusted: list[str], path: str) -> dict[str, Any]:
     """Perturbation curves of a run, of the recurrent weights and of all.
 
     Args:
         weights: their checksum, which the result is kept under.
+        trusted: code that its config may name.
         path: of the run directory.
     """
-    run = load_run(path, trust_code=True)
+    run = load_run(path, trusted=trusted)
     if run.target is None:
         raise ValueError("it was trained on data of a file, whose memory is not known")
     target, horizon = run.target, float(run.t[-1] - run.t[0])
@@ -48,11 +50,12 @@ def curves(weights: str, path: str) -> dict[str, Any]:
     return {"curves": [of(block).to_dict() for block in _BLOCKS], "memory": memory.to_dict()}
 
 
-def judged(sweep: Sweep, cache: Cache, **options: Any) -> Sweep:
+def judged(sweep: Sweep, cache: Cache, trusted: Sequence[str] = (), **options: Any) -> Sweep:
     """The sweep with a verdict for each combination of its settings but hidden_size, horizon and seed; of several seeds the best
     counts.
 
     Args:
+        trusted: code that the runs may name.
         options: of `run_jobs`.
 
     Raises:
@@ -70,7 +73,13 @@ def judged(sweep: Sweep, cache: Cache, **options: Any) -> Sweep:
         for row in group.values():
             path = (Path(sweep.out) / row["path"]).resolve()
             digest = hashlib.sha256((path / BEST).read_bytes()).hexdigest()
-            jobs[row["path"]] = Job(curves, {"weights": digest}, 100.0, {"path": str(path)}, f"perturbation of {row['path']}")
+            jobs[row["path"]] = Job(
+                curves,
+                {"weights": digest, "trusted": list(trusted)},
+                100.0,
+                {"path": str(path)},
+                f"perturbation of {row['path']}",
+            )
     finished = {one.job.key: one for one in run_jobs(jobs.values(), cache, **options)}
     verdicts = [
         {"settings": dict(zip(others, values)), **_verdict([finished[jobs[row["path"]].key] for row in group.values()])}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields
+from inspect import signature
 from typing import Any
 
 import torch
@@ -26,8 +27,8 @@ def own_model(config: ExperimentConfig, input_size: int, output_size: int) -> Se
     """
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        found = named_object(config.model, constructs=lambda made: not _is_model(made))
-    if _is_model(found):
+        found = named_object(config.model, constructs=lambda made: not _takes_sizes(made))
+    if _takes_sizes(found):
         return found
     if not isinstance(found, SequenceModel):
         raise ValueError(
@@ -63,5 +64,6 @@ def activation_of(config: ExperimentConfig) -> str | Activation:
     return Activation(config.activation.rpartition(":")[2], found)
 
 
-def _is_model(found: Any) -> bool:
-    return isinstance(found, type) and issubclass(found, SequenceModel)
+def _takes_sizes(found: Any) -> bool:
+    """Whether this is a class of models that the config's sizes and settings make; others are made as they are."""
+    return isinstance(found, type) and issubclass(found, SequenceModel) and "hidden_size" in signature(found).parameters

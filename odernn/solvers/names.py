@@ -53,13 +53,14 @@ class Auto(Solver):
         return self.chosen(field, path, t, h0).solve(field, path, t, h0)
 
 
-# Each with the defaults of its class.
+# As on the command line.
 SOLVERS: dict[str, Solver] = {
     "auto": Auto(),
     "exact": Exact(),
     "fused": Fused(),
     "adaptive": Adaptive(),
-    **{method: TorchDiffEq(method) for method in METHODS},
+    # scipy_solver runs outside of autograd.
+    **{method: TorchDiffEq(method, adjoint=method == "scipy_solver") for method in METHODS},
 }
 
 

@@ -46,7 +46,9 @@ def read_table(path: Path) -> dict[str, Any]:
         _require_times(name, t, group, lines, "sequence" in header)
     longest = t[max(groups.values(), key=len)]
     same = all(np.array_equal(t[group], longest[: len(group)]) for group in groups.values())
-    padded = [_padded(t[group], x[group], y[group], longest, same) for group in groups.values()]
+    # By the finest mean step of all: nothing is asked of a model there, and it must not run far beyond what was measured.
+    step = min(float(t[group][-1] - t[group][0]) / (len(group) - 1) for group in groups.values())
+    padded = [_padded(t[group], x[group], y[group], longest, step, same) for group in groups.values()]
     arrays: dict[str, Any] = dict(zip("txy", map(np.stack, zip(*padded))))
     if same:
         arrays["t"] = longest
@@ -156,9 +158,8 @@ def _require_times(name: str, t: Array, group: list[int], lines: list[int], name
         )
 
 
-def _padded(t: Array, x: Array, y: Array, longest: Array, same: bool) -> tuple[Array, Array, Array]:
+def _padded(t: Array, x: Array, y: Array, longest: Array, step: float, same: bool) -> tuple[Array, Array, Array]:
     """One sequence with as many times as the longest."""
     more = len(longest) - len(t)
-    mean = (t[-1] - t[0]) / (len(t) - 1)
-    times = longest if same else np.concatenate([t, t[-1] + mean * np.arange(1, more + 1)])
+    times = longest if same else np.concatenate([t, t[-1] + step * np.arange(1, more + 1)])
     return times, np.pad(x, ((0, more), (0, 0)), mode="edge"), np.pad(y, ((0, more), (0, 0)), constant_values=math.nan)

@@ -141,6 +141,8 @@ def restore(trainer: Trainer, run: RunDirectory) -> None:
             "others, train(load_run(path).model, data)"
         )
     _require_same(run, "model", theirs["model"], ours["model"])
+    for name in ("interpolation", "solver"):
+        _require_same(run, name, *({name: one[name]} for one in (theirs, ours)))
     _require_same(run, "training", *({k: v for k, v in one["training"].items() if k not in _FREE} for one in (theirs, ours)))
     state = run.load_checkpoint(identity(content))
     try:
@@ -170,6 +172,8 @@ def read(run: RunDirectory, model: SequenceModel | None = None) -> Trained:
                 "load_run(path, model=model)"
             )
         model = made(run, entry)
+    elif isinstance(model, SequenceModel):
+        _require_same(run, "model", entry["model"], {**model.config(), "ensemble": entry["model"].get("ensemble")})
     take(model, run.load_best(identity(content)), f"the weights in {run.path}")
     t = torch.linspace(0, entry["horizon"], entry["points"], dtype=torch.float64)
     return Trained(model, t, _solver(entry["solver"]), entry["interpolation"], TrainingConfig(**entry["training"]))

@@ -79,6 +79,7 @@ class Trainer:
         self.keep_weights()
         self.evaluations = 0
         self._diverged = False
+        self._last_weights: dict[str, Tensor] | None = None
         self._saved_to: Path | None = None
         # Called between the steps of an epoch and its validation: the place to take a finer solver.
         self.before_validation: Callable[[], None] | None = None
@@ -143,6 +144,9 @@ class Trainer:
         Warns:
             InaccurateSolve: the solver's steps do not resolve the model that came out.
         """
+        if self._last_weights is not None and not self.stopped:
+            self.model.load_state_dict(self._last_weights)
+            self._last_weights = None
         with Progress("training", self.config.epochs, "epochs", shown=progress, done=self.epoch) as bar:
             while not self.stopped:
                 try:
@@ -205,6 +209,12 @@ class Trainer:
         trainer._saved_to = Path(path).resolve()
         return trainer
 
+    def finish(self) -> None:
+        """Leaves the model with its best weights; a checkpoint, and a later `run`, go on from the last ones."""
+        if self._last_weights is None:
+            self._last_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.best_weights)
+
     def keep_weights(self) -> None:
         """Takes the weights of this moment as the best."""
         self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -220,7 +230,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the coming epochs depend on, and the best weights so far: tensors and JSON values."""
         return {
-            "model": self.model.state_dict(),
+            "model": self._last_weights or self.model.state_dict(),
             "best": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
@@ -247,6 +257,7 @@ class Trainer:
             raise ValueError(f"schedule is {self.config.schedule!r}, that of the saved state is another")
         _require_history(state)
         self.model.load_state_dict(state["model"])
+        self._last_weights = None
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])

@@ -53,7 +53,7 @@ def train(
         trainer.run(progress=progress)
     else:
         _train_in(trainer, Path(out), resume, progress)
-    model.load_state_dict(trainer.best_weights)
+    trainer.finish()
     return trainer
 
 

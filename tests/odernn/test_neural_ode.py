@@ -267,3 +267,32 @@ def test_without_a_rest_it_starts_at_zero():
     assert float(root - root**3 + 0.1) == pytest.approx(0.0, abs=1e-12)
     assert float(root) > 1  # where the flow from 0 leads, not the root next to 0
     assert torch.equal(NeuralODE(lambda t, h, x: 1 - h + x, 1, dtype=F64, initial="zero").rest_state(), torch.zeros(1, dtype=F64))
+
+
+class Driven(torch.nn.Module):
+    """dh/dt = x - h + a t, with a = 0 at the start: nothing shows then that it depends on t."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.zeros((), dtype=F64))
+
+    def forward(self, t, h, x):
+        return x - h + self.a * t
+
+
+def test_a_dependence_on_time_that_training_finds_is_seen():
+    model = NeuralODE(Driven(), state_size=1, input_size=1, readout="state")
+    t = torch.linspace(0, 2, 21, dtype=torch.float64)
+    x = torch.zeros(1, 21, 1, dtype=torch.float64)
+    model(x, t, "zero")[0, -1].sum().backward()
+    (weight,) = model.parameters()
+    # h = a (t - 1 + e^-t)
+    assert float(weight.grad) == pytest.approx(1 + math.exp(-2), rel=1e-4)
+    with torch.no_grad():
+        weight.fill_(1.0)
+    y = model(x, t, "zero")
+    assert float(y[0, -1].detach()) == pytest.approx(1 + math.exp(-2), rel=1e-4)
+    h = "zero"
+    for k in range(20):
+        one, h = model.step(h, x[:, k], x[:, k + 1], 0.1, t=t[k])
+    torch.testing.assert_close(one, y[:, -1], rtol=1e-4, atol=1e-6)

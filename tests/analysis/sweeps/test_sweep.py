@@ -75,11 +75,24 @@ def test_another_sweep_in_the_directory_and_wrong_settings_are_refused(tmp_path)
 
 
 def test_a_run_stopped_half_way_goes_on_from_its_checkpoint(tmp_path):
-    whole = train_run(CONFIG.to_dict(), False, str(tmp_path / "whole"))
+    whole = train_run(CONFIG.to_dict(), False, {}, str(tmp_path / "whole"))
     part = tmp_path / "part"
-    train_run(CONFIG.to_dict(), False, str(part))
+    train_run(CONFIG.to_dict(), False, {}, str(part))
     # as a kill between the last checkpoint and the summary leaves it
     (part / "summary.json").unlink()
-    again = train_run(CONFIG.to_dict(), False, str(part))
+    again = train_run(CONFIG.to_dict(), False, {}, str(part))
     assert again["validation_error"] == whole["validation_error"]
     assert (part / "best.pt").read_bytes() == (tmp_path / "whole" / "best.pt").read_bytes()
+
+
+def test_data_that_changed_are_no_reason_to_keep_a_result(tmp_path):
+    file = tmp_path / "own.csv"
+    rows = [f"{s},{k / 4},{(k * (s + 1)) % 3},{k * s / 10}" for s in range(5) for k in range(6)]
+    file.write_text("\n".join(["sequence,t,x,y", *rows]))
+    config = ExperimentConfig(data=str(file), hidden_size=2, training=TrainingConfig(epochs=1))
+    first = sweep(config, {"seed": [0]}, tmp_path / "out", workers=1)
+    assert first.rows[0]["initial_error"] > 0
+    file.write_text("\n".join(["sequence,t,x,y", *rows[::-1][::-1][:-1], "4,1.25,0,9"]))
+    (second,) = sweep(config, {"seed": [0]}, tmp_path / "out", workers=1).rows
+    assert second["stopped"] == "refused"
+    assert "holds a run of other settings" in second["reason"]

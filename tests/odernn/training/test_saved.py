@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_nothing_is_replaced_and_nothing_goes_on_with_other_data(tmp_path):
         (lambda: Trainer.resume(tmp_path / "run", Data.split(T, 2 * X, X)), "other data"),
         (lambda: train(model(4), DATA, CONFIG, out=tmp_path / "run", resume=True), "hidden_size is 3 there, 4 here"),
         (lambda: train(model(), DATA, CONFIG, resume=True), "give out="),
-        (lambda: load_run(tmp_path / "run", model=model(4)), r"c is of shape \(1, 3\) there"),
+        (lambda: load_run(tmp_path / "run", model=model(4)), "hidden_size is 3 there, 4 here"),
         (lambda: load_run(tmp_path / "run" / "best.pt"), "is a file"),
     ):
         with pytest.raises(ValueError, match=message) as found:
@@ -80,3 +81,14 @@ def test_damage_is_one_line(tmp_path, name):
     with pytest.raises(ValueError, match=name) as found:
         _ = load_run(tmp_path / "run").history
     assert "\n" not in str(found.value)
+
+
+def test_what_is_saved_after_a_training_goes_on_as_if_it_had_not_stopped(tmp_path):
+    """Though the model has its best weights then, which are not its last ones."""
+    config = replace(CONFIG, epochs=5, lr=0.5)
+    whole = train(model(), DATA, config, progress=False)
+    first = train(model(), DATA, replace(config, epochs=3), progress=False)
+    first.save(tmp_path / "run")
+    later = Trainer.resume(tmp_path / "run", DATA, epochs=5)
+    later.run(progress=False)
+    assert [row["loss"] for row in later.history] == [row["loss"] for row in whole.history]
