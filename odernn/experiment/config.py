@@ -78,7 +78,7 @@ class ExperimentConfig:
             amplitude, horizon, points and the sizes have no meaning then and keep their defaults.
         data_checksum: sha256 of that file; set by the experiment, which refuses another file.
         validation_fraction: part of its sequences that validates, where the file does not say which; None for 0.2.
-        seed: of weights, inputs (or the split of data) and mini-batches.
+        seed: of weights and inputs, or the split of data; mini-batches have `training.seed` (the command line sets both).
         device: 'auto' takes CUDA where there is one.
         dtype: 'float64' or 'float32'.
         training: see `TrainingConfig`.

@@ -25,6 +25,7 @@ def train(
     progress: bool = True,
     out: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
 ) -> Trainer:
     """Trains a model in place and leaves it with the weights of its best validation error.
 
@@ -38,6 +39,7 @@ def train(
         progress: shows a progress bar on a terminal.
         out: run directory to make, saved after every epoch: `load_run(out)` has model and history. The data are not saved.
         resume: whether a run of the same model, settings and data that `out` holds goes on where it stopped.
+        overwrite: whether a run that `out` holds is replaced.
 
     Returns:
         The trainer: `best_error` (relative L2, of the validation set), `best_epoch`, and in `history` a row for each epoch.
@@ -46,22 +48,24 @@ def train(
         DivergedSolve: as `Trainer.run`.
     """
     trainer = Trainer(model, data, config or TrainingConfig(), solver=solver, interpolation=interpolation)
+    if resume and overwrite:
+        raise ValueError("overwrite and resume contradict each other: leave one out")
     if out is None:
-        if resume:
-            raise ValueError("resume goes on with the run in a directory: give out=, too")
+        if resume or overwrite:
+            raise ValueError("resume and overwrite are about the run in a directory: give out=, too")
         trainer.best_error = trainer.validation_error()
         trainer.run(progress=progress)
     else:
-        _train_in(trainer, Path(out), resume, progress)
+        _train_in(trainer, Path(out), resume, overwrite, progress)
     trainer.finish()
     return trainer
 
 
-def _train_in(trainer: Trainer, out: Path, resume: bool, progress: bool) -> None:
+def _train_in(trainer: Trainer, out: Path, resume: bool, overwrite: bool, progress: bool) -> None:
     """Trains in a run directory, which is good after every epoch."""
     with ExitStack() as held:
         going = resume and (out / CHECKPOINT).exists()
-        run = saved.open_run(out) if going else RunDirectory.create(out, saved.record(trainer), hold=True)
+        run = saved.open_run(out) if going else RunDirectory.create(out, saved.record(trainer), overwrite=overwrite, hold=True)
         held.enter_context(run.writing())
         held.callback(run.unlock)
         if going:
