@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odernn.experiment import LoadedRun, load_run
+from odernn.json_values import decode
 
 from ..results import Result, columns, line
 from ..results import draw as draw_result
@@ -49,6 +50,11 @@ class Sweep(Result):
     rows: tuple[Mapping[str, Any], ...]
     out: str
     verdicts: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Sweep:
+        found = super().from_dict(values)
+        return replace(found, rows=tuple(map(decode, found.rows)), verdicts=tuple(map(decode, found.verdicts)))
 
     def best(self) -> dict[str, Any]:
         """The row with the smallest validation error.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odernn import json_values
 from odernn.experiment import ExperimentConfig
@@ -19,11 +19,13 @@ from targets import kernels
 
 from ..papers.engine import records
 from ..papers.engine.figure import Job
-from ..papers.engine.jobs import Cache, Engine, Finished, run_jobs
 from . import picture
 from .axes import check_axes, combinations, config_with, directory_name
 from .results import Sweep
 from .trained import train_run
+
+if TYPE_CHECKING:
+    from ..papers.engine.jobs import Engine, Finished
 
 RECORD, TABLE, PICTURE, JOBS = "sweep.json", "sweep.csv", "sweep.png", ".jobs"
 # Settings in which runs of one sweep may differ without being other runs.
@@ -93,6 +95,8 @@ def sweep(
         )
         for point, one in zip(points, configs)
     ]
+    from ..papers.engine.jobs import Cache, run_jobs  # joblib, which most do not need
+
     cache = Cache(directory / JOBS)
     settled = run_jobs(jobs, cache, workers=workers, engine=engine, address=address)
     _require_ours(directory)
