@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from odernn.experiment import Experiment, ExperimentConfig, LoadedRun, load_run
-from odernn.runs import RunDirectory
+from odernn.runs import CHECKPOINT, RunDirectory
 
 from .memory import memory_function
 from .plotting import plot_memory, plot_training
@@ -51,16 +51,14 @@ def run_experiment(
     if overwrite and resume:
         raise ValueError("overwrite and resume contradict each other: leave one out")
     with ExitStack() as held:
-        if resume and path is not None and (Path(path) / "checkpoint.pt").exists():
+        if resume and path is not None and (Path(path) / CHECKPOINT).exists():
             run = RunDirectory.open(Path(path))
             held.enter_context(run.writing())
             experiment = Experiment(replace(config, warm_start=_absolute(config.warm_start)), warm=False)
             experiment.resume(run)
         else:
             experiment = Experiment(config, trust_code=trust_code)
-            if overwrite:
-                experiment.trainer.validation_error()  # a first solve that diverges must not cost the old run
-            run = _new(experiment, path, overwrite)
+            run = new_run(experiment, path, overwrite=overwrite)
             held.callback(run.unlock)
         experiment.train(run, progress=progress)
         draw_run(experiment, run.path)
@@ -71,8 +69,16 @@ def _absolute(warm_start: str | None) -> str | None:
     return None if warm_start is None else str(Path(warm_start).resolve())
 
 
-def _new(experiment: Experiment, path: str | os.PathLike[str] | None, overwrite: bool) -> RunDirectory:
+def new_run(experiment: Experiment, path: str | os.PathLike[str] | None, *, overwrite: bool) -> RunDirectory:
+    """The directory of a new run, locked; runs/DATE-TIME-MODEL-ACTIVATION where no path is given.
+
+    Raises:
+        ValueError: it is taken.
+        DivergedSolve: with `overwrite`, of the first solve: the old run stays.
+    """
     config = experiment.config
+    if overwrite:
+        experiment.trainer.validation_error()
     if path is not None:
         return RunDirectory.create(Path(path), experiment.record(), overwrite=overwrite, hold=True)
     model, activation = (setting.rpartition(":")[2] for setting in (config.model, config.activation))

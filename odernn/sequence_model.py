@@ -21,7 +21,7 @@ from .layer_weights import LayerWeights
 from .norms import EUCLIDEAN
 from .parameterizations import Parameterization, Time
 from .paths import Interpolation, Path, interpolate
-from .raw_weights import BIAS, INPUT, READOUT, RawWeight
+from .raw_weights import BIAS, INPUT, READOUT, RawWeight, WeightKind
 from .readouts import readout_along, readout_by_members
 from .short_repr import short_repr
 from .solvers import Solution, Solver, automatic, named, operators
@@ -338,19 +338,25 @@ class SequenceModel(nn.Module, ABC):
         Returns:
             Groups named 'recurrent', 'input', 'bias' and 'readout', those that hold weights.
         """
-        rates = {"recurrent": recurrent_lr, "input": input_lr, "bias": input_lr, "readout": readout_lr}
-        known, groups = self.raw_weights(), []
-        for kind, rate in rates.items():
-            for decays in (False, True):
-                of_kind = {name: known[name] for name, weight in self.named_parameters() if weight.requires_grad}
-                names = [name for name, one in of_kind.items() if one.kind == kind and one.decays == decays]
-                if names:
-                    group: dict[str, Any] = {"name": kind, "params": [self.get_parameter(name) for name in names]}
-                    if rate is not None:
-                        group["lr"] = arguments.number(f"{kind}_lr", rate, least=0)
-                    if weight_decay is not None:
-                        group["weight_decay"] = arguments.number("weight_decay", weight_decay, least=0) if decays else 0.0
-                    groups.append(group)
+        rates: dict[WeightKind, float | None] = {
+            "recurrent": recurrent_lr,
+            "input": input_lr,
+            "bias": input_lr,
+            "readout": readout_lr,
+        }
+        known, weights = self.raw_weights(), {(kind, decays): list[Tensor]() for kind in rates for decays in (False, True)}
+        for name, weight in self.named_parameters():
+            if weight.requires_grad:
+                weights[known[name].kind, known[name].decays].append(weight)
+        groups = []
+        for (kind, decays), own in weights.items():
+            if own:
+                group: dict[str, Any] = {"name": kind, "params": own}
+                if (rate := rates[kind]) is not None:
+                    group["lr"] = arguments.number(f"{kind}_lr", rate, least=0)
+                if weight_decay is not None:
+                    group["weight_decay"] = arguments.number("weight_decay", weight_decay, least=0) if decays else 0.0
+                groups.append(group)
         return groups
 
     @abstractmethod

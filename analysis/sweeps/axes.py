@@ -27,6 +27,7 @@ import numpy as np
 from odernn.experiment import ExperimentConfig
 from odernn.seals import fingerprint
 from odernn.training import TrainingConfig
+from targets.named_objects import resolved
 
 # Set by the experiment itself, or to be given once.
 _NOT_SWEPT = ("training", "data_checksum", "solver_chosen")
@@ -237,6 +238,5 @@ def _typed(name: str, value: Any) -> Any:
     if name in ("data", "warm_start") and value is not None:
         return str(Path(value).resolve())
     if name in ("kernel", "model", "activation") and isinstance(value, str):
-        location, colon, attribute = value.rpartition(":")
-        return f"{Path(location).resolve()}{colon}{attribute}" if location.endswith(".py") else value
+        return resolved(value)
     return value

@@ -78,7 +78,11 @@ def sweep(
     if verdict and "hidden_size" not in axes:
         raise ValueError("a verdict is over widths: sweep over hidden_size, too, or leave it out")
     points = combinations(axes)
-    configs = [_with_checksum(config_with(config, point)) for point in points]
+    configs = [config_with(config, point) for point in points]
+    # Results belong to what files hold, not to their names; a file is read once for all runs.
+    of_data = {path: path and _checksum(path) for path in {one.data for one in configs}}
+    of_code = {name: _checksum(name.rpartition(":")[0]) for name in {name for one in configs for name in one.code()}}
+    configs = [replace(one, data_checksum=of_data[one.data] or one.data_checksum) for one in configs]
     for kernel in {one.kernel for one in configs if one.data is None and not kernels.names_code(one.kernel)}:
         kernels.load(kernel)  # a wrong name must not become the reason of every run
     jobs = [
@@ -87,7 +91,7 @@ def sweep(
             {
                 "settings": one.to_dict(),
                 "linear": linear,
-                "code": {name: _checksum(name.rpartition(":")[0]) for name in one.code()},
+                "code": {name: of_code[name] for name in one.code()},
             },
             cost=_cost(one),
             places={"path": str(directory.resolve() / directory_name(point))},
@@ -125,24 +129,13 @@ def sweep(
         if verdict:
             from .verdicts import judged
 
-            trusted = sorted({name for one in configs for name in one.code()})
-            found = judged(found, cache, trusted, workers=workers, engine=engine, address=address)
+            found = judged(found, cache, sorted(of_code), workers=workers, engine=engine, address=address)
         replace_file(directory / TABLE, csv_text(found.rows))
         _write_record(directory, record, {row["path"]: row for row in ordered}, found.verdicts)
         picture.write(found, directory / PICTURE)
         return found
     finally:
         lock.release()
-
-
-def _with_checksum(config: ExperimentConfig) -> ExperimentConfig:
-    """With that of its data: results belong to what the file holds, not to its name."""
-    checksum = None if config.data is None else _checksum(config.data)
-    return config if checksum is None else replace(config, data_checksum=checksum)
-
-
-def _checksums(code: list[str]) -> dict[str, str | None]:
-    return {name: _checksum(name.rpartition(":")[0]) for name in code}
 
 
 def _checksum(path: str) -> str | None:

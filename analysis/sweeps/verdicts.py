@@ -55,14 +55,10 @@ def judged(sweep: Sweep, cache: Cache, trusted: Sequence[str] = (), **options: A
     counts.
 
     Args:
+        sweep: hidden_size is among its axes.
         trusted: code that the runs may name.
         options: of `run_jobs`.
-
-    Raises:
-        ValueError: hidden_size is not among the axes.
     """
-    if "hidden_size" not in sweep.axes:
-        raise ValueError(f"a verdict is about widths, the axes are {', '.join(sweep.axes)}: add hidden_size=4,8,16")
     others = [name for name in sweep.axes if name not in ("hidden_size", "horizon", "seed")]
     groups: dict[tuple[Any, ...], dict[tuple[Any, Any], Any]] = {}
     for row in sorted(filter(is_good, sweep.rows), key=lambda row: row["validation_error"]):

@@ -22,7 +22,7 @@ def read_table(path: Path) -> dict[str, Any]:
     """The arrays t, x, y and, where there is one, split of a .csv file, as `odernn.training.data_files` describes it.
 
     Sequences with fewer rows than the longest are padded at their end: x stays as it was last, y is missing, and the times are
-    those of the longest sequence where they agree so far, else go on in the sequence's mean step. Nothing that comes after a
+    those of the longest sequence where they agree so far, else go on in the finest mean step of all. Nothing that comes after a
     sequence's last row has an effect on what is fitted.
 
     Returns:

@@ -12,11 +12,11 @@ import signal
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from analysis.experiments import draw_run as draw
+from analysis.experiments import new_run
 from odernn import activations, models, parameterizations, recurrences
 from odernn.experiment import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, SOLVERS, Experiment, ExperimentConfig, read_config
 from odernn.experiment.config import GENERATED
@@ -210,14 +210,7 @@ def prepare(arguments: dict[str, Any], held: ExitStack) -> tuple[Experiment, Run
         with naming("--kernel"):
             kernels.load(config.kernel)
     experiment = Experiment(config, trust_code=trust_code)
-    if overwrite:
-        experiment.trainer.validation_error()  # a first solve that diverges must not cost the old run
-    if out is None:
-        kind = "-".join(setting.rpartition(":")[2] for setting in (config.model, config.activation))
-        name = f"{datetime.now():%Y%m%d-%H%M%S}-{kind}"
-        run_directory = RunDirectory.create_beside(Path("runs") / name, experiment.record(), hold=True)
-    else:
-        run_directory = RunDirectory.create(Path(out), experiment.record(), overwrite=overwrite, hold=True)
+    run_directory = new_run(experiment, out, overwrite=overwrite)
     held.callback(run_directory.unlock)
     return experiment, run_directory
 
