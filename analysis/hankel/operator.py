@@ -61,6 +61,8 @@ class Discretised:
     def singular_values(self) -> Array:
         """Decreasing, (n,): all N of a small matrix, those above rounding of a large one."""
         Q = self._range()
+        if Q is None and len(self.matrix) == self.matrix.shape[1]:
+            return np.sort(np.abs(np.linalg.eigvalsh(self.matrix)))[::-1]  # symmetric
         return np.linalg.svd(self.matrix if Q is None else Q.T @ self.matrix, compute_uv=False)
 
     def eigenpairs(self) -> tuple[Array, Array]:

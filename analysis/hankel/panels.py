@@ -25,8 +25,14 @@ _NARROW, _PLACE = 1e-5, 1e-15
 _WIDEST = 8.0
 # Panels and rounds of bisection that resolve a kernel, at most.
 _MOST_PANELS, _MOST_ROUNDS = 4000, 200
+# Searches for jumps and kinks that were not declared.
+_MOST_SEARCHES = 5
+# Part of the tolerance that one panel may take.
+_SHARED = 16
 # Places of kinks that are followed from one application of the operator to the next, at most, and how often.
 _MOST_KINKS, _FOLLOWED = 200, 6
+# Edges closer than this part of the end are one: places of kinks are known to rounding alone.
+_MERGED = 1e-9
 # Panels at least, for kernels with jumps or kinks.
 _KINKED = 16
 _ROUNDING = 512 * float(np.finfo(np.float64).eps)
@@ -92,13 +98,15 @@ def find_tail(kernel: Kernel, tolerance: float) -> Tail:
     hilbert = math.pi * np.concatenate([np.maximum.accumulate((t * size).max(-1)[::-1])[::-1], [0.0]])
     # what the last octave holds is beyond all that was looked at
     beyond, hilbert = beyond + mass[-1], np.maximum(hilbert, hilbert[-2])
-    if mass[-1] > _ROUNDING * total and beyond[-2] >= beyond[-1 - (_LAST_OCTAVE // 2)] / 2:
+    bound = np.minimum(beyond, hilbert)
+    if mass[-1] > mass[-1 - _LAST_OCTAVE // 2] / 2:
         raise UnresolvedKernel(
             f"int |rho| of kernel {kernel.label} does not converge on [0, inf): its Hankel operator has no singular values there; "
             "give a finite horizon"
         )
-    bound = np.minimum(beyond, hilbert)
-    k = int(np.argmax(bound <= tolerance * total)) if (bound <= tolerance * total).any() else len(edges) - 2
+    k = int(np.argmax(bound <= tolerance * total))
+    if not bound[k] <= tolerance * total:
+        raise UnresolvedKernel(f"kernel {kernel.label} decays too slowly on [0, inf) to be followed; give a finite horizon")
     return Tail(float(edges[k]), float(bound[k]))
 
 
@@ -112,13 +120,26 @@ def resolve(kernel: Kernel, end: float, tolerance: float) -> tuple[Array, tuple[
         UnresolvedKernel: values that are not finite, or no end of the bisection.
     """
     breaks = {time for time in kernel.breakpoints if time < end}
-    for _ in range(3):
+    for _ in range(_MOST_SEARCHES):
         edges, narrow = _bisect(kernel, end, tuple(breaks), tolerance)
-        found = {_place(kernel, low, high) for low, high in narrow}
-        if not found - breaks:
+        found = [_place(kernel, low, high) for low, high in narrow] or _kinked(kernel, edges)
+        new = [place for place in found if not any(abs(place - known) <= _NARROW * known for known in breaks)]
+        if not new:
             break
-        breaks |= {place for place in found if not any(abs(place - known) <= _NARROW * known for known in breaks)}
+        breaks |= set(new)
     return edges, tuple(sorted(breaks))
+
+
+def _kinked(kernel: Kernel, edges: Array) -> list[float]:
+    """Edges that happen to stand at a jump or kink: no polynomial follows the kernel across them."""
+    width = np.minimum(np.diff(edges)[:-1], np.diff(edges)[1:]) / 4
+    inner = edges[1:-1]
+    if not inner.size:
+        return []
+    error, rounding = _errors(kernel, inner - width, inner + width)
+    scale = float((np.abs(kernel.values(inner)).sum(-1) * width).max())
+    kinked = error > np.maximum(rounding, _ROUNDING * scale)
+    return [float(edge) for edge in inner[kinked]]
 
 
 def _errors(kernel: Kernel, low: Array, high: Array) -> tuple[Array, Array]:
@@ -153,7 +174,7 @@ def _bisect(
     narrow: list[tuple[float, float]] = []
     for _ in range(_MOST_ROUNDS):
         error, rounding = _errors(kernel, low, high)
-        wrong = error > np.maximum(tolerance / _MOST_PANELS * total, rounding)
+        wrong = error > np.maximum(tolerance / _SHARED * total, rounding)
         thin = wrong & (high - low < _NARROW * high) & (low > 0)
         narrow += list(zip(low[thin].tolist(), high[thin].tolist()))
         wrong &= ~thin
@@ -163,7 +184,7 @@ def _bisect(
         if sum(map(len, done)) + wrong.sum() > _MOST_PANELS:
             raise UnresolvedKernel(f"kernel {kernel.label} is not smooth on any scale down to {float((high - low).min()):.2g}")
         low, high = low[wrong], high[wrong]
-        middle = np.where(low > 0, np.where(high > 4 * low, np.sqrt(low * high), (low + high) / 2), high / _WIDEST)
+        middle = np.where(low > 0, np.where(high > 4 * low, np.sqrt(low) * np.sqrt(high), (low + high) / 2), high / _WIDEST)
         low, high = np.stack([low, middle], 1).ravel(), np.stack([middle, high], 1).ravel()
     return np.append(np.sort(np.concatenate(done)), end), narrow
 
@@ -202,11 +223,12 @@ def operator_edges(edges: Array, breaks: tuple[float, ...], end: float, most: in
     if count.sum() > most:
         raise UnresolvedKernel(f"it takes {count.sum():.0f} panels on [0, {end:.3g}], more than {most}")
     parts = [np.linspace(a, b, int(n) + 1)[:-1] for a, b, n in zip(low, high, count)]
-    kinks = {0.0, end}
+    kinks = np.array([0.0, end])
     for _ in range(_FOLLOWED):
-        kinks |= {b - t for b in breaks for t in kinks if 0 < b - t < end}
+        images = np.subtract.outer(breaks, kinks).ravel()
+        kinks = np.sort(np.concatenate([kinks, images[(images > _MERGED * end) & (images < end)]]))
+        kinks = kinks[np.append(True, np.diff(kinks) > _MERGED * end)]
         if len(kinks) > _MOST_KINKS:
             break
-    every = np.sort(np.concatenate([*parts, sorted(kinks)[:_MOST_KINKS]]))
-    # two edges that rounding parts are one; the kinks themselves stay
-    return np.append(every[:-1][np.diff(every) > 1e-12 * every[1:]], end)
+    every = np.sort(np.concatenate([*parts, kinks[:_MOST_KINKS]]))
+    return np.append(every[:-1][np.diff(every) > _MERGED * every[1:]], end)

@@ -16,7 +16,7 @@ from targets import ConvolutionalFunctional, Kernel, arguments, kernels
 from ..linear.fits import ExponentialSum
 from ..results import Result
 from .operator import Discretised
-from .panels import COARSE_NODES, NODES, Tail, UnresolvedKernel, find_tail, operator_edges, resolve
+from .panels import COARSE_NODES, NODES, Tail, UnresolvedKernel, find_tail, gauss, operator_edges, resolve
 from .state_space import StateSpace, state_space
 
 Array = NDArray[np.float64]
@@ -29,6 +29,8 @@ _ROUNDINGS = 16 * float(np.finfo(np.float64).eps)
 # Parts of int |rho| by which the tail of a kernel on [0, inf) may be cut off: the first that the panels hold is taken.
 _TOLERANCES = (1e-15, 1e-13, 1e-11, 1e-9, 1e-7)
 _MOST_PANELS = 240
+# Part of the sum of squares that the discretised operator may miss: with jumps the values beyond the last make some of it.
+_SIZE, _SIZE_OF_JUMPS = 1e-6, 1e-2
 # Where the values fall below this part of the first, the sum of the rest is known well enough.
 _SUMMED = 1e-8
 
@@ -194,14 +196,29 @@ def discretise(kernel: Kernel, horizon: float) -> tuple[Discretised, Discretised
     for tolerance in _TOLERANCES if math.isinf(horizon) else _TOLERANCES[:1]:
         tail = find_tail(kernel, tolerance) if math.isinf(horizon) else Tail(horizon / 2, 0.0)
         try:
-            edges, breaks = resolve(kernel, 2 * tail.end, tolerance)
-            edges = operator_edges(edges, breaks, tail.end, _MOST_PANELS)
+            resolved, breaks = resolve(kernel, 2 * tail.end, tolerance)
+            edges = operator_edges(resolved, breaks, tail.end, _MOST_PANELS)
         except UnresolvedKernel as error:
             reason = error
         else:
-            fine, coarse = (Discretised.build(kernel, edges, breaks, nodes) for nodes in (NODES, COARSE_NODES))
-            return fine, coarse, tail
+            fine = Discretised.build(kernel, edges, breaks, NODES)
+            _check_size(kernel, fine, resolved, _SIZE_OF_JUMPS if breaks else _SIZE)
+            return fine, Discretised.build(kernel, edges, breaks, COARSE_NODES), tail
     raise UnresolvedKernel(f"kernel {kernel.label} is too fine for its length: {reason}; give a shorter horizon")
+
+
+def _check_size(kernel: Kernel, operator: Discretised, edges: Array, missed: float) -> None:
+    """sum sigma_i^2 = int_0^2X min(t, 2X - t) |rho|^2 dt of the operator on [0, X], whatever the panels are."""
+    x, w = gauss(2 * NODES)
+    edges = np.union1d(edges, operator.edges)  # one of them may be the middle, where the weight has a kink
+    width = np.diff(edges)
+    t = edges[:-1, None] + width[:, None] * x
+    with np.errstate(over="ignore"):
+        rho = (kernel.values(t.ravel()) ** 2).sum(-1).reshape(t.shape)
+    expected = float(((np.minimum(t, edges[-1] - t) * rho) @ w) @ width)
+    found = float((operator.matrix**2).sum())
+    if not abs(found - expected) <= missed * expected:
+        raise UnresolvedKernel(f"the squares of its singular values add up to {found:.6g}, expected {expected:.6g}")
 
 
 def _resolved(values: Array, errors: Array, horizon: float, states: int | None, system: str) -> HankelSpectrum:
