@@ -19,7 +19,7 @@ NODES, COARSE_NODES = 16, 14
 _DEGREE = 28
 # Points at which a panel is compared with its polynomial, and octaves below the first panel's end that it is looked at in.
 _LOOKS, _OCTAVES_BELOW = 40, 60
-# A panel this narrow for where it stands ends at a jump or kink that was not declared; its place is then sought to this precision.
+# A panel this narrow for where it stands holds a jump or kink that was not declared; its place is sought to this precision.
 _NARROW, _PLACE = 1e-5, 1e-15
 # Panels begin so many times as far from 0 as they end, or less where that does not resolve the kernel.
 _WIDEST = 8.0
@@ -89,7 +89,9 @@ def find_tail(kernel: Kernel, tolerance: float) -> Tail:
     gone = np.append(False, np.maximum.accumulate((size == 0).all(-1) & (edges[:-1] > 0))[:-1])
     size[gone[:, None] & ~np.isfinite(size)] = 0.0
     if not np.isfinite(size).all():
-        raise UnresolvedKernel(f"kernel {kernel.label} is not finite at t = {t[~np.isfinite(size)][0]:.3g}: expected finite values")
+        raise UnresolvedKernel(
+            f"kernel {kernel.label} is not finite at t = {t[~np.isfinite(size)][0]:.3g}: expected finite values"
+        )
     mass = (size @ w) * width
     total = float(mass.sum())
     if total == 0:
@@ -101,8 +103,8 @@ def find_tail(kernel: Kernel, tolerance: float) -> Tail:
     bound = np.minimum(beyond, hilbert)
     if mass[-1] > mass[-1 - _LAST_OCTAVE // 2] / 2:
         raise UnresolvedKernel(
-            f"int |rho| of kernel {kernel.label} does not converge on [0, inf): its Hankel operator has no singular values there; "
-            "give a finite horizon"
+            f"int |rho| of kernel {kernel.label} does not converge on [0, inf), and its Hankel operator has no "
+            "singular values there; give a finite horizon"
         )
     k = int(np.argmax(bound <= tolerance * total))
     if not bound[k] <= tolerance * total:
@@ -144,7 +146,7 @@ def _kinked(kernel: Kernel, edges: Array) -> list[float]:
 
 def _errors(kernel: Kernel, low: Array, high: Array) -> tuple[Array, Array]:
     """L1 error of the polynomial on each panel, and what rounding makes of it."""
-    x, w = gauss(_DEGREE)
+    x, _ = gauss(_DEGREE)
     looks = (np.arange(_LOOKS) + 0.5) / _LOOKS
     width = high - low
     at_nodes = kernel.values((low[:, None] + width[:, None] * x).ravel()).reshape(len(low), _DEGREE, -1)
@@ -161,9 +163,7 @@ def _errors(kernel: Kernel, low: Array, high: Array) -> tuple[Array, Array]:
     return error, _ROUNDING * np.abs(at_nodes).max(1).sum(-1) * width
 
 
-def _bisect(
-    kernel: Kernel, end: float, breaks: tuple[float, ...], tolerance: float
-) -> tuple[Array, list[tuple[float, float]]]:
+def _bisect(kernel: Kernel, end: float, breaks: tuple[float, ...], tolerance: float) -> tuple[Array, list[tuple[float, float]]]:
     coarse = end * _WIDEST ** -np.arange(math.ceil(max(math.log(end, _WIDEST), 0.0)) + 1.0)
     edges = np.unique(np.concatenate([[0.0], coarse, breaks]))
     low, high = edges[:-1], edges[1:]
@@ -193,9 +193,7 @@ def _place(kernel: Kernel, low: float, high: float) -> float:
     """The jump or kink in a narrow panel: the half in which the polynomial is worse, again and again."""
     while high - low > _PLACE * high:
         middle = (low + high) / 2
-        left, right = (
-            _errors(kernel, np.array([a]), np.array([b]))[0][0] for a, b in ((low, middle), (middle, high))
-        )
+        left, right = (_errors(kernel, np.array([a]), np.array([b]))[0][0] for a, b in ((low, middle), (middle, high)))
         _, rounding = _errors(kernel, np.array([low]), np.array([high]))
         if max(left, right) <= rounding[0]:
             break
@@ -203,13 +201,14 @@ def _place(kernel: Kernel, low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def operator_edges(edges: Array, breaks: tuple[float, ...], end: float, most: int) -> Array:
+def operator_edges(edges: Array, breaks: tuple[float, ...], end: float, most: int, parts: int = 1) -> Array:
     """Edges of panels on [0, end] for the singular functions: no wider than those of rho at any later time, since they are sums
     of rho(t + s), and with edges at the kinks that the jumps of rho leave at b - t.
 
     Args:
         edges, breaks: of rho on [0, 2 end], as `resolve` gave them.
         most: panels.
+        parts: into which each is cut once more.
 
     Raises:
         UnresolvedKernel: it takes more.
@@ -222,7 +221,7 @@ def operator_edges(edges: Array, breaks: tuple[float, ...], end: float, most: in
     count = np.ceil((high - low) / width * (1 - 1e-9)).clip(1)
     if count.sum() > most:
         raise UnresolvedKernel(f"it takes {count.sum():.0f} panels on [0, {end:.3g}], more than {most}")
-    parts = [np.linspace(a, b, int(n) + 1)[:-1] for a, b, n in zip(low, high, count)]
+    regular = [np.linspace(a, b, int(n) + 1)[:-1] for a, b, n in zip(low, high, count)]
     kinks = np.array([0.0, end])
     for _ in range(_FOLLOWED):
         images = np.subtract.outer(breaks, kinks).ravel()
@@ -230,5 +229,9 @@ def operator_edges(edges: Array, breaks: tuple[float, ...], end: float, most: in
         kinks = kinks[np.append(True, np.diff(kinks) > _MERGED * end)]
         if len(kinks) > _MOST_KINKS:
             break
-    every = np.sort(np.concatenate([*parts, kinks[:_MOST_KINKS]]))
-    return np.append(every[:-1][np.diff(every) > _MERGED * every[1:]], end)
+    every = np.sort(np.concatenate([*regular, kinks[:_MOST_KINKS]]))
+    every = np.append(every[:-1][np.diff(every) > _MERGED * every[1:]], end)
+    if len(every) > most:
+        raise UnresolvedKernel(f"it takes {len(every)} panels on [0, {end:.3g}], more than {most}")
+    cut = every[:-1, None] + np.diff(every)[:, None] * (np.arange(parts) / parts)
+    return np.append(cut.ravel(), end)

@@ -15,7 +15,7 @@ from targets import Kernel, arguments
 
 from ..results import Result
 from .operator import Discretised
-from .spectrum import HankelSpectrum, System, as_system, discretise, hankel_spectrum
+from .spectrum import HankelSpectrum, Resolved, System, as_system, hankel_spectrum
 from .state_space import StateSpace
 
 Array = NDArray[np.float64]
@@ -114,7 +114,9 @@ def balanced_truncation(system: System, m: int) -> BalancedTruncation:
         raise ValueError(f"{found.system} is a map, expected a model in continuous time")
     spectrum = hankel_spectrum(found)
     if m > spectrum.values.size:
-        raise ValueError(f"m is {m}, expected at most {spectrum.values.size}: {spectrum.system} has no more resolved singular values")
+        raise ValueError(
+            f"m is {m}, expected at most {spectrum.values.size}: {spectrum.system} has no more resolved singular values"
+        )
     parts = _of_model(found, m) if isinstance(found, StateSpace) else _of_kernel(found, m)
     name = f"truncation of {spectrum.system} to m = {m}"
     reduced = StateSpace(*parts, name)
@@ -122,8 +124,7 @@ def balanced_truncation(system: System, m: int) -> BalancedTruncation:
 
 
 def _of_kernel(kernel: Kernel, m: int) -> tuple[Array, Array, Array]:
-    fine, _, _ = discretise(kernel, math.inf)
-    g, v0 = _eigenfunctions(fine, kernel, m)
+    g, v0 = _eigenfunctions(Resolved.build(kernel, math.inf).operator(parts=2), kernel, m)
     b, sign = np.sqrt(np.abs(g)) * v0, np.sign(g)
     W = -np.outer(b, b * sign) / np.add.outer(g, g)
     return W, b[:, None], (sign * b)[None]

@@ -28,7 +28,10 @@ _RESOLVED = 1e-3
 _ROUNDINGS = 16 * float(np.finfo(np.float64).eps)
 # Parts of int |rho| by which the tail of a kernel on [0, inf) may be cut off: the first that the panels hold is taken.
 _TOLERANCES = (1e-15, 1e-13, 1e-11, 1e-9, 1e-7)
-_MOST_PANELS = 240
+# Panels of kernels with jumps, whose matrices have full rank, are fewer.
+_MOST_PANELS, _MOST_KINKED_PANELS = 240, 100
+# Panels are halved until the values are resolved down to this part of the first, or the matrix is larger than this.
+_PARTS, _COMPLETE, _LARGE = (1, 2, 4, 8), 1e-11, 1200
 # Part of the sum of squares that the discretised operator may miss: with jumps the values beyond the last make some of it.
 _SIZE, _SIZE_OF_JUMPS = 1e-6, 1e-2
 # Where the values fall below this part of the first, the sum of the rest is known well enough.
@@ -160,10 +163,15 @@ def hankel_spectrum(system: System, horizon: float = math.inf) -> HankelSpectrum
             raise ValueError(f"horizon is {horizon:g}, expected inf for a model: its Gramians are those of [0, inf)")
         values, errors = found.hankel_values()
         return _resolved(values, errors, math.inf, found.states, found.system)
-    fine, coarse, tail = discretise(found, horizon)
-    values, others = fine.singular_values(), coarse.singular_values()
-    others = np.pad(others, (0, max(0, values.size - others.size)))[: values.size]
-    return _resolved(values, np.abs(values - others) + 2 * tail.bound, horizon, None, found.label)
+    panels = Resolved.build(found, horizon)
+    for parts in _PARTS:
+        values, others = (panels.operator(nodes, parts).singular_values() for nodes in (NODES, COARSE_NODES))
+        others = np.pad(others, (0, max(0, values.size - others.size)))[: values.size]
+        errors = np.abs(values - others) + 2 * panels.tail.bound
+        spectrum = _resolved(values, errors, horizon, None, found.label)
+        if spectrum.below <= _COMPLETE * values[0] or 2 * values.size > _LARGE:
+            break
+    return spectrum
 
 
 def as_system(system: Any) -> Kernel | StateSpace:
@@ -183,28 +191,55 @@ def as_system(system: Any) -> Kernel | StateSpace:
     if callable(system) and not isinstance(system, type):
         return kernels.from_callable(system)
     raise ValueError(
-        f"system is {arguments.kind_of(system)}, expected a kernel, a function rho(t), a ConvolutionalFunctional or a linear model"
+        f"system is {arguments.kind_of(system)}, expected a kernel, a function rho(t), a functional or a linear model"
     )
 
 
-def discretise(kernel: Kernel, horizon: float) -> tuple[Discretised, Discretised, Tail]:
-    """The operator of a kernel at two resolutions, and what is cut off.
+@dataclass(frozen=True)
+class Resolved:
+    """A kernel on panels.
 
-    Raises:
-        UnresolvedKernel: it takes too many panels, or cannot be integrated.
+    Args:
+        edges, breaks: of rho on [0, 2 X].
+        tail: X, and what is cut off there.
     """
-    for tolerance in _TOLERANCES if math.isinf(horizon) else _TOLERANCES[:1]:
-        tail = find_tail(kernel, tolerance) if math.isinf(horizon) else Tail(horizon / 2, 0.0)
-        try:
-            resolved, breaks = resolve(kernel, 2 * tail.end, tolerance)
-            edges = operator_edges(resolved, breaks, tail.end, _MOST_PANELS)
-        except UnresolvedKernel as error:
-            reason = error
-        else:
-            fine = Discretised.build(kernel, edges, breaks, NODES)
-            _check_size(kernel, fine, resolved, _SIZE_OF_JUMPS if breaks else _SIZE)
-            return fine, Discretised.build(kernel, edges, breaks, COARSE_NODES), tail
-    raise UnresolvedKernel(f"kernel {kernel.label} is too fine for its length: {reason}; give a shorter horizon")
+
+    kernel: Kernel
+    edges: Array
+    breaks: tuple[float, ...]
+    tail: Tail
+
+    @staticmethod
+    def build(kernel: Kernel, horizon: float) -> Resolved:
+        """The panels of a kernel on [0, horizon].
+
+        Raises:
+            UnresolvedKernel: it takes too many, or int |rho| does not converge.
+        """
+        for tolerance in _TOLERANCES if math.isinf(horizon) else _TOLERANCES[:1]:
+            tail = find_tail(kernel, tolerance) if math.isinf(horizon) else Tail(horizon / 2, 0.0)
+            try:
+                found = Resolved(kernel, *resolve(kernel, 2 * tail.end, tolerance), tail)
+                found.panels()
+                return found
+            except UnresolvedKernel as error:
+                reason = error
+        raise UnresolvedKernel(f"kernel {kernel.label} is too fine for its length: {reason}; give a shorter horizon")
+
+    def panels(self, parts: int = 1) -> Array:
+        """Edges for the operator, each panel cut in so many parts."""
+        most = _MOST_KINKED_PANELS if self.breaks else _MOST_PANELS
+        return operator_edges(self.edges, self.breaks, self.tail.end, most, parts)
+
+    def operator(self, nodes: int = NODES, parts: int = 1) -> Discretised:
+        """The operator on these panels.
+
+        Raises:
+            UnresolvedKernel: its size is wrong.
+        """
+        operator = Discretised.build(self.kernel, self.panels(parts), self.breaks, nodes)
+        _check_size(self.kernel, operator, self.edges, _SIZE_OF_JUMPS if self.breaks else _SIZE)
+        return operator
 
 
 def _check_size(kernel: Kernel, operator: Discretised, edges: Array, missed: float) -> None:
