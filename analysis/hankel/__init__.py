@@ -6,8 +6,20 @@ fitted and trained models.
 
 from __future__ import annotations
 
+from .picture import WidthErrors, draw_width_errors, plot_width_errors, width_errors
 from .reduction import BalancedTruncation, balanced_truncation
 from .spectrum import HankelSpectrum, hankel_spectrum
 from .state_space import StateSpace, state_space
 
-__all__ = ["BalancedTruncation", "HankelSpectrum", "StateSpace", "balanced_truncation", "hankel_spectrum", "state_space"]
+__all__ = [
+    "BalancedTruncation",
+    "HankelSpectrum",
+    "StateSpace",
+    "WidthErrors",
+    "balanced_truncation",
+    "draw_width_errors",
+    "hankel_spectrum",
+    "plot_width_errors",
+    "state_space",
+    "width_errors",
+]

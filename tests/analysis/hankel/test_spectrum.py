@@ -25,7 +25,7 @@ def rho(f, name="rho", **options):
 
 def laguerre_values(kernel, count, rate, nodes):
     """The operator in Laguerre functions l_n(t) = L_n(2 r t) e^{-rt}, orthogonal with norm 1 / sqrt(2 r): its matrix has the
-    entries int rho(t) (l_n(t) - l_{n+1}(t)) dt, n = i + j, up to the sign (-1)^n, and nothing of it is in the package."""
+    entries int rho(t) (l_n(t) - l_{n+1}(t)) dt, n = i + j, and nothing of it is in the package."""
     t, w = np.polynomial.legendre.leggauss(nodes)
     end = 60 / rate
     t, w = end * (t + 1) / 2, end * w / 2
