@@ -91,11 +91,11 @@ def width_errors(
     scale = KernelL1.build(kernel, horizon).scale
     spectrum = hankel_spectrum(kernel, horizon)
     ceiling, reached = _truncations(kernel, widths, horizon)
-    fits = {
-        f: np.array([kernel_distance(fit_kernel(kernel, m, horizon, f, seed=seed), kernel, horizon).value for m in widths])
-        / scale
-        for f in parameterizations
-    }
+
+    def fitted(f: str) -> Array:
+        models = (fit_kernel(kernel, m, horizon, f, seed=seed) for m in widths)
+        return np.array([kernel_distance(model, kernel, horizon).value for model in models]) / scale
+
     return WidthErrors(
         widths,
         horizon,
@@ -103,7 +103,7 @@ def width_errors(
         np.array([spectrum.floor(m) for m in widths]) / scale,
         ceiling / scale,
         reached / scale,
-        fits,
+        {f: fitted(f) for f in parameterizations},
         {name: _initial(curves, widths, horizon, scale) for name, curves in (trained or {}).items()},
         kernel.label,
     )

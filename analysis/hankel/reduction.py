@@ -46,10 +46,8 @@ class BalancedTruncation(Result):
 
     def __call__(self, t: Array) -> Array:
         """The kernel c e^{Wt} U at times (n,) >= 0: (n,) for one input and output, else (n, p, d)."""
-        from scipy.linalg import expm
-
-        times = arguments.real_tensor("t", t).double().numpy().reshape(-1, 1, 1)
-        rho = self.c @ expm(self.W * times) @ self.U
+        times = arguments.real_tensor("t", t).double().reshape(-1, 1, 1)
+        rho = self.c @ torch.linalg.matrix_exp(torch.from_numpy(self.W) * times).numpy() @ self.U
         return rho[:, 0, 0] if rho.shape[1:] == (1, 1) else rho
 
     def model(
