@@ -10,6 +10,16 @@ from .curve_sets import crossing
 from .decay import DecayFit, fit_decay
 from .families import Family, family_curves, judge_family, train_family
 from .fixed_points import FixedPoints, fixed_points
+from .hankel import (
+    BalancedTruncation,
+    HankelSpectrum,
+    StateSpace,
+    WidthErrors,
+    balanced_truncation,
+    hankel_spectrum,
+    plot_width_errors,
+    width_errors,
+)
 from .linear.all_blocks import readout_bounds
 from .linear.curves import linear_curves
 from .linear.fits import ExponentialSum, fit_amplitudes, fit_kernel, laplace_sum
@@ -34,11 +44,13 @@ from .target_memory import TargetMemory, target_memory
 from .verdict import BlockVerdict, Verdict, judge_stable_approximation
 
 __all__ = [
+    "BalancedTruncation",
     "BlockVerdict",
     "DecayFit",
     "ExponentialSum",
     "Family",
     "FixedPoints",
+    "HankelSpectrum",
     "KernelDistance",
     "LyapunovExponents",
     "MemoryCapacity",
@@ -46,8 +58,11 @@ __all__ = [
     "MinimaxFit",
     "PerturbationCurve",
     "StabilityReport",
+    "StateSpace",
     "TargetMemory",
     "Verdict",
+    "WidthErrors",
+    "balanced_truncation",
     "complex_stability_radius",
     "crossing",
     "family_curves",
@@ -57,6 +72,7 @@ __all__ = [
     "fit_minimax",
     "fixed_points",
     "gradient_over_weight",
+    "hankel_spectrum",
     "judge_family",
     "judge_stable_approximation",
     "kernel_distance",
@@ -69,6 +85,7 @@ __all__ = [
     "plot_memory",
     "plot_perturbation",
     "plot_training",
+    "plot_width_errors",
     "raw_radius",
     "readout_bounds",
     "spectral_abscissa",
@@ -77,4 +94,5 @@ __all__ = [
     "structured_radius",
     "target_memory",
     "train_family",
+    "width_errors",
 ]

@@ -10,8 +10,8 @@ import torch
 from odernn.models import ContinuousRNN
 from targets import kernels
 
-from ...hankel.picture import width_errors
 from ...hankel.spectrum import hankel_spectrum
+from ...hankel.widths import width_errors
 from ...linear.theory import KernelL1, impulse_kernel, kernel_distance
 from ..engine.figure import job
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...hankel.picture import WidthErrors, draw_width_errors
+from ...hankel.picture import draw_width_errors
+from ...hankel.widths import WidthErrors
 from ...plotting import BLACK, BLUE, GREEN, GREY, VERMILION, label, picture
 from ..compute.hankel_floors import errors_over_width, trained_error, values
 from ..engine.figure import Claim, Data, Figure, Job, Options, Result, results_of
@@ -148,7 +149,7 @@ def _claims(data: Data) -> list[Claim]:
     }
     return [
         Claim(
-            "No linear model comes below the floor σ_{m+1}, be it a balanced truncation, a fit or trained (fails if one is below)",
+            "No linear model comes below the floor σ_{m+1}, be it a balanced truncation, a fit or trained (fails if one does)",
             margins[closest] >= 1 - _ROUNDING,
             f"smallest error / floor {margins[closest]:.3g}, of {closest[0]} at m = {closest[1]}; {len(margins)} floors",
         ),
@@ -165,8 +166,8 @@ def _claims(data: Data) -> list[Claim]:
             f"{relative[_JUMPS]:.2g} and {relative[_SMOOTH]:.2g} of ‖ρ‖ at m = {smooth.widths[-1]}",
         ),
         Claim(
-            "For power laws the error of the widest trained model is its training's, not its width's (fails if the best is within "
-            "10 times the floor)",
+            "For power laws the error of the widest trained models is their training's, not their width's (fails if the best is "
+            "within 10 times the floor)",
             all(gap[kernel] >= 10 for kernel in (_SMOOTH, _SLOW)),
             "; ".join(f"{kernel}: {value:.3g} times the floor" for kernel, value in gap.items()),
         ),
@@ -205,9 +206,10 @@ HANKEL_FLOOR = Figure(
 σ_{m+1}. Glover (1984): balanced truncation misses a system by at most 2 (σ_{m+1} + σ_{m+2} + ...) in the H∞ norm. Neither paper
 has neural networks or this picture.""",
     settings=f"""Relative L1 distances of kernels on [0, {_HORIZON:g}], the first part of the error norm of [IA]. The floor is
-σ_{{m+1}} on that horizon, the ceiling that on [0, ∞), of the H∞ error. Balanced truncations from the target's own singular functions;
-fits by variable projection (real rates alone); training by Adam on the expected loss of white noise, ∫(ρ-ρ̂)²dt in closed form,
-{_STEPS} steps from {_LEARNING_RATE:g} to 0, medians of {len(_SEEDS)} seeds. All trained and fitted models are diagonal with real rates.""",
+σ_{{m+1}} on that horizon, the ceiling that on [0, ∞), of the H∞ error. Balanced truncations come from the target's own singular
+functions; fits are by variable projection; training is by Adam on the expected loss of white noise, ∫(ρ-ρ̂)²dt in closed form,
+{_STEPS} steps from {_LEARNING_RATE:g} to 0, medians of {len(_SEEDS)} seeds. Fitted and trained models are diagonal, with real
+rates.""",
     jobs=_jobs,
     assemble=_assemble,
     plot=_plot,
