@@ -66,12 +66,7 @@ def draw_perturbation(
     lowest = [
         value
         for curve in curves
-        for value in (
-            curve.relative_initial,
-            curve.relative_linear or 0.0,
-            (floors or {}).get(curve.hidden_size, 0.0),
-            *curve.relative,
-        )
+        for value in (curve.relative_initial, curve.relative_linear or 0.0, *curve.relative)
         if 0 < value < np.inf
     ]
     smallest_error, floors = min(lowest, default=TOLERANCE), floors or {}
