@@ -11,6 +11,7 @@ import torch
 from scipy.linalg import eigvals, solve_continuous_lyapunov
 
 from analysis.hankel import HankelSpectrum, StateSpace, hankel_spectrum
+from analysis.hankel.spectrum import Resolved
 from analysis.linear.fits import ExponentialSum
 from odernn import ContinuousRNN, DiscreteSSM, StateSpaceModel
 from targets import ConvolutionalFunctional, kernels
@@ -105,6 +106,31 @@ def test_smooth_kernels_have_the_values_of_laguerre_functions(kernel):
     other = laguerre_values(kernel, 60, 1.5, 600)
     close = min(spectrum.values.size, 5)
     assert spectrum.values[:close] == pytest.approx(other[:close], rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("exponent", [1.3, 2.0, 3.5])
+def test_powers_have_the_values_of_a_sinc_rule(exponent):
+    """The trapezoidal rule in log t, which is exact to rounding for functions that are analytic in a sector."""
+    u = np.arange(-40.0, 70.0 / min(exponent - 1, 1.0), 0.25)
+    t = np.exp(u)
+    root = np.sqrt(0.25 * t)
+    with np.errstate(under="ignore"):
+        other = np.linalg.eigvalsh(root[:, None] * (1 + np.add.outer(t, t)) ** -exponent * root)[::-1]
+    spectrum = hankel_spectrum(kernels.polynomial(exponent))
+    n = spectrum.values.size
+    assert n > 15
+    assert spectrum.values == pytest.approx(other[:n], rel=2e-3, abs=1e-13)
+    assert spectrum.values[:8] == pytest.approx(other[:8], rel=1e-8)
+
+
+def test_the_range_of_a_large_matrix_holds_all_its_values():
+    operator = Resolved.build(kernels.polynomial(1.5), math.inf).operator()
+    assert len(operator.matrix) > 800
+    plain = np.sort(np.abs(np.linalg.eigvalsh(operator.matrix)))[::-1]
+    values = operator.singular_values()
+    assert values.size < plain.size / 2
+    assert values == pytest.approx(plain[: values.size], abs=1e-13)
+    assert np.sort(np.abs(operator.eigenpairs()[0]))[::-1] == pytest.approx(values, abs=1e-13)
 
 
 def test_all_singular_values_of_a_delayed_window_obey_the_bound_by_its_size():
