@@ -186,6 +186,8 @@ def _bisect(kernel: Kernel, end: float, breaks: tuple[float, ...], tolerance: fl
         low, high = low[wrong], high[wrong]
         middle = np.where(low > 0, np.where(high > 4 * low, np.sqrt(low) * np.sqrt(high), (low + high) / 2), high / _WIDEST)
         low, high = np.stack([low, middle], 1).ravel(), np.stack([middle, high], 1).ravel()
+    else:
+        raise UnresolvedKernel(f"kernel {kernel.label} is not smooth on any scale down to {float((high - low).min()):.2g}")
     return np.append(np.sort(np.concatenate(done)), end), narrow
 
 

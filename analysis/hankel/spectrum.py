@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odernn.models import SequenceModel
-from targets import ConvolutionalFunctional, Kernel, arguments, kernels
+from targets import ConvolutionalFunctional, Functional, Kernel, arguments, kernels
 
 from ..linear.fits import ExponentialSum
 from ..results import Result
@@ -29,7 +29,7 @@ _ROUNDINGS = 16 * float(np.finfo(np.float64).eps)
 # Parts of int |rho| by which the tail of a kernel on [0, inf) may be cut off: the first that the panels hold is taken.
 _TOLERANCES = (1e-15, 1e-13, 1e-11, 1e-9, 1e-7)
 # Panels of kernels with jumps, whose matrices have full rank, are fewer.
-_MOST_PANELS, _MOST_KINKED_PANELS = 240, 100
+_MOST_PANELS, _MOST_KINKED_PANELS = 240, 140
 # Panels are halved until the values are resolved down to this part of the first, or the matrix is larger than this.
 _PARTS, _COMPLETE, _LARGE = (1, 2, 4, 8), 1e-11, 1200
 # Part of the sum of squares that the discretised operator may miss: with jumps the values beyond the last make some of it.
@@ -188,6 +188,10 @@ def as_system(system: Any) -> Kernel | StateSpace:
         return StateSpace(np.diag(-system.rates), np.ones((system.rates.size, 1)), system.amplitudes[None], "exponential sum")
     if isinstance(system, ConvolutionalFunctional):
         return system.kernel
+    if isinstance(system, Functional):
+        raise ValueError(
+            f"system is {arguments.kind_of(system)}, expected a ConvolutionalFunctional: only linear ones have a kernel"
+        )
     if callable(system) and not isinstance(system, type):
         return kernels.from_callable(system)
     raise ValueError(
@@ -248,17 +252,18 @@ def _check_size(kernel: Kernel, operator: Discretised, edges: Array, missed: flo
     edges = np.union1d(edges, operator.edges)  # one of them may be the middle, where the weight has a kink
     width = np.diff(edges)
     t = edges[:-1, None] + width[:, None] * x
-    with np.errstate(over="ignore"):
-        rho = (kernel.values(t.ravel()) ** 2).sum(-1).reshape(t.shape)
+    rho = kernel.values(t.ravel())
+    largest = float(np.abs(rho).max())  # the squares of large numbers would overflow
+    rho = ((rho / largest) ** 2).sum(-1).reshape(t.shape)
     expected = float(((np.minimum(t, edges[-1] - t) * rho) @ w) @ width)
-    found = float((operator.matrix**2).sum())
+    found = float(((operator.matrix / largest) ** 2).sum())
     if not abs(found - expected) <= missed * expected:
-        raise UnresolvedKernel(f"the squares of its singular values add up to {found:.6g}, expected {expected:.6g}")
+        raise UnresolvedKernel(f"the squares of its singular values are {found / expected:.6g} of what they must add up to")
 
 
 def _resolved(values: Array, errors: Array, horizon: float, states: int | None, system: str) -> HankelSpectrum:
     errors = errors + _ROUNDINGS * float(values[0] if values.size else 0.0)
-    good = errors <= _RESOLVED * values
+    good = (errors <= _RESOLVED * values) & (values > 0)
     n = int(np.argmin(good)) if not good.all() else values.size
     below = float((values + errors)[n:].max()) if n < values.size else 0.0
     if states is None and n == values.size and n:

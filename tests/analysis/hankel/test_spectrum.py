@@ -14,7 +14,7 @@ from analysis.hankel import HankelSpectrum, StateSpace, hankel_spectrum
 from analysis.hankel.spectrum import Resolved
 from analysis.linear.fits import ExponentialSum
 from odernn import ContinuousRNN, DiscreteSSM, StateSpaceModel
-from targets import ConvolutionalFunctional, kernels
+from targets import ConvolutionalFunctional, NonlinearFunctional, kernels
 
 
 def rho(f, name="rho", **options):
@@ -186,6 +186,7 @@ def test_a_vector_kernel_has_the_roots_of_the_sum_of_squares():
         (rho(lambda t: np.sin(1e6 * t)), 10.0, "too fine"),
         (kernels.exponential(), 0.0, "horizon is 0"),
         (kernels.exponential(), math.nan, "horizon is nan"),
+        (NonlinearFunctional(ConvolutionalFunctional(kernels.exponential()), "tanh"), math.inf, "only linear ones"),
         (7, math.inf, "system is a int"),
         (kernels.Kernel, math.inf, "system is the class"),
     ],
@@ -239,6 +240,20 @@ def test_a_map_has_those_of_its_hankel_matrix():
 def test_one_mode_is_half_its_gain():
     spectrum = hankel_spectrum(StateSpace([[-0.25]], [[3.0]], [[-2.0]]))
     assert spectrum.values == pytest.approx([6 / 0.5], rel=1e-12)
+
+
+def test_a_model_without_a_response_has_no_values():
+    spectrum = hankel_spectrum(StateSpace([[-1.0]], [[0.0]], [[1.0]]))
+    assert spectrum.values.size == 0
+    assert spectrum.floor(0) == spectrum.ceiling(0) == spectrum.effective_width() == 0.0
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_values_scale_with_the_kernel_and_with_time(scale):
+    large = hankel_spectrum(rho(lambda t: scale * t * np.exp(-t)))
+    assert large.values / scale == pytest.approx([0.5 * 2**-0.5 + 0.25, 0.5 * 2**-0.5 - 0.25], rel=1e-8)
+    slow = hankel_spectrum(rho(lambda t: 1e-9 * t * np.exp(-1e-9 * t)))
+    assert slow.values / 1e9 == pytest.approx(large.values / scale, rel=1e-8)
 
 
 def test_states_that_are_not_used_do_not_count():
