@@ -6,6 +6,7 @@ fitted and trained models, and `picture` draws them.
 
 from __future__ import annotations
 
+from .gain import h_infinity_distance
 from .picture import draw_width_errors, plot_width_errors
 from .reduction import BalancedTruncation, balanced_truncation
 from .spectrum import HankelSpectrum, hankel_spectrum
@@ -19,6 +20,7 @@ __all__ = [
     "WidthErrors",
     "balanced_truncation",
     "draw_width_errors",
+    "h_infinity_distance",
     "hankel_spectrum",
     "plot_width_errors",
     "state_space",
