@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odernn.models import SequenceModel
-from targets import Kernel, arguments
+from targets import Kernel
 
 from .panels import gauss
 from .spectrum import Resolved, System, as_system
@@ -46,17 +46,12 @@ def h_infinity_distance(model: SequenceModel | StateSpace, target: System) -> fl
             raise ValueError(f"{one.system} is a map, or has several inputs or outputs: expected one of each, in continuous time")
     if isinstance(found, Kernel) and found.size != 1:
         raise ValueError(f"the kernel has {found.size} channels, expected one: take them one by one")
-    panels = Resolved.build(found, math.inf) if isinstance(found, Kernel) else None
+    other = Resolved.build(found, math.inf) if isinstance(found, Kernel) else found
 
     def gain(omega: Array) -> Array:
-        other = _of_panels(panels, omega) if panels is not None else _of_model(found, omega)  # type: ignore[arg-type]
-        return np.abs(other - _of_model(own, omega))
+        return np.abs(_response(other, omega) - _response(own, omega))
 
-    rates = np.abs(np.linalg.eigvals(own.W))
-    if panels is not None:
-        rates = np.append(rates, [1 / panels.tail.end, 1 / np.diff(panels.edges).min()])
-    else:
-        rates = np.append(rates, np.abs(np.linalg.eigvals(found.W)))  # type: ignore[union-attr]
+    rates = np.concatenate([_rates(own), _rates(other)])
     low, high = np.log10(rates.min()) - _BEYOND, np.log10(rates.max()) + _BEYOND
     omega = np.append(0.0, 10 ** np.linspace(low, high, math.ceil(_PER_DECADE * (high - low))))
     values = gain(omega)
@@ -67,7 +62,17 @@ def h_infinity_distance(model: SequenceModel | StateSpace, target: System) -> fl
     return float(values.max())
 
 
-def _of_model(system: StateSpace, omega: Array) -> Complex:
+def _rates(system: StateSpace | Resolved) -> Array:
+    """Rates of its modes; or those that belong to its longest and its shortest panel."""
+    if isinstance(system, StateSpace):
+        return np.abs(np.linalg.eigvals(system.W))
+    return np.array([1 / system.tail.end, 1 / np.diff(system.edges).min()])
+
+
+def _response(system: StateSpace | Resolved, omega: Array) -> Complex:
+    """G(iw)."""
+    if isinstance(system, Resolved):
+        return _of_panels(system, omega)
     shifted = 1j * omega[:, None, None] * np.eye(system.states) - system.W
     return np.asarray((system.c @ np.linalg.solve(shifted, system.U.astype(complex)))[:, 0, 0])
 
