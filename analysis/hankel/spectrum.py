@@ -33,7 +33,7 @@ _MOST_PANELS, _MOST_KINKED_PANELS = 240, 140
 # Panels are halved until the values are resolved down to this part of the first, or the matrix is larger than this.
 _PARTS, _COMPLETE, _LARGE = (1, 2, 4, 8), 1e-11, 1200
 # Part of the sum of squares that the discretised operator may miss: with jumps the values beyond the last make some of it.
-_SIZE, _SIZE_OF_JUMPS = 1e-6, 1e-2
+_SIZE, _SIZE_OF_JUMPS = 1e-6, 0.1
 # Where the values fall below this part of the first, the sum of the rest is known well enough.
 _SUMMED = 1e-8
 
