@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ Array = NDArray[np.float64]
 # Matrices up to this size are decomposed as they are; larger ones are first projected on the range of so many random vectors,
 # doubled until they hold it to this part of the largest singular value.
 _WHOLE, _VECTORS, _MISSED = 800, 160, 1e-14
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Discretised:
         matrix: (N, d N), channel by channel: symmetric for d = 1.
         edges: of the panels.
         nodes: on each panel.
+        lost: (k,), L2 norms of what no polynomial has of rho(t + s) on the pairs of panels that a jump or kink crosses.
     """
 
     times: Array
@@ -35,6 +38,7 @@ class Discretised:
     matrix: Array
     edges: Array
     nodes: int
+    lost: Array
 
     @staticmethod
     def build(kernel: Kernel, edges: Array, breaks: tuple[float, ...], nodes: int) -> Discretised:
@@ -52,18 +56,20 @@ class Discretised:
             matrix[rows] = (root[rows, None, None] * rho * root[:, None]).transpose(0, 2, 1)
         panels = len(width)
         blocks = matrix.reshape(panels, nodes, kernel.size, panels, nodes)
+        lost = []
         for i, j in _crossed(edges, breaks):
-            block = _cut_block(kernel, edges[i : i + 2], edges[j : j + 2], breaks, nodes)
+            block, missed = _cut_block(kernel, edges[i : i + 2], edges[j : j + 2], breaks, nodes)
             blocks[i, :, :, j] = block
             blocks[j, :, :, i] = block.transpose(2, 1, 0)
-        return Discretised(t, weights, matrix.reshape(size, -1), edges, nodes)
+            lost += [missed] * (1 if i == j else 2)
+        return Discretised(t, weights, matrix.reshape(size, -1), edges, nodes, np.array(lost))
 
     def singular_values(self) -> Array:
         """Decreasing, (n,): all N of a small matrix, those above rounding of a large one."""
         Q = self._range()
         if Q is None and len(self.matrix) == self.matrix.shape[1]:
             return np.sort(np.abs(np.linalg.eigvalsh(self.matrix)))[::-1]  # symmetric
-        return np.linalg.svd(self.matrix if Q is None else Q.T @ self.matrix, compute_uv=False)
+        return np.asarray(np.linalg.svd(self.matrix if Q is None else Q.T @ self.matrix, compute_uv=False), np.float64)
 
     def eigenpairs(self) -> tuple[Array, Array]:
         """Eigenvalues (n,) and orthonormal eigenvectors (N, n) of a scalar kernel's operator: functions at the nodes times
@@ -100,14 +106,15 @@ def _crossed(edges: Array, breaks: tuple[float, ...]) -> list[tuple[int, int]]:
     for b in breaks:
         room = 1e-13 * b
         for i in np.flatnonzero(low < b):
-            first = np.searchsorted(high, b - high[i] + room, side="right")
-            last = np.searchsorted(low, b - low[i] - room, side="left")
-            pairs |= {(min(i, j), max(i, j)) for j in range(first, last)}
+            first = int(np.searchsorted(high, b - high[i] + room, side="right"))
+            last = int(np.searchsorted(low, b - low[i] - room, side="left"))
+            pairs |= {(min(int(i), j), max(int(i), j)) for j in range(first, last)}
     return sorted(pairs)
 
 
-def _cut_block(kernel: Kernel, rows: Array, columns: Array, breaks: tuple[float, ...], nodes: int) -> Array:
-    """int int l_i(t) rho(t + s) l_j(s) dt ds / sqrt(w_i w_j) on one pair of panels, (nodes, d, nodes)."""
+def _cut_block(kernel: Kernel, rows: Array, columns: Array, breaks: tuple[float, ...], nodes: int) -> tuple[Array, float]:
+    """int int l_i(t) rho(t + s) l_j(s) dt ds / sqrt(w_i w_j) on one pair of panels, (nodes, d, nodes), and the L2 norm of what
+    that projection leaves out."""
     x, w = gauss(nodes)
     inside = np.array([b for b in breaks if rows[0] + columns[0] < b < rows[1] + columns[1]])
     cuts = np.unique(np.clip(np.concatenate([rows, inside - columns[0], inside - columns[1]]), *rows))
@@ -122,4 +129,7 @@ def _cut_block(kernel: Kernel, rows: Array, columns: Array, breaks: tuple[float,
     height, breadth = rows[1] - rows[0], columns[1] - columns[0]
     left = interpolation(nodes, (t - rows[0]) / height) / np.sqrt(height * w)
     right = interpolation(nodes, (s - columns[0]) / breadth) / np.sqrt(breadth * w)
-    return np.einsum("a,ai,aqd,aq,aqj->idj", t_weights, left, rho, s_weights, right, optimize=True)
+    block = np.einsum("a,ai,aqd,aq,aqj->idj", t_weights, left, rho, s_weights, right, optimize=True)
+    largest = max(float(np.abs(rho).max()), _TINY)  # the squares of large numbers would overflow
+    whole = np.einsum("a,aqd,aq->", t_weights, (rho / largest) ** 2, s_weights)
+    return block, largest * math.sqrt(max(whole - ((block / largest) ** 2).sum(), 0.0))

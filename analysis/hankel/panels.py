@@ -156,7 +156,7 @@ def _errors(kernel: Kernel, low: Array, high: Array) -> tuple[Array, Array]:
     difference = np.abs(np.einsum("qi,pid->pqd", interpolation(_DEGREE, looks), at_nodes) - at_looks)
     error = difference.max(1).sum(-1) * width
     if low[0] == 0:
-        parts = 2.0 ** -np.arange(1, _OCTAVES_BELOW)
+        parts: Array = 2.0 ** -np.arange(1.0, _OCTAVES_BELOW)
         there = kernel.values(high[0] * parts)
         wrong = np.abs(interpolation(_DEGREE, parts) @ at_nodes[0] - there).sum(-1)
         error[0] = max(error[0], float(wrong @ parts) * high[0]) if np.isfinite(there).all() else np.inf

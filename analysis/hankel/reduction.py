@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from odernn.parameterizations import Parameterization
 from targets import Kernel, arguments
 
 from ..results import Result
-from .operator import Discretised
+from .panels import NODES
 from .spectrum import HankelSpectrum, Resolved, System, as_system, hankel_spectrum
 from .state_space import StateSpace
 
@@ -24,6 +25,8 @@ _MODELS = {"rnn": ContinuousRNN, "ssm": StateSpaceModel}
 _RECURRENCES = ("dense", "diagonal", "complex")
 # Eigenvalues whose imaginary part is a smaller part of them than this are real.
 _REAL = 1e-9
+# Each panel of the singular functions is cut in so many, if there are not more nodes than this already.
+_PARTS, _LARGE = 2, 1200
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,44 +108,72 @@ def balanced_truncation(system: System, m: int) -> BalancedTruncation:
     Source: Moore, IEEE Trans. Automat. Control 26 (1981); Glover, Int. J. Control 39 (1984); of kernels: Glover, Curtain,
     Partington, SIAM J. Control Optim. 26 (1988).
     """
-    m, found = arguments.count("m", m), as_system(system)
-    if isinstance(found, Kernel) and found.size != 1:
-        raise ValueError(f"balanced truncation is for scalar kernels, got one of {found.size} channels: reduce them one by one")
-    if isinstance(found, StateSpace) and found.discrete:
-        raise ValueError(f"{found.system} is a map, expected a model in continuous time")
-    spectrum = hankel_spectrum(found)
-    if m > spectrum.values.size:
-        raise ValueError(
-            f"m is {m}, expected at most {spectrum.values.size}: {spectrum.system} has no more resolved singular values"
-        )
-    parts = _of_model(found, m) if isinstance(found, StateSpace) else _of_kernel(found, m)
-    name = f"truncation of {spectrum.system} to m = {m}"
-    reduced = StateSpace(*parts, name)
-    return BalancedTruncation(reduced.W, reduced.U, reduced.c, spectrum.ceiling(m), spectrum.floor(m), spectrum)
+    return Truncations.build(system).to(m)
 
 
-def _of_kernel(kernel: Kernel, m: int) -> tuple[Array, Array, Array]:
-    g, v0 = _eigenfunctions(Resolved.build(kernel, math.inf).operator(parts=2), kernel, m)
-    b, sign = np.sqrt(np.abs(g)) * v0, np.sign(g)
-    W = -np.outer(b, b * sign) / np.add.outer(g, g)
-    return W, b[:, None], (sign * b)[None]
+@dataclass(frozen=True)
+class Truncations:
+    """All balanced truncations of one system: its singular values and functions are computed once.
+
+    Args:
+        spectrum: of the system.
+        parts: (W, U, c) of m states.
+    """
+
+    spectrum: HankelSpectrum
+    parts: Callable[[int], tuple[Array, Array, Array]]
+
+    @staticmethod
+    def build(system: System) -> Truncations:
+        """Of a scalar kernel on [0, inf) or a linear model in continuous time."""
+        found = as_system(system)
+        if isinstance(found, Kernel) and found.size != 1:
+            raise ValueError(
+                f"balanced truncation is for scalar kernels, got one of {found.size} channels: reduce them one by one"
+            )
+        if isinstance(found, StateSpace) and found.discrete:
+            raise ValueError(f"{found.system} is a map, expected a model in continuous time")
+        spectrum = hankel_spectrum(found)
+        return Truncations(spectrum, _of_model(found) if isinstance(found, StateSpace) else _of_kernel(found))
+
+    def to(self, m: int) -> BalancedTruncation:
+        """That of m states."""
+        spectrum, m = self.spectrum, arguments.count("m", m)
+        if m > spectrum.values.size:
+            raise ValueError(
+                f"m is {m}, expected at most {spectrum.values.size}: {spectrum.system} has no more resolved singular values"
+            )
+        reduced = StateSpace(*self.parts(m), f"truncation of {spectrum.system} to m = {m}")
+        return BalancedTruncation(reduced.W, reduced.U, reduced.c, spectrum.ceiling(m), spectrum.floor(m), spectrum)
 
 
-def _eigenfunctions(operator: Discretised, kernel: Kernel, m: int) -> tuple[Array, Array]:
-    """The m eigenvalues of largest modulus, and their normalised eigenfunctions at t = 0: int rho(s) v(s) ds / g."""
+def _of_kernel(kernel: Kernel) -> Callable[[int], tuple[Array, Array, Array]]:
+    """W, U, c for m, by the eigenvalues of largest modulus and the normalised eigenfunctions at t = 0: int rho(s) v(s) ds / g."""
+    panels = Resolved.build(kernel, math.inf)
+    operator = panels.operator(parts=1 if panels.panels().size * NODES > _LARGE else _PARTS)
     g, vectors = operator.eigenpairs()
-    order = np.argsort(-np.abs(g), kind="stable")[:m]
+    order = np.argsort(-np.abs(g), kind="stable")
     g, vectors = g[order], vectors[:, order]
-    rho = kernel.values(operator.times)[:, 0]
-    return g, (np.sqrt(operator.weights) * rho) @ vectors / g
+    at_0 = (np.sqrt(operator.weights) * kernel.values(operator.times)[:, 0]) @ vectors / g
+
+    def parts(m: int) -> tuple[Array, Array, Array]:
+        b, sign = np.sqrt(np.abs(g[:m])) * at_0[:m], np.sign(g[:m])
+        W = -np.outer(b, b * sign) / np.add.outer(g[:m], g[:m])
+        return W, b[:, None], (sign * b)[None]
+
+    return parts
 
 
-def _of_model(system: StateSpace, m: int) -> tuple[Array, Array, Array]:
+def _of_model(system: StateSpace) -> Callable[[int], tuple[Array, Array, Array]]:
     L, R = system.gramian_factors()
     X, values, Yt = np.linalg.svd(R.T @ L)
-    root = np.sqrt(values[:m])
-    left, right = R @ X[:, :m] / root, L @ Yt[:m].T / root
-    return left.T @ system.W @ right, left.T @ system.U, system.c @ right
+
+    def parts(m: int) -> tuple[Array, Array, Array]:
+        root = np.sqrt(values[:m])
+        left, right = R @ X[:, :m] / root, L @ Yt[:m].T / root
+        return left.T @ system.W @ right, left.T @ system.U, system.c @ right
+
+    return parts
 
 
 def _modal(W: Array, U: Array, c: Array, recurrence: str) -> tuple[Array, Array, Array]:

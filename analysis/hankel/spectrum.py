@@ -32,8 +32,8 @@ _TOLERANCES = (1e-15, 1e-13, 1e-11, 1e-9, 1e-7)
 _MOST_PANELS, _MOST_KINKED_PANELS = 240, 140
 # Panels are halved until the values are resolved down to this part of the first, or the matrix is larger than this.
 _PARTS, _COMPLETE, _LARGE = (1, 2, 4, 8), 1e-11, 1200
-# Part of the sum of squares that the discretised operator may miss: with jumps the values beyond the last make some of it.
-_SIZE, _SIZE_OF_JUMPS = 1e-6, 0.1
+# Part of the sum of squares that the discretised operator may miss, beside what it is known to leave out at jumps.
+_SIZE = 1e-6
 # Where the values fall below this part of the first, the sum of the rest is known well enough.
 _SUMMED = 1e-8
 
@@ -242,12 +242,13 @@ class Resolved:
             UnresolvedKernel: its size is wrong.
         """
         operator = Discretised.build(self.kernel, self.panels(parts), self.breaks, nodes)
-        _check_size(self.kernel, operator, self.edges, _SIZE_OF_JUMPS if self.breaks else _SIZE)
+        _check_size(self.kernel, operator, self.edges)
         return operator
 
 
-def _check_size(kernel: Kernel, operator: Discretised, edges: Array, missed: float) -> None:
-    """sum sigma_i^2 = int_0^2X min(t, 2X - t) |rho|^2 dt of the operator on [0, X], whatever the panels are."""
+def _check_size(kernel: Kernel, operator: Discretised, edges: Array) -> None:
+    """sum sigma_i^2 = int_0^2X min(t, 2X - t) |rho|^2 dt of the operator on [0, X], whatever the panels are. The discretised
+    one is a projection of it: what it has and what it leaves out must add up to that."""
     x, w = gauss(2 * NODES)
     edges = np.union1d(edges, operator.edges)  # one of them may be the middle, where the weight has a kink
     width = np.diff(edges)
@@ -256,8 +257,8 @@ def _check_size(kernel: Kernel, operator: Discretised, edges: Array, missed: flo
     largest = float(np.abs(rho).max())  # the squares of large numbers would overflow
     rho = ((rho / largest) ** 2).sum(-1).reshape(t.shape)
     expected = float(((np.minimum(t, edges[-1] - t) * rho) @ w) @ width)
-    found = float(((operator.matrix / largest) ** 2).sum())
-    if not abs(found - expected) <= missed * expected:
+    found = float(((operator.matrix / largest) ** 2).sum() + ((operator.lost / largest) ** 2).sum())
+    if not abs(found - expected) <= _SIZE * expected:
         raise UnresolvedKernel(f"the squares of its singular values are {found / expected:.6g} of what they must add up to")
 
 

@@ -15,7 +15,7 @@ from ..linear.fits import fit_kernel
 from ..linear.theory import KernelL1, kernel_distance
 from ..perturbation import PerturbationCurve
 from ..results import Result
-from .reduction import balanced_truncation
+from .reduction import Truncations
 from .spectrum import hankel_spectrum
 
 Array = NDArray[np.float64]
@@ -105,16 +105,14 @@ def _truncations(kernel: Kernel, widths: Sequence[int], horizon: float) -> tuple
     """The ceiling and the L1 error of the balanced truncation at each width; nan where there is none."""
     ceiling, reached = np.full(len(widths), math.nan), np.full(len(widths), math.nan)
     try:
-        spectrum = hankel_spectrum(kernel)
-    except ValueError:  # it has none on [0, inf)
+        every = Truncations.build(kernel)
+    except ValueError:  # it has no singular values on [0, inf)
         return ceiling, reached
     for k, m in enumerate(widths):
-        ceiling[k] = spectrum.ceiling(m)
-        if m > spectrum.values.size:
-            continue
+        ceiling[k] = every.spectrum.ceiling(m)
         try:
-            reached[k] = kernel_distance(balanced_truncation(kernel, m).model(), kernel, horizon).value
-        except ValueError:  # not stable to rounding
+            reached[k] = kernel_distance(every.to(m).model(), kernel, horizon).value
+        except ValueError:  # no more values, or not stable to rounding
             continue
     return ceiling, reached
 

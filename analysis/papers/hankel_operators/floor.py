@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ _KERNELS = {_SMOOTH: r"$(1+t)^{-1.5}$", _SLOW: r"$(1+t)^{-1.1}$", _BUMP: r"$e^{-
 _HORIZON = 100.0
 _WIDTHS, _QUICK_WIDTHS = (1, 2, 4, 8, 16, 32), (1, 2, 4, 8)
 _PARAMETERIZATIONS = ("direct", "exp", "softplus", "inverse")
-_STEPS, _QUICK_STEPS, _LEARNING_RATE, _SEEDS = 3000, 300, 0.03, (0, 1, 2)
+_STEPS, _QUICK_STEPS, _LEARNING_RATE, _SEEDS = 2000, 300, 0.03, (0, 1, 2)
 _LAW = {"polynomial:exponent=1.5": 1.5, "polynomial:exponent=2": 2.0, "polynomial:exponent=3": 3.0}
-_LAW_WIDTHS = 32
+_LAW_WIDTHS, _LAW_LEAST = 32, 24
 # What the law says of -log sigma_m, it has reached by this part at the last m.
 _REACHED = 0.75
+# An error so many times another is of another kind.
+_WORSE = 10
 # Quadrature of the L1 distances, which have kinks, and rounding of the floor.
 _ROUNDING = 1e-4
 
@@ -124,6 +126,8 @@ def _plot(data: Data, path: Path) -> None:
         width.set_xscale("log", base=2)
         width.set_yscale("log", base=2)
         width.set_xticks(widths, [str(m) for m in widths])
+        width.set_yticks(widths, [str(m) for m in widths])
+        width.text(widths[-1], widths[-1], "all states ", ha="right", va="center", color=GREY, fontsize=8)
         title = f"states that trained models use, {_KERNELS[_SMOOTH]}"
         label(width, x="width $m$", y=r"$(\sum\sigma)^2/\sum\sigma^2$", title=title)
 
@@ -141,12 +145,13 @@ def _claims(data: Data) -> list[Claim]:
     ratios = _ratios(data)
     last = {kernel: ratio[-1] for kernel, ratio in ratios.items()}
     rising = all((np.diff(ratio) > 0).all() for ratio in ratios.values())
-    smooth, jumps = every[_SMOOTH], every[_JUMPS]
-    relative = {kernel: errors.floor[-1] for kernel, errors in ((_SMOOTH, smooth), (_JUMPS, jumps))}
-    gap = {
-        kernel: float(min(values[-1] for values in errors.trained.values()) / max(errors.floor[-1], 1e-300))
-        for kernel, errors in every.items()
+    # of the widest models: the best that is known, and the best of the trained
+    known = {
+        kernel: min(errors.fits["direct"][-1], np.nan_to_num(errors.reached[-1], nan=np.inf)) for kernel, errors in every.items()
     }
+    best = {kernel: float(np.nanmin([values[-1] for values in errors.trained.values()])) for kernel, errors in every.items()}
+    widest, powers = every[_JUMPS].widths[-1], (_SMOOTH, _SLOW)
+    needed = every[_JUMPS].floor[-1]
     return [
         Claim(
             "No linear model comes below the floor σ_{m+1}, be it a balanced truncation, a fit or trained (fails if one does)",
@@ -155,23 +160,35 @@ def _claims(data: Data) -> list[Claim]:
         ),
         Claim(
             f"The singular values of (1+t)^-a follow the root-exponential law, slowly (fails if -log σ_m / π√(2(a-1)m) does not "
-            f"rise at every m, or is not within [{_REACHED:g}, 1] at m = {_LAW_WIDTHS})",
-            rising and all(_REACHED <= value <= 1 for value in last.values()),
-            "; ".join(f"{kernel}: {ratios[kernel][0]:.2f} at m = 1, {value:.2f} at the last" for kernel, value in last.items()),
+            f"rise at every m, or is not within [{_REACHED:g}, 1] at the last m ≤ {_LAW_WIDTHS} that is resolved, or if that is "
+            f"below {_LAW_LEAST})",
+            rising
+            and all(_REACHED <= value <= 1 for value in last.values())
+            and all(ratio.size >= _LAW_LEAST for ratio in ratios.values()),
+            "; ".join(
+                f"a = {_LAW[kernel]:g}: {ratio[0]:.2f} at m = 1, {ratio[-1]:.2f} at m = {ratio.size}"
+                for kernel, ratio in ratios.items()
+            ),
         ),
         Claim(
-            "Jumps need width, slow decay does not (fails if the floor of the delayed window at the widest is not 100 times "
-            "that of (1+t)^-1.5)",
-            relative[_JUMPS] >= 100 * relative[_SMOOTH],
-            f"{relative[_JUMPS]:.2g} and {relative[_SMOOTH]:.2g} of ‖ρ‖ at m = {smooth.widths[-1]}",
+            f"Jumps need width, slow decay does not (fails if no linear model of the widest width is known whose error for the "
+            f"power laws is {_WORSE:g} times below the floor of all models of that width for the delayed window)",
+            all(_WORSE * known[kernel] <= needed for kernel in powers),
+            f"at m = {widest} reached {_of_each(known, powers)}; floor of the window {needed:.2g}",
         ),
         Claim(
-            "For power laws the error of the widest trained models is their training's, not their width's (fails if the best is "
-            "within 10 times the floor)",
-            all(gap[kernel] >= 10 for kernel in (_SMOOTH, _SLOW)),
-            "; ".join(f"{kernel}: {value:.3g} times the floor" for kernel, value in gap.items()),
+            "For power laws most of the error of the widest trained models is their training's, not their width's (fails if the "
+            "best linear model known of that width has more than half the error of the best of all parameterisations, median "
+            "over seeds)",
+            all(best[kernel] >= 2 * known[kernel] for kernel in powers),
+            f"trained {_of_each(best, powers)}; reached {_of_each(known, powers)}; "
+            f"floors {_of_each({kernel: errors.floor[-1] for kernel, errors in every.items()}, powers)}",
         ),
     ]
+
+
+def _of_each(values: Mapping[str, float], kernels: Sequence[str]) -> str:
+    return ", ".join(f"{values[kernel]:.2g} ({_KERNELS[kernel].strip('$')})" for kernel in kernels)
 
 
 def _rows(data: Data) -> list[dict[str, Any]]:
@@ -207,9 +224,9 @@ HANKEL_FLOOR = Figure(
 has neural networks or this picture.""",
     settings=f"""Relative L1 distances of kernels on [0, {_HORIZON:g}], the first part of the error norm of [IA]. The floor is
 σ_{{m+1}} on that horizon, the ceiling that on [0, ∞), of the H∞ error. Balanced truncations come from the target's own singular
-functions; fits are by variable projection; training is by Adam on the expected loss of white noise, ∫(ρ-ρ̂)²dt in closed form,
-{_STEPS} steps from {_LEARNING_RATE:g} to 0, medians of {len(_SEEDS)} seeds. Fitted and trained models are diagonal, with real
-rates.""",
+functions, with complex poles too; fits are by variable projection in L2; training is by Adam on the expected loss of white
+noise, ∫(ρ-ρ̂)²dt in closed form, {_STEPS} steps from {_LEARNING_RATE:g} to 0, medians of {len(_SEEDS)} seeds. Fitted and
+trained models are diagonal, with real rates. Both minimise squares: their L1 errors may be above 1, that of no model at all.""",
     jobs=_jobs,
     assemble=_assemble,
     plot=_plot,
@@ -217,5 +234,6 @@ rates.""",
     rows=_rows,
     findings="""The floor holds for every linear model, trained or not, of any recurrence and parameterisation. The fits stop
 where their penalties on large amplitudes do. Smooth power laws are cheap to represent: what is left of the error of a
-wide trained model belongs to its training.""",
+wide trained model belongs to its training. A bump or a window far from t = 0 is another matter: the floor falls slowly with m,
+and real rates do not come near it; truncations, whose poles are complex, do.""",
 )

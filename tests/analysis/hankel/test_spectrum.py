@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from scipy.linalg import eigvals, solve_continuous_lyapunov
 
 from analysis.hankel import HankelSpectrum, StateSpace, hankel_spectrum
+from analysis.hankel.panels import UnresolvedKernel
 from analysis.hankel.spectrum import Resolved
 from analysis.linear.fits import ExponentialSum
 from odernn import ContinuousRNN, DiscreteSSM, StateSpaceModel
@@ -139,6 +141,29 @@ def test_all_singular_values_of_a_delayed_window_obey_the_bound_by_its_size():
     spectrum = hankel_spectrum(kernels.shift())
     assert (spectrum.values <= 2).all()
     assert float((spectrum.values**2).sum()) == pytest.approx((11**2 - 9**2) / 2, rel=1e-2)
+
+
+@pytest.mark.parametrize(("horizon", "squares"), [(math.inf, 20.0), (100.0, 20.0), (20.0, 19.0)])
+def test_what_polynomials_leave_out_at_jumps_is_known(horizon, squares):
+    """int min(t, T - t) over 9 < t < 11 is the sum of the squares, whatever the panels are; a jump not cut out is noticed."""
+    panels = Resolved.build(kernels.shift(), horizon)
+    for nodes in (8, 16):
+        operator = panels.operator(nodes)
+        found, lost = (operator.matrix**2).sum(), (operator.lost**2).sum()
+        assert lost > 1e-3
+        assert found + lost == pytest.approx(squares, rel=1e-12)
+    with pytest.raises(UnresolvedKernel, match="squares of its singular values"):
+        replace(panels, breaks=()).operator()
+
+
+def test_values_of_a_projection_are_below_the_true_ones():
+    """So a floor by a coarse rule is a floor: each value rises with the panels, the early ones by no more than their errors."""
+    panels = Resolved.build(kernels.shift(), 100.0)
+    coarse, fine = (panels.operator(parts=parts).singular_values() for parts in (1, 3))
+    assert (coarse <= fine[: coarse.size] + 1e-12).all()
+    spectrum = hankel_spectrum(kernels.shift(), 100.0)
+    n = spectrum.values.size
+    assert (fine[:n] - spectrum.values <= spectrum.errors).all()
 
 
 def test_half_the_integral_is_the_sum_of_a_completely_monotone_kernel():
