@@ -12,6 +12,17 @@ from .decay import DecayFit, fit_decay
 from .experiments import run_experiment
 from .families import Family, family_curves, judge_family, train_family
 from .fixed_points import FixedPoints, fixed_points
+from .hankel import (
+    BalancedTruncation,
+    HankelSpectrum,
+    StateSpace,
+    WidthErrors,
+    balanced_truncation,
+    h_infinity_distance,
+    hankel_spectrum,
+    plot_width_errors,
+    width_errors,
+)
 from .linear.all_blocks import readout_bounds
 from .linear.curves import linear_curves
 from .linear.fits import ExponentialSum, fit_amplitudes, fit_kernel, laplace_sum
@@ -40,11 +51,13 @@ from .verdict import BlockVerdict, Verdict, judge_stable_approximation
 
 __all__ = [
     "Adapted",
+    "BalancedTruncation",
     "BlockVerdict",
     "DecayFit",
     "ExponentialSum",
     "Family",
     "FixedPoints",
+    "HankelSpectrum",
     "KernelDistance",
     "LyapunovExponents",
     "MemoryCapacity",
@@ -52,9 +65,12 @@ __all__ = [
     "MinimaxFit",
     "PerturbationCurve",
     "StabilityReport",
+    "StateSpace",
     "Sweep",
     "TargetMemory",
     "Verdict",
+    "WidthErrors",
+    "balanced_truncation",
     "complex_stability_radius",
     "crossing",
     "family_curves",
@@ -64,6 +80,8 @@ __all__ = [
     "fit_minimax",
     "fixed_points",
     "gradient_over_weight",
+    "h_infinity_distance",
+    "hankel_spectrum",
     "judge_family",
     "judge_stable_approximation",
     "kernel_distance",
@@ -76,6 +94,7 @@ __all__ = [
     "plot_memory",
     "plot_perturbation",
     "plot_training",
+    "plot_width_errors",
     "raw_radius",
     "readout_bounds",
     "run_experiment",
@@ -86,4 +105,5 @@ __all__ = [
     "sweep",
     "target_memory",
     "train_family",
+    "width_errors",
 ]

@@ -266,10 +266,14 @@ def _two_part(t: Array, center: float) -> Array:
     return np.exp(-t) + np.exp(-((t - center) ** 2))
 
 
+# Ai is 0 in float64 from 108 on, but not a number from some 1e6 on, where kernels on [0, inf) are looked at, too.
+_AIRY_GONE = 1e3
+
+
 def _airy(t: Array, shift: float) -> Array:
     from scipy.special import airy  # slow to import
 
-    return np.asarray(airy(t - shift)[0])
+    return np.asarray(airy(np.minimum(t - shift, _AIRY_GONE))[0])
 
 
 def _sine(t: Array, frequency: float) -> Array:

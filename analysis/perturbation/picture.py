@@ -28,22 +28,32 @@ _LIFTED = 0.01
 # Labels of decades keep so far from that of beta = 0, as a part of the axis.
 _CLEAR = 0.08
 _DECADES_BELOW = 6.0
+# Floors are shown down to this part of the smallest error.
+_DEPTH_OF_FLOORS = 100.0
 # Begins the labels of marks, which the legends of panels leave out.
 _MARK = "_mark: "
 
 
 def draw_perturbation(
-    axes: Axes, curves: Sequence[PerturbationCurve], *, spread: Sequence[PerturbationCurve] = (), title: str | None = None
+    axes: Axes,
+    curves: Sequence[PerturbationCurve],
+    *,
+    spread: Sequence[PerturbationCurve] = (),
+    floors: Mapping[int, float] | None = None,
+    title: str | None = None,
 ) -> None:
     """E_m(beta) / |H| on log-log axes, beta = 0 at the left edge, a line for each width from dark to light.
 
     Marked are the tolerance |H| / 2 with the radius r(m) at which each curve reaches it (dots), crossings of consecutive widths
     (crosses), values that stand by monotonicity alone (rings), where a curve leaves the picture (arrows), and at beta = 0, if it
-    was measured, the best linear model of each width (open triangles); `explain_marks` adds their legend to a figure.
+    was measured, the best linear model of each width (open triangles) and the floor of all linear models (bars);
+    `explain_marks` adds their legend to a figure.
 
     Args:
         curves: of one choice of blocks and one horizon, one for each width.
         spread: the same of several seeds, on the same betas or more: a band from the smallest to the largest.
+        floors: by width, a lower bound of E_m(0) / |H| for every linear model (`HankelSpectrum.floor`): a bar at beta = 0. Of
+            errors in the L1 distance of kernels.
 
     Raises:
         ValueError: no curves, or none with a beta > 0.
@@ -64,7 +74,10 @@ def draw_perturbation(
         for value in (curve.relative_initial, curve.relative_linear or 0.0, *curve.relative)
         if 0 < value < np.inf
     ]
-    bottom = max(min(lowest, default=TOLERANCE), 10**-_DECADES_BELOW) / 2
+    smallest_error, floors = min(lowest, default=TOLERANCE), floors or {}
+    under = min((floor for floor in floors.values() if floor > 0), default=np.inf)
+    smallest_error = min(smallest_error, max(under, smallest_error / _DEPTH_OF_FLOORS))
+    bottom = max(smallest_error, 10**-_DECADES_BELOW) / 2
     axes.axhline(TOLERANCE, color=GREY, lw=0.8, ls="--", zorder=1)
     axes.text(largest * 1.3, TOLERANCE * 1.1, r"$\frac{1}{2}|H|$", ha="right", va="bottom", color=GREY, fontsize=8)
     for curve, colour in zip(curves, shades(len(curves))):
@@ -88,6 +101,8 @@ def draw_perturbation(
                 zorder=5,
                 label=_MARK + "best linear model",
             )
+        if (floor := floors.get(curve.hidden_size, 0.0)) >= bottom:
+            axes.plot(zero, floor, "_", color=colour, ms=14, mew=2, zorder=5, label=_MARK + "floor of linear models")
         lifted = (curve.searched < (1 - _LIFTED) * curve.errors)[curve.betas > 0]
         if lifted.any():
             axes.plot(betas[1:][lifted], shown[1:][lifted], "o", mfc="none", color=colour, ms=5, label=_MARK + "by monotonicity")

@@ -32,6 +32,10 @@ def test_kernel_values_are_those_of_the_formula(kernel: Kernel, expected: np.nda
     np.testing.assert_allclose(kernel(T), expected, rtol=1e-14, atol=1e-16)
 
 
+def test_the_airy_kernel_is_0_where_scipy_has_no_number() -> None:
+    assert (kernels.airy(2.0)(np.array([200.0, 1e5, 1e7, 1e90])) == 0).all()
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_kernel_is_zero_before_time_zero_and_answers_in_the_kind_it_was_asked_in(name: str) -> None:
     kernel = kernels.get(name)

@@ -12,6 +12,7 @@ import numpy as np
 from targets import kernels
 
 from ... import curve_sets
+from ...hankel.spectrum import hankel_spectrum
 from ...linear.fits import RIDGE
 from ...perturbation import PerturbationCurve
 from ...perturbation.picture import draw_perturbation, explain_marks
@@ -164,7 +165,8 @@ def plot(data: Data, path: Path, case: Case, digitised: dict[int, float] | None 
         )
         judgement = case.verdicts(data)[0].judgement
         title = f"worst case on $[0, {HORIZON:g}]$: {judgement}"
-        draw_perturbation(right, _cropped(worst[0]), spread=[curve for curves in worst for curve in curves], title=title)
+        every = [curve for curves in worst for curve in curves]
+        draw_perturbation(right, _cropped(worst[0]), spread=every, floors=_floors(case, worst[0]), title=title)
         named = [line for line in right.get_lines() if not str(line.get_label()).startswith("_")]
         for line, width in zip(named, np.linspace(*_LINE_WIDTHS, len(named))):
             # Every width fits 0.9^t: the curves coincide, and all should be seen.
@@ -183,6 +185,12 @@ def plot(data: Data, path: Path, case: Case, digitised: dict[int, float] | None 
             left.set_ylim(bottom=min(left.get_ylim()[0], min(values) / 1.5))
             left.legend(loc="best")
         explain_marks(figure)
+
+
+def _floors(case: Case, curves: Sequence[PerturbationCurve]) -> dict[int, float]:
+    """sigma_{m+1} on the horizon relative to |H|, below which no linear model of the width can come."""
+    spectrum = hankel_spectrum(kernels.load(case.kernel), HORIZON)
+    return {curve.hidden_size: spectrum.floor(curve.hidden_size) / curve.scale for curve in curves}
 
 
 def _cropped(curves: Sequence[PerturbationCurve]) -> list[PerturbationCurve]:

@@ -100,3 +100,11 @@ def test_a_band_goes_from_the_smallest_to_the_largest_seed():
     narrow, _ = axes.collections
     corners = {tuple(point) for point in narrow.get_paths()[0].vertices}
     assert {(1e-3, 0.05), (1e-3, 0.1), (1e-1, 0.3), (1e-1, 0.6)} <= corners
+
+
+def test_floors_are_bars_at_zero_and_do_not_stretch_the_axis_without_end():
+    axes = Figure().subplots()
+    draw_perturbation(axes, [NARROW, WIDE], floors={NARROW.hidden_size: 0.02, WIDE.hidden_size: 1e-30, 77: 0.5})
+    bars = [line for line in axes.get_lines() if line.get_marker() == "_"]
+    assert [list(line.get_ydata()) for line in bars] == [[0.02]]
+    assert axes.get_ylim()[0] > 1e-6

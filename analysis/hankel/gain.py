@@ -1,0 +1,93 @@
+"""The H-infinity distance of a target and a linear model: the largest gain of their difference over all frequencies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odernn.models import SequenceModel
+from targets import Kernel
+
+from .panels import gauss
+from .spectrum import Resolved, System, as_system
+from .state_space import StateSpace, state_space
+
+Complex = NDArray[np.complex128]
+Array = NDArray[np.float64]
+
+# Frequencies per decade, decades beyond the slowest and the fastest rate, and rounds in which the best place is refined.
+_PER_DECADE, _BEYOND, _ROUNDS, _REFINED = 40, 3.0, 6, 21
+_NODES = 28
+
+
+def h_infinity_distance(model: SequenceModel | StateSpace, target: System) -> float:
+    """sup_w |G(iw) - G_m(iw)| for G(s) = int_0^inf rho(t) e^{-st} dt and G_m(s) = c (s - W)^-1 U, in units of rho times time:
+
+        floor(m) <= h_infinity_distance(model, kernel) <= kernel_distance(model, kernel).value
+
+    It is the largest ratio of L2 norms of the error and the input. Found on a grid of frequencies and refined around the
+    largest value, so that it is a value from below.
+
+    Args:
+        model: linear, in continuous time, stable, of one input and output.
+        target: a scalar kernel, or another such model.
+
+    Raises:
+        ValueError: as `hankel_spectrum`; several inputs or outputs, or a map.
+
+    Source: Zhou, Doyle, Glover, Robust and Optimal Control (1996), ch. 4.
+    """
+    own = model if isinstance(model, StateSpace) else state_space(model)
+    found = as_system(target)
+    for one in (own, found):
+        if isinstance(one, StateSpace) and (one.discrete or one.U.shape[1] != 1 or len(one.c) != 1):
+            raise ValueError(f"{one.system} is a map, or has several inputs or outputs: expected one of each, in continuous time")
+    if isinstance(found, Kernel) and found.size != 1:
+        raise ValueError(f"the kernel has {found.size} channels, expected one: take them one by one")
+    other = Resolved.build(found, math.inf) if isinstance(found, Kernel) else found
+
+    def gain(omega: Array) -> Array:
+        return np.abs(_response(other, omega) - _response(own, omega))
+
+    rates = np.concatenate([_rates(own), _rates(other)])
+    low, high = np.log10(rates.min()) - _BEYOND, np.log10(rates.max()) + _BEYOND
+    omega = np.append(0.0, 10 ** np.linspace(low, high, math.ceil(_PER_DECADE * (high - low))))
+    values = gain(omega)
+    for _ in range(_ROUNDS):
+        k = int(values.argmax())
+        omega = np.linspace(omega[max(k - 1, 0)], omega[min(k + 1, omega.size - 1)], _REFINED)
+        values = gain(omega)
+    return float(values.max())
+
+
+def _rates(system: StateSpace | Resolved) -> Array:
+    """Rates of its modes; or those that belong to its longest and its shortest panel."""
+    if isinstance(system, StateSpace):
+        return np.abs(np.linalg.eigvals(system.W))
+    return np.array([1 / system.tail.end, 1 / np.diff(system.edges).min()])
+
+
+def _response(system: StateSpace | Resolved, omega: Array) -> Complex:
+    """G(iw)."""
+    if isinstance(system, Resolved):
+        return _of_panels(system, omega)
+    shifted = 1j * omega[:, None, None] * np.eye(system.states) - system.W
+    return np.asarray((system.c @ np.linalg.solve(shifted, system.U.astype(complex)))[:, 0, 0])
+
+
+def _of_panels(panels: Resolved, omega: Array) -> Complex:
+    """int rho(t) e^{-iwt} dt: Legendre's polynomials of each panel have spherical Bessel functions, whatever w is."""
+    from scipy.special import spherical_jn
+
+    x, w = gauss(_NODES)
+    low, width = panels.edges[:-1], np.diff(panels.edges)
+    degree = np.arange(_NODES)
+    rho = panels.kernel.values((low[:, None] + width[:, None] * x).ravel())[:, 0].reshape(-1, _NODES)
+    coefficients = (rho * w) @ np.polynomial.legendre.legvander(2 * x - 1, _NODES - 1) * (2 * degree + 1) * (-1j) ** degree
+    total = np.zeros(omega.size, complex)
+    for start, length, own in zip(low, width, coefficients):
+        phase = np.exp(-1j * omega * (start + length / 2))
+        total += length * phase * (spherical_jn(degree, omega[:, None] * length / 2) @ own)
+    return total
