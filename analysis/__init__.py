@@ -10,6 +10,7 @@ from .curve_sets import crossing
 from .decay import DecayFit, fit_decay
 from .families import Family, family_curves, judge_family, train_family
 from .fixed_points import FixedPoints, fixed_points
+from .influence import BackgroundMemory, EffectiveStateSize, background_memory, effective_state_size, plot_background
 from .linear.all_blocks import readout_bounds
 from .linear.curves import linear_curves
 from .linear.fits import ExponentialSum, fit_amplitudes, fit_kernel, laplace_sum
@@ -34,8 +35,10 @@ from .target_memory import TargetMemory, target_memory
 from .verdict import BlockVerdict, Verdict, judge_stable_approximation
 
 __all__ = [
+    "BackgroundMemory",
     "BlockVerdict",
     "DecayFit",
+    "EffectiveStateSize",
     "ExponentialSum",
     "Family",
     "FixedPoints",
@@ -48,8 +51,10 @@ __all__ = [
     "StabilityReport",
     "TargetMemory",
     "Verdict",
+    "background_memory",
     "complex_stability_radius",
     "crossing",
+    "effective_state_size",
     "family_curves",
     "fit_amplitudes",
     "fit_decay",
@@ -66,6 +71,7 @@ __all__ = [
     "memory_capacity",
     "memory_function",
     "perturbation_error",
+    "plot_background",
     "plot_memory",
     "plot_perturbation",
     "plot_training",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from odernn import SequenceModel, Solver
 from targets import arguments, grids
 
+from .influence import BackgroundMemory, background_memory
 from .linearisation import spectrum_rate
 from .probes import PROBES, Probe, ProbedSystem, ProbeResponse, probed
 from .results import Result
@@ -106,7 +107,11 @@ class MemoryFunction(Result):
         return replace(self, values=self.values[member], maximizer=self.maximizer[member], floor=self.floor[member])
 
 
-def memory_function(
+@overload
+def memory_function(system: Any, times: Any, *, background: None = None, **probing: Any) -> MemoryFunction: ...
+@overload
+def memory_function(system: Any, times: Any, *, background: Tensor, **driving: Any) -> BackgroundMemory: ...
+def memory_function(  # type: ignore[misc]  # the arguments in full stand here alone
     system: Any,
     times: Any,
     *,
@@ -121,7 +126,8 @@ def memory_function(
     input_size: int | None = None,
     ascent_steps: int = 15,
     seed: int = 0,
-) -> MemoryFunction:
+    background: Tensor | None = None,
+) -> MemoryFunction | BackgroundMemory:
     """The memory function
 
         heaviside  M(t) = sup_{x != 0} |d/dt H_t(u^x)| / |x|_inf,   u^x_t = x for t >= 0
@@ -160,6 +166,11 @@ def memory_function(
         input_size: d of a callable that does not tell; 1 by default.
         ascent_steps: of the gradient ascent (d > 1, nonlinear); 0 for none.
         seed: of the random starts.
+        background: in place of a probe an input, (batch, time, d) at `times`, along which the system is driven: the influence
+            |dy_t/dx_s| over the lag, see `analysis.influence.background_memory`.
+
+    Returns:
+        A `MemoryFunction`; with a background a `BackgroundMemory`.
 
     Raises:
         ValueError: an unknown probe, times or amplitudes that make no sense, a system without a memory function (with the
@@ -168,6 +179,12 @@ def memory_function(
 
     Source: [IA] Def 3.1, Eq 4, App F and G.
     """
+    if background is not None:
+        probing = {"amplitudes": amplitudes, "max_amplitude": max_amplitude, "directions": directions, "hold": hold, "dt": dt}
+        given = [name for name, value in probing.items() if value is not None] + ["probe"] * (probe != "heaviside")
+        if given := given + ["warmup"] * (warmup != 0):
+            raise ValueError(f"{given[0]} is for the probes, which start from rest: leave it out, or the background")
+        return background_memory(system, times, background, solver=solver, input_size=input_size, seed=seed)
     if not isinstance(probe, str) or probe not in PROBES:
         raise ValueError(f"unknown probe {probe!r}: choose one of {', '.join(PROBES)}")
     times = _checked_times(times)
