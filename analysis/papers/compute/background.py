@@ -1,0 +1,76 @@
+"""The memory of random models while inputs of some amplitude drive them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from odernn.models import ContinuousRNN, StateSpaceModel
+from targets import inputs
+
+from ...influence.background import background_memory
+from ...influence.state_size import effective_state_size
+from ..engine.figure import job
+from .teachers import load_teacher
+
+# Rates of the continuous models, 1/time, log-uniform: none is forgotten on the horizon, none outlasts it.
+_SLOWEST, _FASTEST = 0.1, 1.0
+# The forget gates of torch's initial LSTM forget within some samples; open ones make it remember ([Gers et al. 2000]).
+_FORGET_BIAS = 3.0
+# Of a long curve so many lags are kept, and the state size takes every so-many-th sequence.
+_LAGS, _FEW = 81, 8
+
+
+@job("background-memory")
+def driven_memory(
+    model: str, amplitude: float, seed: int, units: int, horizon: float, samples: int, sequences: int, state_size: bool
+) -> dict[str, Any]:
+    """Influence over the lag, conditional exponent and effective state size at the middle of the horizon of a random model under
+    Gaussian noise of this standard deviation.
+
+    Args:
+        model: 'rnn' or 'ssm' (tanh, one time unit is one sample at dt = 1), 'lstm' or 'transformer'.
+        state_size: whether to compute the effective state size.
+
+    Returns:
+        {"lags", "mean", "rms", "geometric", "low", "high", "exponents", "rank", "entropy"}
+    """
+    times = torch.linspace(0, horizon, samples, dtype=torch.float64)
+    x = amplitude * inputs.white_noise(times, batch=sequences, seed=1000 + seed)
+    system = _system(model, units, seed)
+    if model in ("lstm", "transformer"):
+        times = torch.arange(samples, dtype=torch.float64)
+    M = background_memory(system, times, x)
+    kept = np.unique(np.linspace(0, len(M.times) - 1, _LAGS).round().astype(int))
+    low, high = M.spread
+    curves = {"lags": M.times, "mean": M.mean, "rms": M.moment(2), "geometric": M.geometric_mean, "low": low, "high": high}
+    result: dict[str, Any] = {name: values[kept].tolist() for name, values in curves.items()}
+    result["exponents"] = None if M.exponents is None else M.exponents.tolist()
+    result["rank"] = result["entropy"] = None
+    if state_size:
+        size = effective_state_size(system, times, x[:_FEW], at=[float(times[samples // 2])])
+        result |= {"rank": size.rank[:, 0].tolist(), "entropy": size.entropy[:, 0].tolist()}
+    return result
+
+
+def _system(model: str, units: int, seed: int) -> Any:
+    if model == "transformer":
+        return load_teacher("transformer", seed)
+    if model == "lstm":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = nn.LSTM(1, units, batch_first=True).double()
+        with torch.no_grad():
+            module.bias_ih_l0[units : 2 * units] += _FORGET_BIAS
+        return module
+    made = ContinuousRNN if model == "rnn" else StateSpaceModel
+    system = made(1, units, 1, "tanh", "dense", "direct", bias=False, seed=seed, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    P, _ = torch.linalg.qr(torch.randn(units, units, generator=generator, dtype=torch.float64))
+    rates = _SLOWEST * (_FASTEST / _SLOWEST) ** torch.rand(units, generator=generator, dtype=torch.float64)
+    W = P.mT @ (-rates.unsqueeze(-1) * P)
+    system.set_matrix((W + W.mT) / 2)
+    return system
