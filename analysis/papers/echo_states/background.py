@@ -118,7 +118,7 @@ def _claims(data: Data) -> list[Claim]:
         ),
         Claim(
             "No recurrent model has more directions than its state has entries, and the state-space model as many at every "
-            f"amplitude (fails if a rank exceeds {UNITS}, or {2 * UNITS} of the LSTM, or the state-space model's varies by more than 1)",
+            f"amplitude (fails if a rank exceeds {UNITS}, or {2 * UNITS} of the LSTM, or the other's varies by more than 1)",
             max(ranks["rnn"] + ranks["ssm"]) <= UNITS and max(ranks["lstm"]) <= 2 * UNITS and _steady_ranks(data),
             ", ".join(f"{MODELS[model]} {min(found)} to {max(found)}" for model, found in ranks.items()),
         ),
@@ -208,7 +208,7 @@ FIGURE = Figure(
     settings=f"""Random models of {UNITS} units: a tanh RNN and a state-space model with symmetric W, rates log-uniform in
 [0.1, 1]; torch's LSTM with forget gates opened by a bias of 3; the random causal transformer of [IA] Fig 12. Gaussian noise of
 standard deviations {", ".join(f"{a:g}" for a in AMPLITUDES)}, {SAMPLES} samples on [0, {HORIZON:g}] (the LSTM and the transformer
-count samples), {SEQUENCES} sequences, three seeds. Influence |dy_T/dx_s| of the last output, Frobenius norm; solid: geometric mean
+count samples), {SEQUENCES} sequences, three seeds. Influence |dy_T/dx_s| of the last output, solid: geometric mean
 of seed 0, dotted: mean, band: 10 % to 90 % of the sequences, dashed: slope of the conditional Lyapunov exponent. Effective state
 size: entropy of the singular values of dy_future/dx_past at the middle.""",
     jobs=_jobs,
