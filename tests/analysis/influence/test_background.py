@@ -1,4 +1,4 @@
-"""Memory around a background: against closed forms, finite differences and an independent integration of the variational equation."""
+"""Memory around a background: against closed forms, finite differences and the variational equation integrated by SciPy."""
 
 from __future__ import annotations
 
