@@ -94,7 +94,7 @@ def derivatives(
     generator = arguments.generator(seed) if exponents else None
     if isinstance(system, StepResponseFunctional) and isinstance(system.innermost, ConvolutionalFunctional):
         return _of_functional(system, system.innermost, times, _fitting(x, (), system.input_size), ends)
-    found = differentiable(system, times, input_size)
+    found = differentiable(system, times, x, input_size)
     if isinstance(found, SequenceModel):
         return _of_model(found, times, x, ends, solver, interpolation, generator)
     if solver is not None:

@@ -69,11 +69,11 @@ def effective_state_size(
 
         H_i = [dy_t/dx_s],   t >= t_i > s,
 
-    which carries the past of time t_i into its future. H_i = (outputs from t_i on by the state) (state at t_i by past inputs), so
-    that its rank is at most the size of the state; less where the system does not use all of it. For a linear system it does not
-    depend on x, and the singular values are its Hankel singular values on the window. So they are of a model in continuous time:
-    its derivatives are per unit of time, and each entry is weighted by sqrt(w_t w_s), the weights of the trapezoidal rule on past
-    and future.
+    (in continuous time s = t_i as well), which carries the past of time t_i into its future. H_i = (outputs from t_i on by the
+    state) (state at t_i by past inputs), so that its rank is at most the size of the state; less where the system does not use all
+    of it. For a linear system it does not depend on x, and the singular values are its Hankel singular values on the window: in
+    continuous time the derivatives are per unit of time, and each entry is weighted by sqrt(w_t w_s), the weights of the
+    trapezoidal rule on future and past.
 
     Args:
         system, times, background, solver, interpolation, input_size: as in `background_memory`. Every output time has its own
@@ -109,9 +109,11 @@ def effective_state_size(
     t = times.double().to(values.device)
     sizes = []
     for place in places:
-        block = values[..., place - places[0] :, :place, :, :]  # (*ensemble, batch, future, past, output, d)
-        if found.per == "unit of time":
-            future, past = _trapezoid(t[place:]), _trapezoid(t[: place + 1])[:-1]
+        continuous = found.per == "unit of time"
+        # (*ensemble, batch, future, past, output, d); a moment has no weight: in continuous time both sides have that of t_i
+        block = values[..., place - places[0] :, : place + continuous, :, :]
+        if continuous:
+            future, past = _trapezoid(t[place:]), _trapezoid(t[: place + 1])
             block = block * (future.unsqueeze(-1) * past).sqrt()[..., None, None]
         sizes.append(torch.linalg.svdvals(block.transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)))
     most = max(size.shape[-1] for size in sizes)

@@ -59,8 +59,9 @@ def states(system: Any, dt: float, like: Tensor, input_size: int | None = None) 
     return _sized(sequence_maps.of_states(_single(model), dt), input_size)
 
 
-def differentiable(system: Any, times: Tensor, input_size: int | None = None) -> SequenceModel | SequenceMap:
-    """A continuous model as it is, any other system as a map between samples at `times`; arguments as in `memory_function`.
+def differentiable(system: Any, times: Tensor, like: Tensor, input_size: int | None = None) -> SequenceModel | SequenceMap:
+    """A continuous model as it is, any other system as a map between samples at `times`; arguments as in `memory_function` and
+    `sequence_maps.of_system`.
 
     Raises:
         ValueError: no system, or one that is not causal, with the reason.
@@ -70,7 +71,7 @@ def differentiable(system: Any, times: Tensor, input_size: int | None = None) ->
         return model
     dt, _ = sample_index(times - times[0], None)
     return _sized(
-        sequence_maps.of_system(system, dt, times, input_size) if model is None else sequence_maps.of_outputs(model, dt),
+        sequence_maps.of_system(system, dt, like, input_size) if model is None else sequence_maps.of_outputs(model, dt),
         input_size,
     )
 

@@ -28,7 +28,7 @@ def test_of_a_linear_model_they_are_its_hankel_singular_values_whatever_drives_i
     hankel = torch.linalg.eigvals(torch.from_numpy(P @ Q)).real.sqrt().sort(descending=True).values
     t = torch.linspace(0, 24, 481, dtype=F64)
     found = effective_state_size(model, t, 5 * noise(481), at=[12.0])
-    assert torch.allclose(found.singular_values[:, 0, :3], hankel.expand(2, 3), rtol=3e-2, atol=1e-3 * float(hankel[0]))
+    assert torch.allclose(found.singular_values[:, 0, :3], hankel.expand(2, 3), rtol=5e-3, atol=1e-3 * float(hankel[0]))
     assert (found.rank == 3).all()
 
 
