@@ -34,8 +34,9 @@ from ..probes import differentiable, dynamics
 from ..probes.sequence_maps import SequenceMap, sample_index
 
 Per = Literal["unit of time", "sample"]
-# Of the solves of continuous models, in double precision whatever the model's: gradients are good to some ten times rtol.
-_RTOL, _ATOL = 1e-10, 1e-12
+# Of the solves of continuous models, in double precision whatever the model's. The gradient of a smooth solve is as good as the
+# solve; a kink of sigma (relu, hardtanh) is placed within a step, so that there it is good to some sqrt(rtol) only.
+_RTOL, _ATOL = 1e-13, 1e-15
 # Samples that a map is run on at once (sequences times time), which bounds the memory of its activations; numbers in a result.
 _SAMPLES_AT_ONCE, _MOST_NUMBERS = 2**16, 2**28
 # Part of the grid at either end that an exponent leaves out: the start from rest, and the turning of a tangent to the slowest

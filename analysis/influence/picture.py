@@ -48,13 +48,13 @@ def plot_background(M: BackgroundMemory, path: str | os.PathLike[str], *, title:
 
 
 def draw_slope(axes: Axes, lags: Array, geometric: Array, rate: float, **style: Any) -> None:
-    """A dashed line of slope `rate` over the later half of the lags with a geometric mean, through the middle of it."""
+    """A dashed line of slope `rate` over the middle half of the lags with a geometric mean, at its level there."""
     shown = np.flatnonzero(np.isfinite(geometric) & (geometric > 0))
     if not np.isfinite(rate) or shown.size < 2:
         return
-    later = shown[shown.size // 2 :]
-    level = np.mean(np.log(geometric[later]) - rate * lags[later])
-    axes.plot(lags[later], np.exp(level + rate * lags[later]), "--", **style)
+    middle = shown[shown.size // 4 : -(shown.size // 4) or None]
+    level = np.mean(np.log(geometric[middle]) - rate * lags[middle])
+    axes.plot(lags[middle], np.exp(level + rate * lags[middle]), "--", **style)
 
 
 def _array(values: Any) -> Array:

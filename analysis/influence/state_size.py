@@ -70,9 +70,9 @@ def effective_state_size(
         H_i = [dy_t/dx_s],   t >= t_i > s,
 
     (in continuous time s = t_i as well), which carries the past of time t_i into its future. H_i = (outputs from t_i on by the
-    state) (state at t_i by past inputs), so that its rank is at most the size of the state; less where the system does not use all
-    of it. For a linear system it does not depend on x, and the singular values are its Hankel singular values on the window: in
-    continuous time the derivatives are per unit of time, and each entry is weighted by sqrt(w_t w_s), the weights of the
+    state) (state at t_i by past inputs), so that its rank is at most the size of the state; less where the system does not use
+    all of it. For a linear system it does not depend on x, and the singular values are its Hankel singular values on the window:
+    in continuous time the derivatives are per unit of time, and each entry is weighted by sqrt(w_t w_s), the weights of the
     trapezoidal rule on future and past.
 
     Args:

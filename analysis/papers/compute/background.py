@@ -18,10 +18,10 @@ from .teachers import load_teacher
 
 # Rates of the continuous models, 1/time, log-uniform: none is forgotten on the horizon, none outlasts it.
 _SLOWEST, _FASTEST = 0.1, 1.0
-# The forget gates of torch's initial LSTM forget within some samples; open ones make it remember ([Gers et al. 2000]).
-_FORGET_BIAS = 3.0
-# Of a long curve so many lags are kept, and the state size takes every so-many-th sequence.
-_LAGS, _FEW = 81, 8
+# The forget gates of torch's initial LSTM forget within two samples; the usual bias makes it remember (Jozefowicz et al. 2015).
+_FORGET_BIAS = 1.0
+# Of a long curve so many lags are kept; the state size takes so many of the sequences.
+_LAGS, _FEW = 81, 4
 
 
 @job("background-memory")
@@ -32,7 +32,7 @@ def driven_memory(
     Gaussian noise of this standard deviation.
 
     Args:
-        model: 'rnn' or 'ssm' (tanh, one time unit is one sample at dt = 1), 'lstm' or 'transformer'.
+        model: 'rnn' or 'ssm' (tanh, in continuous time), 'lstm' or 'transformer' (which count samples).
         state_size: whether to compute the effective state size.
 
     Returns:
