@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,7 +78,10 @@ class BackgroundMemory(Result):
     @property
     def spread(self) -> tuple[Tensor, Tensor]:
         """The quantiles 10 % and 90 % over the sequences, each (*ensemble, lag)."""
-        low, high = (torch.quantile(self.influence.double(), q, dim=-2).to(self.influence) for q in (_TAIL, 1 - _TAIL))
+        # torch.quantile takes no large tensors; between inf and inf lies nan
+        with np.errstate(invalid="ignore"):
+            ends = np.quantile(self.influence.double().cpu().numpy(), (_TAIL, 1 - _TAIL), axis=-2)
+        low, high = torch.from_numpy(ends).to(self.influence)
         return low, high
 
     @property
@@ -134,7 +138,7 @@ def background_memory(
     probes of `memory_function` start from rest; a nonlinear system remembers otherwise while it is driven. For a linear one all
     are |c^T e^{W tau} U|, whatever x is.
 
-    A model in continuous time and a functional have the functional derivative, per unit of time, which does not depend on how
+    A model in continuous time and a functional of a kernel have the functional derivative, per unit of time, which does not depend on how
     finely x is sampled; the model is computed in double precision. All others have the derivative with respect to one sample.
     Lag 0 is then the first output that has consumed the sample: y_k of torch modules and callables for x_k, y_{k+1} of our
     discrete models, as for the probes.
@@ -152,7 +156,7 @@ def background_memory(
         ends: how many of the last output times are averaged over; of more than one the times must be evenly spaced.
         solver: of the continuous models; None for `odernn.solvers.automatic` at rtol 1e-13, atol 1e-15.
         interpolation: of the background of a continuous model, 'linear' or 'hold'.
-        input_size: d of a callable that does not tell.
+        input_size: d of a callable that does not tell; None for that of the background.
         seed: of the tangent for the exponent.
 
     Returns:

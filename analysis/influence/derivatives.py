@@ -258,8 +258,9 @@ def _of_map(system: SequenceMap, x: Tensor, ends: Sequence[int]) -> Tensor:
     for first in range(0, len(wanted), at_once):
         part = wanted[first : first + at_once]
         leaf = x.repeat(*[1] * (x.ndim - 3), len(part), 1, 1).requires_grad_()
-        y = _outputs(system, leaf).unflatten(-3, (len(part), batch))
-        picked = torch.stack([y[..., row, :, e + system.delayed, one].sum() for row, (e, one) in enumerate(part)]).sum()
+        with torch.enable_grad():
+            y = _outputs(system, leaf).unflatten(-3, (len(part), batch))
+            picked = torch.stack([y[..., row, :, e + system.delayed, one].sum() for row, (e, one) in enumerate(part)]).sum()
         (back,) = torch.autograd.grad(picked, leaf)
         found.append(back[..., :length, :].unflatten(-3, (len(part), batch)))
     values = torch.cat(found, -4).unflatten(-4, (len(ends), outputs)).movedim(-3, -5).movedim(-3, -2)
@@ -321,7 +322,8 @@ def _step_back(flow: Dynamics, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
     """The one row there is, or none, times dF/dh."""
     if not rows.shape[0]:
         return rows
-    with torch.enable_grad():
+    # cuDNN has no backward pass in evaluation mode
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         at = h.detach().requires_grad_()
         (back,) = torch.autograd.grad(flow(at, x), at, rows[0])
     return back.unsqueeze(0)

@@ -141,8 +141,8 @@ def _claims(data: Data) -> list[Claim]:
             f"what is left: {min(kept):.2g} to {max(kept):.2g}",
         ),
         Claim(
-            f"The past passes through the state: no rank exceeds its size (fails if one is above {UNITS}, or {2 * UNITS} for h and "
-            "c of the LSTM)",
+            f"The past passes through the state: no rank exceeds its size (fails if one is above {UNITS}, or {2 * UNITS} for h "
+            "and c of the LSTM)",
             max(most["rnn"], most["ssm"]) <= UNITS and most["lstm"] <= 2 * UNITS,
             ", ".join(f"{MODELS[model]} at most {value}" for model, value in most.items()),
         ),
@@ -252,6 +252,5 @@ Lyapunov exponent. Effective state size: entropy of the singular values of dy_fu
     rows=_rows,
     findings="""The background enters the state-space model at the readout alone, as diag σ'(h_t): its rate stays, its influence
 shrinks where h_t saturates. In the tanh RNN every rate is multiplied by σ' ≤ 1, so that a large input slows the state down and
-what was there before it stays longer. The transformer is driven through its layer normalisation: where all samples are small they are
-alike but for their sign.""",
+what was there before it stays longer.""",
 )

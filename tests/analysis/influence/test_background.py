@@ -15,6 +15,7 @@ from analysis import BackgroundMemory, background_memory, lyapunov_exponents, me
 from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, StateSpaceModel
 from odernn.ensembles import stack
 from odernn.leaky import LeakyRNN
+from odernn.solvers import Adaptive
 from targets import ConvolutionalFunctional, NonlinearFunctional, kernels
 
 F64 = torch.float64
@@ -129,6 +130,14 @@ def test_every_form_of_model_solves_its_variational_equation(model):
     assert np.abs(M.kernel.numpy() - variational(model, x[0], t, "linear")).max() < 1e-8
 
 
+@pytest.mark.parametrize("activation", ["relu", "hardtanh"])
+def test_a_kink_moves_it_by_no_more_than_a_few_millionths(activation):
+    model = ContinuousRNN(1, 6, 1, activation, seed=1, dtype=F64)
+    x = noise(batch=4, size=3.0)
+    found, finer = (background_memory(model, T, x, solver=solver) for solver in (None, Adaptive("dopri5", 1e-14, 1e-16)))
+    assert torch.allclose(found.influence, finer.influence, rtol=0, atol=1e-5 * float(finer.influence.max()))
+
+
 def test_members_of_an_ensemble_are_as_they_are_alone():
     models = [ContinuousRNN(1, 4, 1, "tanh", seed=seed, dtype=F64) for seed in (0, 1)]
     x = noise(size=2.0)
@@ -200,6 +209,15 @@ def outputs(module, x):
         return module(x, nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype))
     y = module(x)
     return y[0] if isinstance(y, tuple) else y
+
+
+def test_a_callable_takes_the_channels_of_the_background_and_gradients_may_be_switched_off():
+    weights = torch.tensor([3.0, 4.0], dtype=F64)
+    with torch.no_grad():
+        M = memory_function(lambda x: (x @ weights).cumsum(1), torch.arange(6.0), background=noise(channels=2, count=6))
+        driven = memory_function(ContinuousRNN(1, 4, 1, "tanh", seed=0, dtype=F64), T, background=noise())
+    assert torch.allclose(M.influence, torch.tensor(5.0, dtype=F64))
+    assert (driven.influence > 0).all()
 
 
 def test_several_output_times_are_averaged_at_fixed_lags():
