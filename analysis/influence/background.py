@@ -31,8 +31,8 @@ class BackgroundMemory(Result):
             sequence.
         kernel: (*ensemble, lag, output, d), the mean of dy_t/dx_s itself, with its sign.
         exponents: (*ensemble, batch), 1/time, the conditional Lyapunov exponent along each sequence, at whose rate the geometric
-            mean decays in the end; None where the system shows no state equation (a transformer, a callable), or is a map of
-            which there is an ensemble.
+            mean decays in the end; None where the system shows no state equation (a transformer, a callable), is a map of
+            which there is an ensemble, or has fewer than eight steps in the middle half of the times.
         floor: (*ensemble,), the level below which numbers of the system's precision end.
         per: what the input is counted in: "unit of time" (models in continuous time and functionals: the functional derivative)
             or "sample" (all others).
@@ -138,9 +138,9 @@ def background_memory(
     probes of `memory_function` start from rest; a nonlinear system remembers otherwise while it is driven. For a linear one all
     are |c^T e^{W tau} U|, whatever x is.
 
-    A model in continuous time and a functional of a kernel have the functional derivative, per unit of time, which does not depend on how
-    finely x is sampled; the model is computed in double precision. All others have the derivative with respect to one sample.
-    Lag 0 is then the first output that has consumed the sample: y_k of torch modules and callables for x_k, y_{k+1} of our
+    A model in continuous time and a functional of a kernel have the functional derivative, per unit of time, which does not depend
+    on how finely x is sampled; the model is computed in double precision. All others have the derivative with respect to one
+    sample. Lag 0 is then the first output that has consumed the sample: y_k of torch modules and callables for x_k, y_{k+1} of our
     discrete models, as for the probes.
 
     The output is the one at times[-1]; nothing is taken to be stationary. Where the background is stationary and the start from
