@@ -138,10 +138,10 @@ def background_memory(
     probes of `memory_function` start from rest; a nonlinear system remembers otherwise while it is driven. For a linear one all
     are |c^T e^{W tau} U|, whatever x is.
 
-    A model in continuous time and a functional of a kernel have the functional derivative, per unit of time, which does not depend
-    on how finely x is sampled; the model is computed in double precision. All others have the derivative with respect to one
-    sample. Lag 0 is then the first output that has consumed the sample: y_k of torch modules and callables for x_k, y_{k+1} of our
-    discrete models, as for the probes.
+    A model in continuous time and a functional of a kernel have the functional derivative, per unit of time: it does not depend
+    on how finely x is sampled. The model is computed in double precision. All others have the derivative with respect to one
+    sample. Lag 0 is then the first output that has consumed the sample: y_k of torch modules and callables for x_k, y_{k+1} of
+    our discrete models, as for the probes.
 
     The output is the one at times[-1]; nothing is taken to be stationary. Where the background is stationary and the start from
     rest forgotten, `ends` averages over the last so many output times as well, each at its own lags. The longest lags end at
