@@ -5,9 +5,11 @@ from __future__ import annotations
 import odernn  # noqa: F401  first: it looks for packages that hide ours
 
 # isort: split
+from . import result_lines, result_pictures, result_tables  # noqa: F401  what results say, their pictures and tables
 from .capacity import MemoryCapacity, memory_capacity
 from .curve_sets import crossing
 from .decay import DecayFit, fit_decay
+from .experiments import run_experiment
 from .families import Family, family_curves, judge_family, train_family
 from .fixed_points import FixedPoints, fixed_points
 from .influence import BackgroundMemory, EffectiveStateSize, background_memory, effective_state_size, plot_background
@@ -21,6 +23,7 @@ from .memory import MemoryFunction, memory_function
 from .perturbation import PerturbationCurve, perturbation_error
 from .perturbation.picture import plot_perturbation
 from .plotting import plot_memory, plot_training
+from .probes import Adapted
 from .stability import (
     StabilityReport,
     complex_stability_radius,
@@ -31,10 +34,13 @@ from .stability import (
     stability_report,
     structured_radius,
 )
+from .sweeps.results import Sweep
+from .sweeps.sweep import sweep
 from .target_memory import TargetMemory, target_memory
 from .verdict import BlockVerdict, Verdict, judge_stable_approximation
 
 __all__ = [
+    "Adapted",
     "BackgroundMemory",
     "BlockVerdict",
     "DecayFit",
@@ -49,6 +55,7 @@ __all__ = [
     "MinimaxFit",
     "PerturbationCurve",
     "StabilityReport",
+    "Sweep",
     "TargetMemory",
     "Verdict",
     "background_memory",
@@ -77,10 +84,12 @@ __all__ = [
     "plot_training",
     "raw_radius",
     "readout_bounds",
+    "run_experiment",
     "spectral_abscissa",
     "stability_margin",
     "stability_report",
     "structured_radius",
+    "sweep",
     "target_memory",
     "train_family",
 ]

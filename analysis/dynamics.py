@@ -24,18 +24,24 @@ class Dynamics(ABC):
         size: entries of h.
         input_size: d.
         dt: time of one step of a map; 1 for a flow.
+        autonomous: whether F is the same at all times.
     """
 
     kind: Literal["flow", "map"]
     size: int
     input_size: int
     dt: float = 1.0
+    autonomous: bool = True
     dtype: torch.dtype = torch.float64
     device: torch.device = torch.device("cpu")
 
     @abstractmethod
     def __call__(self, h: Tensor, x: Tensor) -> Tensor:
         """F, (n, size), for h (n, size) and x (n, d)."""
+
+    def at(self, time: Tensor) -> Dynamics:
+        """The equation at one time, of one that changes with it."""
+        return self
 
     def rest(self) -> Tensor:
         """The state to start from, (size,)."""
@@ -61,16 +67,24 @@ class ModelDynamics(Dynamics):
     """The state equation of a model of odernn."""
 
     def __init__(self, model: SequenceModel, dt: float) -> None:
-        self._model = copy.deepcopy(model).requires_grad_(False)
+        self._model = copy.deepcopy(model).requires_grad_(False).eval()
         self._field = self._model.field()
         self.size, self.input_size = self._field.size, model.input_size
         self.dtype, self.device = model.c.dtype, model.c.device
         self._rest = self._model.rest_state().nan_to_num()
+        self.autonomous = self._field.autonomous
         self.kind = "map" if model.is_map else "flow"
         self.dt = dt if model.is_map else 1.0
 
     def __call__(self, h: Tensor, x: Tensor) -> Tensor:
         return self._model.state_equation(h, self._field(h, x), self.dt)
+
+    def at(self, time: Tensor) -> ModelDynamics:
+        if self.autonomous:
+            return self
+        then = copy.copy(self)
+        then._field = self._field.at(time)
+        return then
 
     def rest(self) -> Tensor:
         return self._rest

@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from odernn import LeakyRNN, LeakyVoltageRNN, activations, models
+from odernn import Activation, LeakyRNN, LeakyVoltageRNN, activations, models
+from odernn.leaky import time_constant
 from odernn.models import SequenceModel
+from odernn.progress import Progress
 from odernn.solvers import DivergedSolve, Fused, Solver
 from odernn.training import MAX_SEED, OPTIMIZERS, Data, Trainer, TrainingConfig, resolve
 from odernn.warm_start import slope_at_zero, spread_rates, widen
@@ -46,7 +48,7 @@ class Family:
     """Settings of models that differ in width only, of their training and of their inputs.
 
     Args:
-        model: 'rnn', 'ssm', 'leaky' or 'leaky_voltage', with tau = 1.
+        model: 'rnn', 'ssm', 'leaky' or 'leaky_voltage'.
         activation, recurrence, parameterization: of the models.
         bias: whether the models have b. Linear functionals are odd, and so are linear, hardtanh and tanh models without b; with
             it training on finitely many inputs leaves a rest state that any perturbation of W moves.
@@ -68,13 +70,14 @@ class Family:
         steps: L-BFGS steps for each width; of 'lm' a tenth of them, from a linear model, where little is left to learn, a 40th.
         weight_decay: of U and c. It bounds the accuracy: with 1e-4 tanh models end at 0.2 % of |H| and more.
         seed: of weights and inputs, >= 0.
+        tau: time constant of the leaky models; None for 1.
 
     Raises:
         ValueError: a setting that is out of its range, or names that do not go together.
     """
 
     model: str = "rnn"
-    activation: str = "tanh"
+    activation: str | Activation = "tanh"
     recurrence: str = "dense"
     parameterization: str = "direct"
     bias: bool = False
@@ -90,6 +93,7 @@ class Family:
     steps: int = 200
     weight_decay: float = 1e-12
     seed: int = 0
+    tau: float | None = None
 
     def __post_init__(self) -> None:
         arguments.choice("model", self.model, FAMILY_MODELS)
@@ -138,6 +142,7 @@ class Family:
             bias=self.bias,
             seed=seed,
             dtype=torch.float64,
+            **time_constant(self.tau, models.MODELS[self.model]),
         )
 
     def training_inputs(self) -> Tensor:
@@ -167,6 +172,8 @@ def train_family(
     family: Family,
     target: Functional,
     start: SequenceModel | None = None,
+    *,
+    progress: bool = True,
 ) -> list[SequenceModel]:
     """Trains every width: the narrowest from several random starts or from the best linear model, each other from the one before
     (`odernn.warm_start.widen`) or from the best linear model where that is better, so that E_m(0) does not rise with m. A start
@@ -175,6 +182,7 @@ def train_family(
     Args:
         target: H, of one input and one output channel.
         start: a trained model, no wider than the narrowest width, which then starts from it in place of random weights.
+        progress: whether a bar is shown, on a terminal and where it takes more than two seconds.
 
     Raises:
         ValueError: settings that do not fit together.
@@ -186,33 +194,35 @@ def train_family(
     data, solver = _data(family, target), _solver(family)
     trained: list[SequenceModel] = []
     linear = family.start == "linear" and isinstance(target, ConvolutionalFunctional)
-    for m in family.widths:
-        runs = []
-        diverged: DivergedSolve | None = None
-        models, informed = _starts(family, target, data, m, trained[-1] if trained else start)
-        for model in models:
-            # Whether the solver's steps resolve it is checked below, for the best start alone.
-            config = _training(family, model, data, near=informed and linear)
-            trainer = Trainer(model, data, config, solver=None if solver is None else solver.unchecked())
-            # Levenberg-Marquardt goes far enough to learn the training inputs by heart.
-            judged = trainer.config.optimizer == "lm"
-            try:
-                trainer.best_error = trainer.validation_error() if judged else trainer.best_error
-                trainer.run(progress=False)
-            except DivergedSolve as error:
-                diverged = error
-                continue
-            if judged:
-                model.load_state_dict(trainer.best_weights)
-            runs.append(trainer)
-            if informed:
-                break
-        if not runs:
-            raise DivergedSolve(f"all {len(models)} starts of width {m} diverged, the last: {diverged}")
-        best = min(runs, key=lambda trainer: trainer.history[-1]["loss"])
-        trained.append(best.model)
-        best.solver = solver
-        best.validation_error(check=True)
+    with Progress("training a family", len(family.widths), "widths", shown=progress) as bar:
+        for m in family.widths:
+            runs = []
+            diverged: DivergedSolve | None = None
+            models, informed = _starts(family, target, data, m, trained[-1] if trained else start)
+            for model in models:
+                # Whether the solver's steps resolve it is checked below, for the best start alone.
+                config = _training(family, model, data, near=informed and linear)
+                trainer = Trainer(model, data, config, solver=None if solver is None else solver.unchecked())
+                # Levenberg-Marquardt goes far enough to learn the training inputs by heart.
+                judged = trainer.config.optimizer == "lm"
+                try:
+                    trainer.best_error = trainer.validation_error() if judged else trainer.best_error
+                    trainer.run()
+                except DivergedSolve as error:
+                    diverged = error
+                    continue
+                if judged:
+                    model.load_state_dict(trainer.best_weights)
+                runs.append(trainer)
+                if informed:
+                    break
+            if not runs:
+                raise DivergedSolve(f"all {len(models)} starts of width {m} diverged, the last: {diverged}")
+            best = min(runs, key=lambda trainer: trainer.history[-1]["loss"])
+            trained.append(best.model)
+            best.solver = solver
+            best.validation_error(check=True)
+            bar.advance(remark=f"width {m}: loss {best.history[-1]['loss']:.2e}" if best.history else "")
     return trained
 
 
@@ -279,6 +289,7 @@ def family_curves(
     blocks: Sequence[str] = ("recurrent", "all"),
     betas: NDArray[np.float64] | Sequence[float] | None = None,
     error: str = "relative_l2",
+    progress: bool = True,
     **search: Any,
 ) -> list[PerturbationCurve]:
     """Perturbation curves of every width on the test inputs, for `judge_stable_approximation`; they carry the target's memory,
@@ -288,6 +299,7 @@ def family_curves(
 
     Args:
         betas: None for FAMILY_BETAS, continued as the horizon and the radii need it.
+        progress: as in `train_family`.
         search: passed on to `perturbation_error`.
     """
     t, x = family.t, family.test_inputs()
@@ -305,13 +317,16 @@ def family_curves(
         found = perturbation_error(model, y, x, t, betas, blocks=block, error=error, seed=family.seed, **search)
         return replace(found, target_memory=memory, linear=linear[model.hidden_size])
 
-    return [
-        enclose_radius(partial(curve, model, block), spanning(FAMILY_BETAS, family.horizon))
-        if betas is None
-        else curve(model, block, betas)
-        for model in (copy.deepcopy(model).float() for model in trained)
-        for block in blocks
-    ]
+    curves = []
+    with Progress("perturbation curves", len(trained) * len(blocks), "curves", shown=progress) as bar:
+        for model in (copy.deepcopy(model).float() for model in trained):
+            for block in blocks:
+                if betas is None:
+                    curves.append(enclose_radius(partial(curve, model, block), spanning(FAMILY_BETAS, family.horizon)))
+                else:
+                    curves.append(curve(model, block, betas))
+                bar.advance(remark=f"width {model.hidden_size}, {block}")
+    return curves
 
 
 def _linear_error(family: Family, target: Functional, data: Data, model: SequenceModel, error: str) -> float | None:
@@ -320,17 +335,19 @@ def _linear_error(family: Family, target: Functional, data: Data, model: Sequenc
     return unperturbed_error(fits[0], data.y, data.x, data.t, error) if fits else None
 
 
-def judge_family(family: Family, target: Functional, **search: Any) -> Verdict:
+def judge_family(family: Family, target: Functional, *, progress: bool = True, **search: Any) -> Verdict:
     """Trains a family on [0, T] and its widest model on [0, 4T], from where it ended on [0, T], and judges both.
 
     Args:
+        progress: as in `train_family`.
         search: of `family_curves`.
 
     Raises:
         ValueError, DivergedSolve: as `train_family`.
     """
-    trained = train_family(family, target)
+    trained = train_family(family, target, progress=progress)
     longer = replace(family.longer(), widths=family.widths[-1:])
-    curves = family_curves(family, trained, target, **search)
-    curves += family_curves(longer, train_family(longer, target, start=trained[-1]), target, **search)
+    curves = family_curves(family, trained, target, progress=progress, **search)
+    widest = train_family(longer, target, start=trained[-1], progress=progress)
+    curves += family_curves(longer, widest, target, progress=progress, **search)
     return judge_stable_approximation(curves)

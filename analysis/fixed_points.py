@@ -78,6 +78,8 @@ def fixed_points(
         ValueError: a system without a state equation, or shapes that do not fit.
     """
     system_dynamics = dynamics(system, size=size, dt=dt)
+    if not system_dynamics.autonomous:
+        raise ValueError("system: its field depends on t, so that it has no fixed points: give one that does not")
     F, h = _rooted(system_dynamics), _starting(system_dynamics, starts, scale, seed)
     d = system_dynamics.input_size
     drive = torch.zeros(d, dtype=h.dtype, device=h.device) if x is None else arguments.real_tensor("x", x).to(h)

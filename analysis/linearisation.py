@@ -40,10 +40,12 @@ def spectrum_rate(model: SequenceModel, dt: float = 1.0) -> float | None:
     if system.size > _LARGEST_STATE:
         return None
     h = system.rest().detach().unsqueeze(0)
+    field = model.field()
+    if not field.rests(h):
+        return None
     x = torch.zeros(1, system.input_size, dtype=h.dtype, device=h.device)
     J = system.jacobian(h, x)[0].double()
     B = torch.autograd.functional.jacobian(lambda u: system(h, u)[0], x)[:, 0].double()
-    field = model.field()
     C = torch.autograd.functional.jacobian(lambda s: field.readout(s.unsqueeze(0))[0], h[0]).double()
     if not torch.isfinite(J).all():
         return None

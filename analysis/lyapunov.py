@@ -128,11 +128,14 @@ def _flow(system: Dynamics, h: Tensor, Q: Tensor, span: Tensor, x: tuple[Tensor,
     def rate(s: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         drive = torch.lerp(*x, ((s - span[0]) / (span[1] - span[0])).to(h.dtype)).unsqueeze(0)
         at = state[0].unsqueeze(0)
-        return system(at, drive)[0], system.jacobian(at, drive)[0] @ state[1]
+        now = system.at(origin + s)
+        return now(at, drive)[0], now.jacobian(at, drive)[0] @ state[1]
 
+    origin = torch.zeros_like(span[0])
     loosened = 1.0 if h.dtype == torch.float64 else 1e3
     if h.dtype != torch.float64:
         # torchdiffeq takes times in the precision of the state
-        span = span - span[0]
+        origin = span[0]
+        span = span - origin
     after = torchdiffeq.odeint(rate, (h, Q), span, rtol=_RTOL * loosened, atol=_ATOL * loosened, method="dopri5")
     return after[0][-1], after[1][-1]

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from odernn import SequenceModel, Solver
+from odernn.progress import Progress
+from odernn.solvers import own_default
 from targets import arguments, grids
 
 from .influence import BackgroundMemory, background_memory
@@ -121,11 +123,12 @@ def memory_function(  # type: ignore[misc]  # the arguments in full stand here a
     directions: Tensor | None = None,
     warmup: float = 0.0,
     hold: float | None = None,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
     dt: float | None = None,
     input_size: int | None = None,
     ascent_steps: int = 15,
     seed: int = 0,
+    progress: bool = True,
     background: Tensor | None = None,
 ) -> MemoryFunction | BackgroundMemory:
     """The memory function
@@ -161,11 +164,12 @@ def memory_function(  # type: ignore[misc]  # the arguments in full stand here a
         directions: (n, d), the only x / |x|_inf to try, in place of the search; None for the search.
         warmup: time for which the system runs without input before the probe.
         hold: time for which the reversed probe holds x before t = 0; None: until the system has settled.
-        solver: of the continuous models; None for `odernn.solvers.automatic` at rtol 1e-10, atol 1e-12 (in float64).
+        solver: of the continuous models; None or 'auto' for `odernn.solvers.automatic` at rtol 1e-10, atol 1e-12 (in float64).
         dt: time of one sample of a sampled system; None for the smallest step of `times`.
         input_size: d of a callable that does not tell; 1 by default.
         ascent_steps: of the gradient ascent (d > 1, nonlinear); 0 for none.
         seed: of the random starts.
+        progress: of the ascent: a bar on a terminal where it takes more than two seconds.
         background: in place of a probe an input, (batch, time, d) at `times`, along which the system is driven: the influence
             |dy_t/dx_s| over the lag, see `analysis.influence.background_memory`.
 
@@ -192,10 +196,7 @@ def memory_function(  # type: ignore[misc]  # the arguments in full stand here a
     warmup = arguments.number("warmup", warmup, least=0)
     hold = None if hold is None else arguments.number("hold", hold, above=0)
     ascent_steps, generator = arguments.count("ascent_steps", ascent_steps, least=0), arguments.generator(seed)
-    if solver is not None:
-        arguments.instance("solver", solver, Solver, "leave it out, or give for example TorchDiffEq('dopri5')")
-
-    settings: dict[str, Any] = {"warmup": warmup, "hold": hold, "solver": solver, "input_size": input_size}
+    settings: dict[str, Any] = {"warmup": warmup, "hold": hold, "solver": own_default(solver), "input_size": input_size}
     whole = probed(system, times, dt=dt, **settings)
     if directions is not None:
         directions = _checked_directions(directions, whole)
@@ -203,7 +204,7 @@ def memory_function(  # type: ignore[misc]  # the arguments in full stand here a
         found = _linear_supremum(whole, probe)
     else:
         probe_at = partial(probed, system, dt=whole.dt, **settings)
-        found = _supremum(whole, probe_at, times, probe, levels, directions, ascent_steps, generator)
+        found = _supremum(whole, probe_at, times, probe, levels, directions, ascent_steps, generator, progress)
     rate = spectrum_rate(system, whole.dt or 1.0) if isinstance(system, SequenceModel) else None
     searched = None if whole.linear else tuple(sorted(set(levels)))
     return MemoryFunction(times, found.values, found.maximizer, found.floor, probe, whole.name, found.sequences, rate, searched)
@@ -312,6 +313,7 @@ def _supremum(
     directions: Tensor | None,
     ascent_steps: int,
     generator: torch.Generator,
+    progress: bool,
 ) -> _Supremum:
     starts = _starts(system, generator) if directions is None else directions
     x = torch.cat([amplitude * starts for amplitude in amplitudes])
@@ -321,7 +323,7 @@ def _supremum(
     candidates, values, error = x, _ratio(response, x), response.error / _size(x)
     sequences = response.sequences
     if directions is None and system.input_size > 1 and ascent_steps > 0:
-        climbed, cost = _ascend(probe_at, times, probe, candidates, values, error, ascent_steps, generator)
+        climbed, cost = _ascend(probe_at, times, probe, candidates, values, error, ascent_steps, generator, progress)
         with torch.no_grad():
             response = system.respond(climbed, probe)
         candidates = torch.cat([candidates, climbed], -2)
@@ -370,6 +372,7 @@ def _ascend(
     error: Tensor,
     steps: int,
     generator: torch.Generator,
+    progress: bool,
 ) -> tuple[Tensor, int]:
     """Projected gradient ascent of |response at t| / |x| on the sphere |x|_inf = amplitude, from the best starts at a few t.
 
@@ -407,17 +410,19 @@ def _ascend(
                 gradient = torch.randn(point.shape, generator=generator, dtype=torch.float64).to(point)
         return value.detach(), gradient.nan_to_num(0.0, 0.0, 0.0), value.requires_grad
 
-    value, gradient, exact = evaluate(x)
-    step = torch.full_like(amplitude, _STEP)
-    for _ in range(steps):
-        uphill = gradient / _size(gradient).unsqueeze(-1).clamp(min=torch.finfo(x.dtype).tiny)
-        trial = (x + step * amplitude * uphill).clamp(-amplitude, amplitude)
-        trial = trial * (amplitude / _size(trial).unsqueeze(-1).clamp(min=torch.finfo(x.dtype).tiny))
-        trial_value, trial_gradient, _ = evaluate(trial)
-        gained = (trial_value > value).unsqueeze(-1)
-        x = torch.where(gained, trial, x)
-        # a random direction that failed is not tried again
-        gradient = torch.where(gained, trial_gradient, gradient) if exact else trial_gradient
-        value = torch.maximum(value, trial_value)
-        step = torch.where(gained, _GROW * step, _SHRINK * step)
+    with Progress("memory function", steps, "steps of ascent", shown=progress) as bar:
+        value, gradient, exact = evaluate(x)
+        step = torch.full_like(amplitude, _STEP)
+        for _ in range(steps):
+            bar.advance()
+            uphill = gradient / _size(gradient).unsqueeze(-1).clamp(min=torch.finfo(x.dtype).tiny)
+            trial = (x + step * amplitude * uphill).clamp(-amplitude, amplitude)
+            trial = trial * (amplitude / _size(trial).unsqueeze(-1).clamp(min=torch.finfo(x.dtype).tiny))
+            trial_value, trial_gradient, _ = evaluate(trial)
+            gained = (trial_value > value).unsqueeze(-1)
+            x = torch.where(gained, trial, x)
+            # a random direction that failed is not tried again
+            gradient = torch.where(gained, trial_gradient, gradient) if exact else trial_gradient
+            value = torch.maximum(value, trial_value)
+            step = torch.where(gained, _GROW * step, _SHRINK * step)
     return x.detach(), sequences

@@ -211,57 +211,131 @@ _PROBE_LABELS = {
 
 
 def plot_memory(
-    M: MemoryFunction,
-    path: str | os.PathLike[str],
+    M: MemoryFunction | Sequence[MemoryFunction],
+    path: str | os.PathLike[str] | None = None,
     *,
+    ax: Axes | Sequence[Axes] | None = None,
+    labels: Sequence[str] | None = None,
     target: tuple[ArrayLike, ArrayLike] | None = None,
-    fit: DecayFit | None = None,
+    fit: DecayFit | Sequence[DecayFit] | None = None,
     title: str | None = None,
-) -> None:
-    """A memory function on a semilogarithmic panel, where an exponential law is straight, and a doubly logarithmic one, where a
-    power law is; with the target's, and the fitted law with its 95 % band over the window it holds on.
+) -> list[Axes]:
+    """Memory functions on a semilogarithmic panel, where an exponential law is straight, and a doubly logarithmic one, where a
+    power law is; with the target's, and the fitted laws with their 95 % bands over the windows they hold on.
 
     Args:
-        M: what `memory_function` gave.
-        path: file to write.
+        M: what `memory_function` gave, or several of them.
+        path: file to write; its ending gives the format. Without it nothing is written.
+        ax: axes of your own: one for the semilogarithmic panel, or two for both. Without them and without `path`, a new figure of
+            pyplot.
+        labels: one for each of M, for the legend.
         target: (times, values) of the target's memory function |rho(t)|_1.
-        fit: what `fit_decay(M)` gave.
+        fit: what `fit_decay(M)` gave; of several M one for each.
+
+    Returns:
+        The axes.
+
+    Example:
+        >>> plot_memory([memory_function(one, t) for one in (model, H)], "memory.pdf", labels=["model", "target"])
     """
-    for name in ("times", "values", "floor", "probe", "system"):
-        if not hasattr(M, name) or isinstance(M, type):
-            raise ValueError(f"M is a {type(M).__name__}, expected a MemoryFunction; give what memory_function gave")
-    if M.values.ndim != 1:
-        raise ValueError(f"M belongs to an ensemble of shape {tuple(M.values.shape[:-1])}; draw its members M[k] one by one")
-    times, values, floor = _array(M.times), _array(M.values), float(M.floor)
+    several = [M] if not isinstance(M, Sequence) else list(M)
+    fits = [] if fit is None else list(fit) if isinstance(fit, Sequence) else [fit]
+    _check_memories(several, labels, fits)
     curves: list[tuple[Array, Array, str, dict[str, Any]]] = []
     if target is not None:
         curves.append((_array(target[0]), _array(target[1]), "target", {"color": GREY, "lw": 3.0, "alpha": 0.6}))
-    # M of a nonlinear system belongs to the amplitudes of its supremum.
-    over = f", {M.amplitudes_text}" if getattr(M, "amplitudes", None) is not None else ""
-    curves.append((times, values, M.system + over, {"color": BLUE}))
-    with picture(path, columns=2) as (figure, panels):
+    # Curves that stand on the axes already keep their colours to themselves.
+    drawn = 0 if ax is None else len((ax if not isinstance(ax, Sequence | np.ndarray) else ax[0]).get_lines())
+    colours: Sequence[Any] = (_CURVES * (drawn + 1))[drawn:] if len(several) <= len(_CURVES) else shades(len(several))
+    for one, name, colour in zip(several, labels or _names(several), colours):
+        curves.append((_array(one.times), _array(one.values), name, {"color": colour}))
+    floor = max(float(one.floor) for one in several)
+    times = np.unique(np.concatenate([_array(one.times) for one in several]))
+
+    def fill(panels: Sequence[Axes]) -> None:
         for axes, logarithmic in zip(panels, (False, True)):
             for t, y, name, style in curves:
                 shown = np.isfinite(y) & (y > 0) & ((t > 0) | (not logarithmic))
                 axes.plot(t[shown], y[shown], label=name, **style)
-            if fit is not None:
-                _draw_fit(axes, fit, times, logarithmic)
+            for k, (one, colour) in enumerate(zip(fits, colours)):
+                if len(several) == 1:
+                    draw_fit(axes, one, times, logarithmic)
+                else:
+                    draw_fit(axes, one, times, logarithmic, color=BLACK, band=colour, named=k == 0, lw=0.9)
             log_limits(axes, [line.get_ydata() for line in axes.get_lines()], floor)
             if floor > axes.get_ylim()[0]:
                 axes.axhspan(axes.get_ylim()[0], floor, color=GREY, alpha=0.2, lw=0, label="below the numerical floor")
             if logarithmic and (times > 0).any():
                 axes.set_xscale("log")
                 axes.set_xlim(0.9 * times[times > 0].min(), 1.1 * times.max())
-            label(axes, x="time $t$" + (" (logarithmic)" if logarithmic else ""), y="$M(t)$ = " + _PROBE_LABELS[M.probe])
-        panels[1].set_ylabel("$M(t)$")
+            label(axes, x="time $t$" + (" (logarithmic)" if logarithmic else ""), y="$M(t)$")
+        probes = {one.probe for one in several}
+        if len(probes) == 1:
+            panels[0].set_ylabel("$M(t)$ = " + _PROBE_LABELS[probes.pop()])
+
+    if ax is not None:
+        panels = [ax] if not isinstance(ax, Sequence | np.ndarray) else list(ax)
+        fill(panels)
+        panels[0].legend()
+        if title is not None:
+            panels[0].set_title(title)
+        if path is not None:
+            save(panels[0].get_figure(), path)  # type: ignore[arg-type]
+        return panels
+    with _two_panels(path) as (figure, panels):
+        fill(panels)
         handles, names = panels[0].get_legend_handles_labels()
         # one legend for both panels, outside, where it hides no curve
         figure.legend(handles, names, loc="outside lower center", ncols=2)
         if title is not None:
             figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    return panels
 
 
-def _draw_fit(axes: Axes, fit: DecayFit, times: Array, logarithmic: bool) -> None:
+# Of several curves; a law of its own colour stands beside one alone.
+_CURVES = (BLUE, GREEN, PURPLE, SKY, ORANGE)
+
+
+def _check_memories(several: Sequence[Any], labels: Sequence[str] | None, fits: Sequence[Any]) -> None:
+    if not several:
+        raise ValueError("nothing to draw: expected at least one MemoryFunction")
+    for M in several:
+        for name in ("times", "values", "floor", "probe", "system"):
+            if not hasattr(M, name) or isinstance(M, type):
+                raise ValueError(f"M is a {type(M).__name__}, expected a MemoryFunction; give what memory_function gave")
+        if M.values.ndim != 1:
+            raise ValueError(f"M belongs to an ensemble of shape {tuple(M.values.shape[:-1])}; draw its members M[k] one by one")
+    if labels is not None and (isinstance(labels, str) or len(labels) != len(several)):
+        raise ValueError(f"labels is {labels!r}, expected a list of {len(several)}, one for each memory function")
+    if fits and len(fits) != len(several):
+        raise ValueError(f"{len(fits)} fits came for {len(several)} memory functions: give one for each")
+
+
+def _names(several: Sequence[MemoryFunction]) -> list[str]:
+    """The system and the amplitudes of its supremum, to which M of a nonlinear system belongs; numbered where they agree."""
+    names = [M.system + (f", {M.amplitudes_text}" if getattr(M, "amplitudes", None) is not None else "") for M in several]
+    return [name if names.count(name) == 1 else f"{k}: {name}" for k, name in enumerate(names, 1)]
+
+
+@contextmanager
+def _two_panels(path: str | os.PathLike[str] | None) -> Iterator[tuple[Figure, list[Axes]]]:
+    if path is not None:
+        with picture(path, columns=2) as panels:
+            yield panels
+        return
+    from matplotlib import pyplot
+
+    with house_style():
+        figure, axes = pyplot.subplots(1, 2, figsize=(2 * PANEL_WIDTH, PANEL_HEIGHT))
+        yield figure, list(axes)
+
+
+def draw_fit(axes: Axes, fit: DecayFit, times: Array, logarithmic: bool, color: Any = VERMILION, **options: Any) -> None:
+    """A fitted law, dashed, with its 95 % band, on the window that it holds on; nothing of an undecided one.
+
+    Args:
+        options: `band`, its colour, and `named`, whether it has a label; all others are of matplotlib, for the line.
+    """
     first, last = fit.window
     if fit.law == "undecided" or not last > first:
         return
@@ -270,8 +344,11 @@ def _draw_fit(axes: Axes, fit: DecayFit, times: Array, logarithmic: bool) -> Non
         first = max(first, float(times[times > 0].min(initial=last)))
     t = (np.geomspace if logarithmic else np.linspace)(first, last, _LINE_POINTS)
     low, high = fit.band(t, _BAND)
-    axes.fill_between(t, low, high, color=VERMILION, alpha=0.25, lw=0)
-    axes.plot(t, fit.predict(t), "--", color=VERMILION, label=f"{fit.describe()} on [{fit.window[0]:.3g}, {fit.window[1]:.3g}]")
+    name = f"{fit.describe()} on [{fit.window[0]:.3g}, {fit.window[1]:.3g}]"
+    band, named = options.pop("band", color), options.pop("named", True)
+    axes.plot(t, fit.predict(t), "--", **{"color": color, "label": name} | options)
+    text = "95 % band of the law" if named else "_nolegend_"
+    axes.fill_between(t, low, high, color=band, alpha=0.25, lw=0, label=text)
 
 
 def _array(values: Any) -> Array:

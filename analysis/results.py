@@ -1,17 +1,24 @@
-"""Results that JSON can hold and give back."""
+"""Results that JSON can hold and give back, that say in a line what they found, and have a table and a picture.
+
+The lines, tables and pictures of the kinds of results are in `result_lines`, `result_tables` and `result_pictures`.
+"""
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import singledispatch
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 
 from odernn.json_values import decode, encode
+from odernn.short_repr import short_repr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 R = TypeVar("R", bound="Result")
 
@@ -46,14 +53,58 @@ class Result:
         return self.to_dict() == other.to_dict() if isinstance(other, type(self)) else NotImplemented
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{field.name}={_shown(getattr(self, field.name))}" for field in fields(self) if field.repr)
-        return f"{type(self).__name__}({' '.join(shown.split())})"
+        return " ".join(line(self).split())
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame: of a result over times, betas or the like one row for each, of any other one row.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("to_frame() needs pandas, which is not installed: pip install pandas", name="pandas") from None
+        return pandas.DataFrame(columns(self))
+
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """Draws this result.
+
+        Args:
+            ax: where to draw; a new figure of pyplot by default.
+            options: of matplotlib, for the line.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ValueError: there is no picture of this kind of result.
+        """
+        if ax is None:
+            from matplotlib import pyplot
+
+            ax = pyplot.subplots()[1]
+        draw(self, ax, **options)
+        return ax
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, torch.Tensor) and value.numel() != 1:
-        return f"a tensor {tuple(value.shape)}"
-    return reprlib.repr(value.item() if isinstance(value, torch.Tensor) else value)
+@singledispatch
+def line(result: Any) -> str:
+    """What a result found, on one line."""
+    return short_repr(result)
+
+
+@singledispatch
+def columns(result: Any) -> dict[str, Any]:
+    """The table of a result by columns."""
+    values = {field.name: getattr(result, field.name) for field in fields(result)}
+    return {name: [value] for name, value in values.items() if value is None or isinstance(value, int | float | str)}
+
+
+@singledispatch
+def draw(result: Any, axes: Axes, **options: Any) -> None:
+    """The picture of a result."""
+    raise ValueError(f"there is no picture of a {type(result).__name__}: draw what you need of its {', '.join(result.to_dict())}")
 
 
 def _written(value: Any) -> Any:

@@ -1,6 +1,12 @@
-"""Continuous-time sequence models, the solvers that integrate them, and their training."""
+"""Continuous-time sequence models, the solvers that integrate them, and their training.
+
+`odernn.targets` is what they learn, `odernn.analysis` is what can be said of them; both are packages of their own as well.
+"""
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from . import shadowing  # noqa: F401  first: see there
 
@@ -11,15 +17,17 @@ from .ensembles import member, replicate, stack
 from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
 from .leaky import LeakyRNN, LeakyVoltageRNN
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
+from .neural_ode import NeuralODE
 from .paths import Path, heaviside, hold, linear, pulse
-from .solvers import Adaptive, DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
-from .training import Data, Trainer, TrainingConfig, train
+from .solvers import Adaptive, Auto, DivergedSolve, Exact, Fused, InaccurateSolve, Solution, Solver, TorchDiffEq
+from .training import Data, Trainer, TrainingConfig, read_data, train
 from .version import __version__
 from .warm_start import widen
 
 __all__ = [
     "Activation",
     "Adaptive",
+    "Auto",
     "ContinuousRNN",
     "Data",
     "DiscreteRNN",
@@ -33,6 +41,7 @@ __all__ = [
     "LeakyRNN",
     "LeakyVoltageRNN",
     "LoadedRun",
+    "NeuralODE",
     "Path",
     "SequenceModel",
     "Solution",
@@ -48,8 +57,24 @@ __all__ = [
     "load_run",
     "member",
     "pulse",
+    "read_data",
     "replicate",
     "stack",
     "train",
     "widen",
 ]
+
+# The name is new here, the package is not: see shadowing.py.
+targets = importlib.import_module(".targets", __name__)
+
+if TYPE_CHECKING:
+    from . import analysis as analysis
+    from .analysis import run_experiment as run_experiment
+else:
+
+    def __getattr__(name: str) -> Any:
+        """`odernn.analysis` and what draws, imported where it is used: it needs scipy."""
+        if name in ("analysis", "run_experiment"):
+            analysis = importlib.import_module(".analysis", __name__)
+            return analysis if name == "analysis" else analysis.run_experiment
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

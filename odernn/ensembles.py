@@ -13,7 +13,7 @@ from torch import Tensor
 
 from targets import arguments
 
-from .models import SequenceModel, build
+from .models import SequenceModel
 
 
 def replicate(model: SequenceModel, n: int) -> SequenceModel:
@@ -79,8 +79,7 @@ def _settings(model: SequenceModel) -> dict[str, Any]:
 
 def _rebuild(model: SequenceModel, ensemble: tuple[int, ...], weights: Callable[[str, Tensor], Tensor]) -> SequenceModel:
     """The same kind of model, and settings, with another ensemble, whose weights and buffers are `weights(name, old one)`."""
-    config = {**_kind(model), "ensemble": list(ensemble)}
-    rebuilt = build(config, seed=0, dtype=model.c.dtype, device=model.c.device)
+    rebuilt = model.with_ensemble(ensemble)
     state = {name: weights(name, weight.detach()) for name, weight in model.state_dict().items()}
     rebuilt.load_state_dict(state)
     for name, value in _settings(model).items():

@@ -14,7 +14,7 @@ from .activations import Activation
 from .state_matrices import StateMatrix
 from .steady_states import steady_potential
 
-Form = Literal["rnn", "ssm", "rate", "voltage"]
+Form = Literal["rnn", "ssm", "rate", "voltage", "own"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class VectorField:
         rate:     F_l = (-h_l + sigma(V_l h_l + tau (U_l z_{l-1} + b_l))) / tau,    z_l = h_l
         voltage:  F_l = (-h_l + V_l sigma(h_l)) / tau + U_l z_{l-1} + b_l,           z_l = sigma(h_l)
 
-    so that W, U and b are rates in every form: those of F where sigma(z) = z, the same for all.
+    so that W, U and b are rates in every form: those of F where sigma(z) = z, the same for all. The form "own" is code of the
+    user's, `odernn.neural_ode.OwnField`, which has no layers.
 
     Args:
         c: readout, (..., output, m).
@@ -77,6 +78,10 @@ class VectorField:
             x = emitted
         return derivatives[0] if len(derivatives) == 1 else torch.cat(derivatives, -1)
 
+    def at(self, time: Tensor) -> VectorField:
+        """The field at one time, of fields that change with it."""
+        return self
+
     def readout(self, h: Tensor) -> Tensor:
         """y = c^T z_L, (..., n, output), for h of shape (..., n, L m)."""
         return self._emit(self._last(h)) @ self.c.mT
@@ -85,7 +90,7 @@ class VectorField:
         """dy/dt, (..., n, output), given dh/dt: c^T dh/dt, or c^T (sigma'(h) * dh/dt) where layers emit sigma(h)."""
         derivative = self._last(dh_dt)
         if self.emits_activation:
-            derivative = self.activation.derivative(self._last(h)) * derivative
+            derivative = self.activation.slope(self._last(h)) * derivative
         return derivative @ self.c.mT
 
     def rest_state(self, discrete: bool = False) -> Tensor:
@@ -138,14 +143,71 @@ class VectorField:
         potential = steady_potential(W, v, self.activation, start=v if rate else torch.zeros_like(v))
         return self.activation(potential) if rate else potential
 
+    def derivative_error(self, h: Tensor, x: Tensor, relative: float, absolute: float) -> Tensor:
+        """By how much dy/dt may be off, (..., batch, output), along states that are off by `relative` |h| + `absolute`: what
+        its terms, W h + U z + b or what a leaky form makes of it, round to.
+
+        Args:
+            h: (..., batch, time, L m).
+            x: held, (..., batch, input).
+        """
+        layer, m = self.layers[-1], self.c.shape[-1]
+        last = h[..., -m:].abs()
+        below = x.abs().unsqueeze(-2) if len(self.layers) == 1 else h[..., -2 * m : -m].abs()
+        W = layer.W.to_dense().abs()
+        size = _apply(W, last) + _apply(layer.U.abs(), below)
+        if layer.b is not None:
+            size = size + layer.b.abs().unsqueeze(-2).unsqueeze(-2)
+        rows, leaked = W.sum(-1, keepdim=True), last / self.tau
+        if self.leaky:
+            size, rows = size + leaked, rows + 1 / self.tau
+        if self.form in ("rnn", "rate"):
+            # sigma' <= 1 and |sigma(z)| <= |z| up to the constant of sigmoid
+            size = size.clamp(max=self.activation.bound / self.tau)
+        if self.leaky:
+            size = size + leaked
+        weight = self.c.abs()
+        return relative * _apply(weight, size).amax(-2) + absolute * (weight @ rows).squeeze(-1).unsqueeze(-2)
+
+    def readout_error(self, h: Tensor, relative: float, absolute: float) -> Tensor:
+        """As `derivative_error`, of y."""
+        weight = self.c.abs()
+        gain = weight.sum(-1, keepdim=True)
+        last = h[..., -self.c.shape[-1] :].abs()
+        return relative * _apply(weight, last).amax(-2) + absolute * gain.squeeze(-1).unsqueeze(-2)
+
     def spectrum(self) -> Tensor:
         """Eigenvalues of every W, complex, (..., L m)."""
         return torch.cat([layer.W.eigenvalues() for layer in self.layers], -1)
 
     @property
+    def spectrum_of(self) -> str:
+        """Whose eigenvalues `spectrum` gives."""
+        return "W"
+
+    @property
     def linear(self) -> bool:
         """Whether dh/dt is linear in (h, x), so that it integrates in closed form."""
         return self.activation.linear or (self.form == "ssm" and len(self.layers) == 1)
+
+    @property
+    def affine(self) -> bool:
+        """Whether the response is linear in x up to the zero-input response."""
+        return self.activation.linear
+
+    @property
+    def autonomous(self) -> bool:
+        """Whether F is the same at all times."""
+        return True
+
+    @property
+    def opaque(self) -> bool:
+        """Whether F is code of which nothing but its values is known."""
+        return False
+
+    def rests(self, h: Tensor) -> bool:
+        """Whether F(h, 0) is as good as 0 at the rest state h, (n, state): the linearisation there then tells how memory ends."""
+        return True
 
     @property
     def emits_activation(self) -> bool:
@@ -195,3 +257,8 @@ class VectorField:
 
     def _emit(self, state: Tensor) -> Tensor:
         return self.activation(state) if self.emits_activation else state
+
+
+def _apply(matrix: Tensor, along: Tensor) -> Tensor:
+    """matrix (..., p, m) on states (..., batch, time, m)."""
+    return along @ matrix.mT.unsqueeze(-3)

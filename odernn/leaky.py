@@ -10,11 +10,26 @@ from torch import Tensor
 from targets import arguments
 
 from .fields import VectorField
-from .models import ContinuousModel, register
+from .models import ContinuousModel, SequenceModel, register
+
+
+def time_constant(tau: float | None, cls: type[SequenceModel]) -> dict[str, Any]:
+    """The argument tau of a class of models, where there is one.
+
+    Raises:
+        ValueError: a class that has none.
+    """
+    if tau is not None and not issubclass(cls, _LeakyModel):
+        raise ValueError(f"tau is the time constant of leaky models, which {cls.name!r} is not: leave it out")
+    return {} if tau is None else {"tau": tau}
 
 
 class _LeakyModel(ContinuousModel):
     def __init__(self, *args: Any, tau: float = 1.0, **options: Any) -> None:
+        if isinstance(tau, Tensor | list | tuple):
+            raise ValueError(
+                f"tau is one number for all units, got {arguments.kind_of(tau)}: of units that differ, write a NeuralODE"
+            )
         tau = arguments.number("tau", tau, above=0)
         super().__init__(*args, **options)
         self.tau = tau

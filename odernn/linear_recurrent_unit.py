@@ -43,7 +43,7 @@ class LinearRecurrentUnit(Pairs):
         )
 
     def raw_weights(self) -> dict[str, RawWeight]:
-        gamma = RawWeight(MAX, lambda weight, norm: torch.ones_like(weight), recurrent=False)
+        gamma = RawWeight(MAX, lambda weight, norm: torch.ones_like(weight), kind="input")
         return {"w": self._eigenvalue_weight(), "theta_log": RawWeight(MAX), "gamma_log": gamma}
 
     def frequencies(self) -> Tensor:

@@ -42,7 +42,7 @@ class Euclidean(Norm):
     """The 2-norm of all entries; argmax G / |G|, dual to itself."""
 
     def __call__(self, block: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(block.flatten(1), dim=-1)
+        return torch.linalg.vector_norm(_entries(block), dim=-1)
 
     def maximizer(self, gradient: Tensor) -> Tensor:
         return gradient / column(self(gradient).clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
@@ -52,10 +52,15 @@ class Max(Norm):
     """The largest entry, which for the entries of a diagonal is the spectral norm; argmax sign G, dual norm the sum of |G|."""
 
     def __call__(self, block: Tensor) -> Tensor:
-        return block.flatten(1).abs().amax(-1)
+        return _entries(block).abs().amax(-1)
 
     def maximizer(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
+
+
+def _entries(block: Tensor) -> Tensor:
+    """(n, entries), of scalars too."""
+    return block.flatten(1) if block.ndim > 1 else block.unsqueeze(1)
 
 
 SPECTRAL, EUCLIDEAN, MAX = Spectral(), Euclidean(), Max()

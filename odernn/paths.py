@@ -19,6 +19,8 @@ from torch import Tensor
 from targets import arguments, grids
 from targets.functionals import Interpolation
 
+from .short_repr import short_repr
+
 Kind = Literal["constant", "linear", "hold", "jumps"]
 
 
@@ -27,7 +29,7 @@ class Path:
     """x(s) on [times[0], times[-1]], in K intervals.
 
     Args:
-        times: breakpoints, (K + 1,), increasing.
+        times: breakpoints, (K + 1,), increasing; or (batch, K + 1), those of each sequence.
         kind: 'constant'; 'linear': lines between the samples; 'hold': each sample until the next; 'jumps': a line in each
             interval, and jumps between them.
         samples: 'constant': x, (..., batch, 1, channel); 'linear' and 'hold': x at the breakpoints, (..., batch, K + 1, channel),
@@ -41,11 +43,13 @@ class Path:
     samples: Tensor
     ends: Tensor | None = None
 
+    __repr__ = short_repr
+
     @cached_property
     def start(self) -> Tensor:
         """x at the left end of each interval, (..., batch, K, channel)."""
         if self.kind == "constant":
-            return self.samples.expand(*self.samples.shape[:-2], self.times.numel() - 1, -1)
+            return self.samples.expand(*self.samples.shape[:-2], self.times.shape[-1] - 1, -1)
         return self.samples if self.kind == "jumps" else self.samples[..., :-1, :]
 
     @cached_property
@@ -101,13 +105,17 @@ class Path:
         ends = torch.cat([self.start[..., k : k + 1, :], self.end[..., k : k + 1, :]], -2)
         return Path(self.times[k : k + 2], "linear", ends)
 
+    def sequences(self, index: Tensor) -> Path:
+        """Some of the sequences of a path with times of each, (n,), that agree in theirs."""
+        return replace(self.mapped(lambda x: x.index_select(-3, index)), times=self.times[index[0]])
+
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Path:
         """The path with the tensors of its values changed: cast, or some sequences of a batch."""
         return replace(self, samples=change(self.samples), ends=None if self.ends is None else change(self.ends))
 
 
 def linear(t: Tensor, x: Tensor) -> Path:
-    """The linear interpolant of samples x, (..., batch, time, channel), at times t, (time,).
+    """The linear interpolant of samples x, (..., batch, time, channel), at times t, (time,) or (batch, time).
 
     Raises:
         ValueError: t or x are no such tensors.
@@ -156,11 +164,19 @@ def pulse(t: Tensor, amplitude: Tensor, stop: float) -> Path:
 
 def _checked(t: Tensor, x: Tensor) -> Tensor:
     """The times of samples, whole numbers as float64. Whether x is finite is for the model to say: it looks once."""
-    t = grids.tensor(t, "t", least=2)
+    t = grids.tensor(t, "t", least=2, per_sequence=True)
     arguments.instance("x", x, Tensor, "convert it (torch.as_tensor)")
     arguments.real_tensor("x", x, finite=False)
-    if x.ndim < 3 or x.shape[-2] != t.numel() or not x.shape[-1]:
-        raise ValueError(f"x must be a tensor (..., batch, time, channel) with {t.numel()} times, got {tuple(x.shape)}")
+    if x.ndim < 3 or x.shape[-2] != t.shape[-1] or not x.shape[-1]:
+        raise ValueError(f"x must be a tensor (..., batch, time, channel) with {t.shape[-1]} times, got {tuple(x.shape)}")
+    if t.ndim == 2 and t.shape[0] != x.shape[-3]:
+        raise ValueError(
+            f"t has shape {tuple(t.shape)}, times of {t.shape[0]} sequences, x {tuple(x.shape)} holds {x.shape[-3]}: match them"
+        )
+    if t.ndim == 2 and arguments.traced():
+        raise ValueError(
+            "times of each sequence, t (batch, time), are not for torch.compile, torch.export and torch.func: give (time,)"
+        )
     return t
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .norms import EUCLIDEAN, SPECTRAL, Norm
 
+WeightKind = Literal["recurrent", "input", "bias", "readout"]
 # The part of their initial U that new units keep.
 _NEW_INPUTS = 0.1
 
@@ -80,17 +82,21 @@ class RawWeight:
         widen: (narrow, wide) -> the weight with which the wide model computes what the narrow one does. wide: what the wide
             model had, a copy that may be changed in place. New units keep what they had, uncoupled from the old ones.
         decays: whether weight decay touches it.
-        recurrent: whether W is made of it.
+        kind: what it does: 'recurrent' where W is made of it.
     """
 
     norm: Norm
     slow_direction: Callable[[Tensor, Norm], Tensor] = stay
     widen: Callable[[Tensor, Tensor], Tensor] = widen_entries
     decays: bool = False
-    recurrent: bool = True
+    kind: WeightKind = "recurrent"
+
+    @property
+    def recurrent(self) -> bool:
+        return self.kind == "recurrent"
 
 
 # The weights that every layer and every model have beside W.
-INPUT = RawWeight(SPECTRAL, grow, _widen_input, decays=True, recurrent=False)
-BIAS = RawWeight(EUCLIDEAN, recurrent=False)
-READOUT = RawWeight(SPECTRAL, grow, _widen_readout, decays=True, recurrent=False)
+INPUT = RawWeight(SPECTRAL, grow, _widen_input, decays=True, kind="input")
+BIAS = RawWeight(EUCLIDEAN, kind="bias")
+READOUT = RawWeight(SPECTRAL, grow, _widen_readout, decays=True, kind="readout")

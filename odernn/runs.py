@@ -253,7 +253,10 @@ class RunDirectory:
 
     def _require_unused(self, config: dict[str, Any], overwrite: bool) -> None:
         if self._strangers() and not overwrite and not self._is_before_first_checkpoint(config):
-            raise ValueError(f"{self.path} holds a run already: choose another --out, or add --overwrite to replace that run")
+            raise ValueError(
+                f"{self.path} holds a run already: choose another --out, or add --overwrite to replace that run (in Python: "
+                "overwrite=True)"
+            )
 
     def _is_before_first_checkpoint(self, config: dict[str, Any]) -> bool:
         """Whether a run of the same config was begun here and has come to nothing yet."""

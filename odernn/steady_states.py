@@ -1,6 +1,8 @@
-"""Where a leaky network comes to rest under a constant drive."""
+"""Where a leaky network comes to rest under a constant drive, and where any other flow does."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ _MOST_STEPS = 100
 _LONGEST, _SHORTEST = 8.0, 1 / 8
 # So many roundings of its terms a residual may be.
 _ROUNDINGS = 16
+# The last Newton step to a rest of a flow that nothing is known of, relative to 1 + |h|: larger where there is none near.
+_NEAR = 1e-6
 
 
 def steady_potential(W: Tensor, v: Tensor, activation: Activation, start: Tensor) -> Tensor:
@@ -63,6 +67,36 @@ def _settled(W: Tensor, v: Tensor, activation: Activation, start: Tensor) -> tup
         before, size = size, residual.abs().amax(-1)
         step = step * (2 * before / size).clamp(_SHORTEST, _LONGEST).nan_to_num(_LONGEST)
     return u, settled
+
+
+def settled_flow(F: Callable[[Tensor], Tensor], jacobian: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
+    """The rest to which dh/dt = F(h) leads from `start`, and whether it leads to one, by the steps of `steady_potential`.
+
+    Args:
+        F: (..., n, m) to (..., n, m).
+        jacobian: dF/dh, (..., n, m, m).
+        start: (..., n, m).
+
+    Returns:
+        h, (..., n, m), and (..., n): False where the flow comes to no rest, or to one where the Jacobian is singular.
+    """
+    h, residual, J = start, F(start), jacobian(start)
+    eye, size = torch.eye(h.shape[-1]).to(h), residual.abs().amax(-1)
+    first, step = size, 0.5 / J.abs().sum(-1).amax(-1).clamp_min(torch.finfo(h.dtype).tiny)
+    step = torch.where(torch.isfinite(step), step, 1.0)
+    settled = torch.zeros_like(size, dtype=torch.bool)
+    for _ in range(_MOST_STEPS):
+        scale = (J.abs() @ h.abs().unsqueeze(-1)).squeeze(-1).amax(-1) + first
+        settled = size <= _ROUNDINGS * torch.finfo(h.dtype).eps * scale
+        if bool((settled | ~torch.isfinite(size)).all()):
+            break
+        move = torch.linalg.solve_ex(eye / step[..., None, None] - J, residual.unsqueeze(-1)).result.squeeze(-1)
+        h = torch.where(settled.unsqueeze(-1), h, h + move)
+        residual, J = F(h), jacobian(h)
+        before, size = size, residual.abs().amax(-1)
+        step = step * (2 * before / size).clamp(_SHORTEST, _LONGEST).nan_to_num(_LONGEST)
+    last = torch.linalg.solve_ex(J, residual.unsqueeze(-1)).result.squeeze(-1).abs().amax(-1)
+    return h, settled & (last <= _NEAR * (1 + h.abs().amax(-1)))
 
 
 def _linearised(W: Tensor, v: Tensor, u: Tensor, activation: Activation) -> tuple[Tensor, Tensor]:

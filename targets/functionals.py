@@ -143,6 +143,9 @@ class ConvolutionalFunctional(StepResponseFunctional):
         self._weights: OrderedDict[tuple[Any, ...], tuple[Tensor, ...]] = OrderedDict()
         self._quadrature_error: float | None = None
 
+    def __repr__(self) -> str:
+        return f"ConvolutionalFunctional({self.kernel.label})"
+
     @property
     def quadrature_error(self) -> float | None:
         return self._quadrature_error
@@ -258,6 +261,9 @@ class NonlinearFunctional(StepResponseFunctional):
         self.psi = psi if callable(psi) else NONLINEARITIES[arguments.choice("psi", psi, NONLINEARITIES)]
         self.input_size, self.output_size = functional.input_size, functional.output_size
 
+    def __repr__(self) -> str:
+        return f"NonlinearFunctional({getattr(self.psi, '__name__', type(self.psi).__name__)} of {self.functional!r})"
+
     @property
     def innermost(self) -> StepResponseFunctional:
         return self.functional.innermost
@@ -330,6 +336,9 @@ class TeacherFunctional(Functional):
         if options is not None:
             arguments.instance("options", options, Mapping, 'give {"solver": ...}')
         self.options = dict(options or {})
+
+    def __repr__(self) -> str:
+        return f"TeacherFunctional({getattr(self.module, '__name__', type(self.module).__name__)})"
 
     def _respond(self, x: Tensor, t: Tensor) -> Tensor:
         batch = x.reshape(-1, *x.shape[-2:])

@@ -58,6 +58,10 @@ class Kernel:
         object.__setattr__(self, "breakpoints", _breakpoints(self.breakpoints))
         object.__setattr__(self, "size", arguments.count("size", self.size))
 
+    def __repr__(self) -> str:
+        size = "" if self.size == 1 else f", {self.size} channels"
+        return f"Kernel({self.name}: {self.label}, decay {self.decay}{size})"
+
     @overload
     def __call__(self, t: float) -> Any: ...
     @overload

@@ -15,13 +15,14 @@ from typing import Any
 from targets import arguments
 
 
-def named_object(spec: str, names: Iterable[str] = ()) -> Any:
+def named_object(spec: str, names: Iterable[str] = (), constructs: Callable[[Any], bool] | None = None) -> Any:
     """The object of that name; a function or class that needs no arguments is called, and gives it.
 
     Importing the module or file runs it: take such a name from nobody who is not trusted.
 
     Args:
         spec: "package.module:attribute" or "path/to/file.py:attribute".
+        constructs: whether a function or class is one to be called; None for all that need no arguments.
         names: short names that the caller takes as well, for the message where there is no such module.
 
     Raises:
@@ -36,12 +37,30 @@ def named_object(spec: str, names: Iterable[str] = ()) -> Any:
         raise ValueError(f"{location} has no attribute {attribute!r}, expected one of that name; define it there")
     found = getattr(module, attribute)
     # A module of torch or an instance with __call__ is what it is; only functions and classes make something.
-    if (inspect.isroutine(found) or inspect.isclass(found)) and _takes_nothing(found):
+    makes = inspect.isroutine(found) or inspect.isclass(found)
+    if makes and (constructs is None or constructs(found)) and _takes_nothing(found):
         try:
             found = found()
         except (Exception, SystemExit) as error:
             raise ValueError(f"{spec} failed ({type(error).__name__}: {error}); repair it") from error
     return found
+
+
+def is_code(spec: str) -> bool:
+    """Whether a text that may be a plain name is the name of code."""
+    return ":" in spec
+
+
+def bare(spec: str) -> str:
+    """The name without the folders of its file: what stays where the file moves."""
+    location, colon, attribute = spec.rpartition(":")
+    return f"{Path(location).name}{colon}{attribute}"
+
+
+def resolved(spec: str) -> str:
+    """The name from any working directory."""
+    location, colon, attribute = spec.rpartition(":")
+    return f"{Path(location).resolve()}{colon}{attribute}" if location.endswith(".py") else spec
 
 
 def _module(location: str, names: Iterable[str]) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import odernn
@@ -11,7 +12,7 @@ ROOT = Path(odernn.__file__).parents[1]
 # Each room may import the rooms after it.
 ROOMS = ("scripts", "analysis", "odernn", "targets")
 SOURCES = {path.relative_to(ROOT): path.read_text() for room in ROOMS for path in (ROOT / room).rglob("*.py")}
-MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES}
+MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__").removeprefix("scripts."): path for path in SOURCES}
 LONGEST = 450
 
 
@@ -36,7 +37,7 @@ IMPORTS = {module: set(imports(module, ast.parse(SOURCES[path]))) - {module} for
 
 
 def room(module):
-    return ROOMS.index(module.partition(".")[0])
+    return ROOMS.index(MODULES[module].parts[0])
 
 
 def test_imports_go_one_way_between_rooms():
@@ -49,6 +50,20 @@ def test_modules_import_each_other_in_no_circle():
         for module in free:
             del waiting[module]
     assert not waiting
+
+
+def test_docstrings_cite_files_that_are_there():
+    there = {path.name for path in ROOT.rglob("*.*") if ".git" not in path.parts}
+    cited = {
+        (str(path), name)
+        for path, text in SOURCES.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        for name in re.findall(r"[\w-]+\.(?:md|py)\b", ast.get_docstring(node) or "")
+    }
+    # Files of the user's own, in examples.
+    examples = {"file.py", "decay_fits.py", "fig_13.py"}
+    assert sorted((path, name) for path, name in cited if name not in there | examples) == []
 
 
 def test_no_file_is_long():

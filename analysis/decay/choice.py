@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 # --- evidence for a law ---
 # Another law must beat the exponential, one of more parameters one of fewer, and an exponential a constant, by this much in AIC
 # (likelihood ratio e^5) ...
-_DECISIVE = 10.0
+DECISIVE = 10.0
 # ... and laws that differ in kind must be this far apart (e^2).
 _TELLING = 4.0
 # A power law keeps its name unless a power of a logarithm, which no window tells from it for sure, gains this.
@@ -132,7 +132,7 @@ def _surely_exponential(window: Window, choice: Choice) -> bool:
     certain."""
     scores = window.scores()
     lowest = min(scores.values())
-    close = [window.fits[law] for law, score in scores.items() if score - lowest < _DECISIVE]
+    close = [window.fits[law] for law, score in scores.items() if score - lowest < DECISIVE]
     stretched = window.fits.get("stretched")
     told = (
         stretched is not None
@@ -167,14 +167,14 @@ def _exact(window: Window, from_start: bool, reaches_end: bool) -> Choice:
     falling = {law: score for law, score in scores.items() if law != "none"}
     best = min(falling, key=lambda law: falling[law], default="none")
     # one that rises first may not have fallen yet
-    still = None if best in COMPOUND and scores["none"] - scores[best] > _DECISIVE else _still(window, scores, reaches_end)
+    still = None if best in COMPOUND and scores["none"] - scores[best] > DECISIVE else _still(window, scores, reaches_end)
     if still is not None:
         return still
     best = _simplest(best, scores, fits)
     if best == "two exponentials" and fits[best].parameters[1] * (window.t[-1] - window.t[0]) < NO_DECLINE:
         return _levelled(window, scores, reaches_end)
     if _nearly_exponential(fits[best]):
-        like = [law for law in falling if _kind(fits[law], window) == "exponential" and scores[law] - scores[best] < _DECISIVE]
+        like = [law for law in falling if _kind(fits[law], window) == "exponential" and scores[law] - scores[best] < DECISIVE]
         if like or not from_start:
             return _tie(window, scores, [best, *(like or ["exponential"])])
     if best == "exponential" and _may_be_power(window, scores):
@@ -183,7 +183,7 @@ def _exact(window: Window, from_start: bool, reaches_end: bool) -> Choice:
         # the time of a stretched exponential counts from 0, and a piece of many curves is a power law
         steady = _steady_exponent(best, window) if best == "power" else None
         return steady or _undecided(window, scores, f"{best} on {_span(window)} alone", [best])
-    if scores[best] - scores.get("logarithmic", math.inf) > _DECISIVE or best == "logarithmic":
+    if scores[best] - scores.get("logarithmic", math.inf) > DECISIVE or best == "logarithmic":
         reason = f"it falls more slowly than the laws that are named on {_span(window)}"
         return _undecided(window, scores, reason, ["logarithmic"])
     close = [law for law in falling if law != best and _is_rival(law, best, scores, window)]
@@ -198,7 +198,7 @@ def _simplest(best: str, scores: dict[str, float], fits: dict[str, LawFit]) -> s
         simple = [law for law in fits if law not in ("none", "logarithmic") and len(fits[law].parameters) == count]
         if simple:
             law = min(simple, key=lambda law: scores[law])
-            if scores[law] - scores[best] < _DECISIVE:
+            if scores[law] - scores[best] < DECISIVE:
                 return law
     return best
 
@@ -279,7 +279,7 @@ def _still(window: Window, scores: dict[str, float], reaches_end: bool) -> Choic
     slope = fits.get("exponential")
     error = math.sqrt(slope.covariance[1, 1]) * span if slope is not None else 0.0
     falls = slope is not None and decline >= NO_DECLINE
-    if falls and not (scores["none"] - scores["exponential"] < _DECISIVE and decline + 2 * error < _SHORT_DECLINE):
+    if falls and not (scores["none"] - scores["exponential"] < DECISIVE and decline + 2 * error < _SHORT_DECLINE):
         return None
     if not reaches_end:
         return _undecided(window, scores, f"it ends at t = {window.t[-1]:.3g} without decaying before")
@@ -364,7 +364,7 @@ def _steady_exponent(law: str, window: Window) -> Choice | None:
     window.add(SIMPLE + COMPOUND + ("logarithmic",))
     scores = window.scores()
     others = [name for name, other in window.fits.items() if _kind(other, window) != law]
-    if any(scores[other] - scores[law] < _DECISIVE for other in others):
+    if any(scores[other] - scores[law] < DECISIVE for other in others):
         return None
     later = window.later()
     spread = max(_difference(fit, part.fit(law)) for part in (later, later.later()))

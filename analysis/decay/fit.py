@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..memory import MemoryFunction
 from ..results import Result
 from . import samples
-from .choice import Choice, choose
+from .choice import DECISIVE, Choice, choose
 from .laws import EXPONENTIAL_END, LawFit
 from .window import FEWEST_POINTS, NO_DECLINE
 
@@ -104,6 +104,23 @@ class DecayFit(Result):
             return self.fits[self.law].describe(self.stderr)
         closest = " or ".join(rival.describe() for rival in self.rivals)
         return f"undecided: {self.reason}" + (f" (closest: {closest})" if closest else "")
+
+    def preference(self) -> str:
+        """Why the law is named though another has a lower AIC; empty where none has."""
+        best = min(self.evidence, key=lambda law: (self.evidence[law], law != self.law), default=self.law)
+        if self.law not in self.evidence or best == self.law:
+            return ""
+        above = self.evidence[self.law]
+        if above >= DECISIVE:
+            number = "rate" if self.rate is not None else "exponent"
+            return f"no law is exact here, and {self.law} is the one that comes near with a steady {number}"
+        reason = (
+            f"{self.law} is named: it has fewer parameters than {best}, and {above:.2g} more in AIC is less than {DECISIVE:g}"
+        )
+        fit = self.fits.get(best)
+        if self.law == "exponential" and best == "stretched" and fit is not None:
+            reason += f" (stretched with an exponent of 1 is exponential, the one fitted is {fit.exponent:.3g})"
+        return reason
 
 
 def fit_decay(M: MemoryFunction | tuple[ArrayLike, ArrayLike], *, floor: float | None = None) -> DecayFit:

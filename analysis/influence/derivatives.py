@@ -25,7 +25,7 @@ from torch import Tensor
 from odernn import SequenceModel, Solver
 from odernn.fields import VectorField
 from odernn.paths import Interpolation, Path, interpolate
-from odernn.solvers import automatic
+from odernn.solvers import automatic, own_default
 from odernn.solvers.base import check_finite, check_start
 from targets import ConvolutionalFunctional, StepResponseFunctional, arguments, grids
 
@@ -71,7 +71,7 @@ def derivatives(
     background: Any,
     ends: Sequence[int],
     *,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
     interpolation: Interpolation = "linear",
     input_size: int | None = None,
     exponents: bool = True,
@@ -83,8 +83,7 @@ def derivatives(
         ValueError: shapes or values that do not fit, a system without gradients.
         DivergedSolve: the state of a model did not stay finite.
     """
-    if solver is not None:
-        arguments.instance("solver", solver, Solver, "leave it out, or give for example TorchDiffEq('dopri5')")
+    solver = own_default(solver)
     arguments.choice("interpolation", interpolation, get_args(Interpolation))
     x = arguments.real_tensor("background", background).detach()
     if x.ndim < 3 or x.shape[-2] != times.numel() or 0 in x.shape:

@@ -61,7 +61,7 @@ def effective_state_size(
     *,
     at: Sequence[float] | Tensor | None = None,
     tolerance: float | None = None,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
     interpolation: Interpolation = "linear",
     input_size: int | None = None,
 ) -> EffectiveStateSize:

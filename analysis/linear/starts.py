@@ -62,7 +62,8 @@ def linear_error(fit: SequenceModel, data: Data, solver: Solver | None = None) -
     """Relative L2 error of a linear model, or of one made from it, on the validation set."""
     with torch.no_grad():
         solver = None if solver is None else solver.unchecked()
-        return float(losses.relative_l2(fit(data.x_validation, data.t, solver=solver), data.y_validation))
+        held = data.validation
+        return float(losses.relative_l2(fit(held.x, held.t, solver=solver), held.y, held.mask))
 
 
 def placed(
@@ -138,5 +139,5 @@ def _fit_pairs(model: SequenceModel, kernel: Kernel, data: Data, weight_decay: f
     except DivergedSolve:
         return starts[-1:]
     with torch.no_grad():
-        best = losses.mse(fits(data.x, data.t), data.y).nan_to_num(nan=torch.inf).argmin()
+        best = losses.mse(fits(data.x, data.t), data.y, data.mask).nan_to_num(nan=torch.inf).argmin()
     return [cast(ContinuousRNN, member(fits, int(best))), starts[-1]]

@@ -171,7 +171,3 @@ class PerturbationCurve(Result):
             "lifted": self.lifted.tolist(),
         }
         return [dict(zip(names, row)) for row in zip(*(columns[name] for name in names))]
-
-    def __repr__(self) -> str:
-        found = f"r = {self.radius_bound()}{self.tolerance_radius():.3g}, {self.betas.size} betas up to {self.betas[-1]:.3g}"
-        return f"PerturbationCurve(m = {self.hidden_size}, T = {self.horizon:g}, {self.block_choice}, {found})"

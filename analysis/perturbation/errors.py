@@ -85,14 +85,17 @@ def objective(
     solver: Solver | None,
     interpolation: Interpolation,
     betas: Array,
+    mask: Tensor | None = None,
 ) -> Objective:
     """The error of that name between model and target; arguments as in `perturbation_error`."""
     if error in _OF_KERNELS:
+        if mask is not None:
+            raise ValueError(f"mask is for errors measured on inputs, {error!r} is of kernels: leave it out")
         kernel = linear_kernel(model, target)
         if horizon is None:
             if t is None:
                 raise ValueError(f"error {error!r} needs a horizon: give t, or horizon=T (math.inf for all times)")
-            horizon = float(grids.tensor(t, "t").detach()[-1])
+            horizon = float(grids.tensor(t, "t", per_sequence=True).detach()[..., -1].max())
         distance = _OF_KERNELS[error].build(kernel, horizon)
         if not math.isfinite(distance.scale):
             raise ValueError(f"kernel {kernel.label} is infinite at 0, where 'kernel_sobolev' is infinite: take 'kernel_l1'")
@@ -107,7 +110,7 @@ def objective(
         # Through the public call once, so that whatever does not fit is reported in the user's terms.
         trial = solver
         if solver is None and not model.is_map:  # its accuracy does not matter here: errors are solved otherwise
-            trial = automatic(model.field()).unchecked()
+            trial = automatic(model.field(), own_times=isinstance(t, Tensor) and t.ndim == 2).unchecked()
         unperturbed = model(x, t, solver=trial, interpolation=interpolation)
         y = target if isinstance(target, Tensor) else _call(target, x, t)
     if y.shape != unperturbed.shape:
@@ -115,34 +118,32 @@ def objective(
             f"the target has shape {tuple(y.shape)}, the model's output {tuple(unperturbed.shape)} (batch, time, output): "
             "make them agree"
         )
-    if not torch.isfinite(y).all():
-        raise ValueError("the target holds NaN or infinite values")
-    y = y.detach().to(unperturbed)
+    y, mask = _observed(y.detach().to(unperturbed), mask, values=isinstance(target, Tensor))
     largest = x.detach().abs().amax((-2, -1)).unsqueeze(-1)
     if error == "sup" and not (largest > 0).all():
         raise ValueError("error 'sup' divides by |x|_inf, got a sequence that is 0 throughout: leave it out")
-    measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    measures: dict[str, losses.Loss] = {
         **losses.LOSSES,
         "relative_l2": losses.relative_l2,
-        "sup": lambda y_hat, y: _sup(y_hat, y, largest),
+        "sup": lambda y_hat, y, mask: _sup(y_hat, y, largest, mask),
     }
     measure = measures[error]
-    scale = float(measure(torch.zeros_like(y), y))
+    scale = float(measure(torch.zeros_like(y), y, mask))
     if not 0 < scale < math.inf:
         raise ValueError("the target answers 0 to every input, so that no error can be told from it: give other inputs")
     with torch.no_grad():
         h0 = model.rest_state()
-    t = grids.tensor(t, "t").detach()
+    t = grids.tensor(t, "t", per_sequence=True).detach()
 
     def errors(ensemble: SequenceModel, solver: Solver | None) -> Tensor:
         # a diverged member counts with whatever it came to (inf or nan)
-        return measure(ensemble.respond(x, t, h0, solver=solver, interpolation=interpolation, check=False).y, y)
+        return measure(ensemble.respond(x, t, h0, solver=solver, interpolation=interpolation, check=False).y, y, mask)
 
     initial = None
     if solver is None and not model.is_map:
         solver, power = _default_solver(model, t, float(betas[-1])), 1 / ERRORS[error]
         with torch.no_grad():
-            initial = float(measure(_precise(model, x, t, h0, interpolation), y.double()))
+            initial = float(measure(_precise(model, x, t, h0, interpolation), y.double(), mask))
             while isinstance(solver, Fused) and solver.substeps < _MAX_STEPS_PER_SAMPLE:
                 found = float(errors(replicate(model, 1), solver.unchecked()))
                 if not abs((found / scale) ** power - (initial / scale) ** power) > _ACCURACY:
@@ -153,7 +154,7 @@ def objective(
     return Objective(
         partial(errors, solver=solver),
         scale,
-        float(t[-1] - t[0]),
+        grids.span(t),
         error,
         states * x.element_size(),
         lean=solver is not None and solver.lean,
@@ -161,9 +162,17 @@ def objective(
     )
 
 
-def unperturbed_error(model: SequenceModel, y: Tensor, x: Tensor, t: Tensor, error: str) -> float:
+def unperturbed_error(
+    model: SequenceModel,
+    y: Tensor,
+    x: Tensor,
+    t: Tensor,
+    error: str,
+    interpolation: Interpolation = "linear",
+    mask: Tensor | None = None,
+) -> float:
     """E of the model itself, in the error of that name."""
-    found = objective(model, y, x, t, error, None, None, "linear", np.zeros(1))
+    found = objective(model, y, x, t, error, None, None, interpolation, np.zeros(1), mask)
     with torch.no_grad():
         return float(found.evaluate(replicate(model, 1))) if found.initial is None else found.initial
 
@@ -171,13 +180,30 @@ def unperturbed_error(model: SequenceModel, y: Tensor, x: Tensor, t: Tensor, err
 def _precise(model: SequenceModel, x: Tensor, t: Tensor, h0: Tensor, interpolation: Interpolation) -> Tensor:
     """The model's outputs by a solve to tight tolerances in double precision."""
     model = copy.deepcopy(model).double()
-    solver = automatic(model.field(), *_TIGHT).unchecked()
+    solver = automatic(model.field(), *_TIGHT, own_times=t.ndim == 2).unchecked()
     return model.respond(x.double(), t.double(), h0.double(), solver=solver, interpolation=interpolation, check=False).y
 
 
-def _sup(y: Tensor, target: Tensor, largest: Tensor) -> Tensor:
+def _observed(y: Tensor, mask: Tensor | None, values: bool) -> tuple[Tensor, Tensor | None]:
+    """Targets, and where they are there; of values given as such NaN is a missing one, as in `odernn.Data`."""
+    if mask is not None:
+        mask = losses.full_mask(mask, y.shape).to(y.device)
+    elif values and y.isnan().any():
+        mask = torch.ones_like(y, dtype=torch.bool)
+    if mask is not None and values:
+        mask = mask & ~y.isnan()
+    there = y if mask is None else y[mask]
+    if not there.numel():
+        raise ValueError("the target holds NaN alone, or its mask none: nothing is there to compare with")
+    if not torch.isfinite(there).all():
+        raise ValueError("the target holds NaN or infinite values")
+    return y, mask
+
+
+def _sup(y: Tensor, target: Tensor, largest: Tensor, mask: Tensor | None) -> Tensor:
     """max over batch and time of |y - target|_2 / |x|_inf, one value per ensemble member; |x|_inf is (batch, 1)."""
-    return (torch.linalg.vector_norm(y - target, dim=-1) / largest).amax((-2, -1))
+    difference = y - target if mask is None else torch.where(mask, y - target, 0.0)
+    return (torch.linalg.vector_norm(difference, dim=-1) / largest).amax((-2, -1))
 
 
 def _call(target: Any, x: Tensor, t: Tensor) -> Tensor:
@@ -194,8 +220,10 @@ def _call(target: Any, x: Tensor, t: Tensor) -> Tensor:
 
 def _default_solver(model: SequenceModel, t: Tensor, beta: float) -> Solver:
     """`Exact` where it applies, else rk4 with steps that resolve the fastest rate in the ball of radius beta."""
-    if Exact().supports(model.field()):
+    if Exact().supports(model.field()) and (t.ndim == 1 or Exact().takes_own_times(model.field())):
         return Exact()
+    if model.field().opaque:
+        return TorchDiffEq("dopri5", adjoint=False, check=False)
     rates = []
     with torch.no_grad():
         for sign in (-1.0, 1.0):

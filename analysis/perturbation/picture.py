@@ -15,7 +15,9 @@ from ..plotting import GREY, label, picture, shades
 from .curve import TOLERANCE, PerturbationCurve
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # beta = 0 stands so far left of the smallest beta, as a factor: a logarithmic axis has no 0.
 _ZERO_AT = 0.3
@@ -26,6 +28,8 @@ _LIFTED = 0.01
 # Labels of decades keep so far from that of beta = 0, as a part of the axis.
 _CLEAR = 0.08
 _DECADES_BELOW = 6.0
+# Begins the labels of marks, which the legends of panels leave out.
+_MARK = "_mark: "
 
 
 def draw_perturbation(
@@ -35,7 +39,7 @@ def draw_perturbation(
 
     Marked are the tolerance |H| / 2 with the radius r(m) at which each curve reaches it (dots), crossings of consecutive widths
     (crosses), values that stand by monotonicity alone (rings), where a curve leaves the picture (arrows), and at beta = 0, if it
-    was measured, the best linear model of each width (open triangles).
+    was measured, the best linear model of each width (open triangles); `explain_marks` adds their legend to a figure.
 
     Args:
         curves: of one choice of blocks and one horizon, one for each width.
@@ -69,28 +73,49 @@ def draw_perturbation(
         shown = np.where(np.isfinite(values), values, 1e3 * _TOP).clip(bottom, 1e3 * _TOP)
         if band := [one.relative[: curve.betas.size] for one in spread if one.hidden_size == curve.hidden_size]:
             ends = (np.clip(end[curve.betas > 0], bottom, 1e3 * _TOP) for end in (np.min(band, 0), np.max(band, 0)))
-            axes.fill_between(betas[1:], *ends, color=colour, alpha=0.12, lw=0)
+            axes.fill_between(betas[1:], *ends, color=colour, alpha=0.12, lw=0, label=_MARK + "band: all seeds")
         axes.plot(betas[1:], shown[1:], color=colour, label=f"m = {curve.hidden_size}")
         axes.plot(betas[:2], shown[:2], ":", color=colour)
         axes.plot(zero, shown[0], "o", color=colour)
         if curve.relative_linear is not None and curve.relative_linear > 0:
-            axes.plot(zero, max(curve.relative_linear, bottom), ">", mfc="none", color=colour, ms=7, zorder=5)
+            axes.plot(
+                zero,
+                max(curve.relative_linear, bottom),
+                ">",
+                mfc="none",
+                color=colour,
+                ms=7,
+                zorder=5,
+                label=_MARK + "best linear model",
+            )
         lifted = (curve.searched < (1 - _LIFTED) * curve.errors)[curve.betas > 0]
-        axes.plot(betas[1:][lifted], shown[1:][lifted], "o", mfc="none", color=colour, ms=5)
+        if lifted.any():
+            axes.plot(betas[1:][lifted], shown[1:][lifted], "o", mfc="none", color=colour, ms=5, label=_MARK + "by monotonicity")
         radius = curve.tolerance_radius()
         if radius > 0 and not curve.radius_bound():
-            axes.plot(max(radius, zero), TOLERANCE, "o", color=colour, mec="black", mew=0.6, ms=5, zorder=4)
+            axes.plot(
+                max(radius, zero), TOLERANCE, "o", color=colour, mec="black", mew=0.6, ms=5, zorder=4, label=_MARK + "radius $r$"
+            )
         beyond = np.flatnonzero(shown > _TOP)
         if beyond.size:
             k = beyond[0]
             # Where the line itself leaves the picture.
             fraction = np.log(_TOP / shown[k - 1]) / np.log(shown[k] / shown[k - 1]) if k else 0.0
             left, right = betas[max(k - 1, 0)], betas[k]
-            axes.plot(left * (right / left) ** fraction, _TOP, "^", color=colour, ms=5, zorder=4, clip_on=False)
+            axes.plot(
+                left * (right / left) ** fraction,
+                _TOP,
+                "^",
+                color=colour,
+                ms=5,
+                zorder=4,
+                clip_on=False,
+                label=_MARK + "goes on above",
+            )
     for narrow, wide in zip(curves, curves[1:]):
         if (narrow.betas.shape == wide.betas.shape) and (beta := crossing(narrow, wide)) is not None:
             level = np.interp(np.log(beta), np.log(positive[0]), np.log(wide.relative[wide.betas > 0].clip(bottom, 1e3 * _TOP)))
-            axes.plot(beta, np.exp(level), "x", color="black", ms=6, mew=1.2, zorder=5)
+            axes.plot(beta, np.exp(level), "x", color="black", ms=6, mew=1.2, zorder=5, label=_MARK + "crossing")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(zero / 1.3, largest * 1.5)
@@ -104,6 +129,18 @@ def draw_perturbation(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "0" if x < smallest else f"$10^{{{round(np.log10(x))}}}$"))
     label(axes, x=r"perturbation $\beta$ of the weights", y=r"$E_m(\beta)\,/\,|H|$", title=title)
     axes.legend(loc="best")
+
+
+def marks_of(panels: Sequence[Axes]) -> dict[str, Artist]:
+    """What `draw_perturbation` marked in these panels, one of each kind, by its name."""
+    drawn = [one for axes in panels for one in axes.get_children() if str(one.get_label()).startswith(_MARK)]
+    return {str(one.get_label()).removeprefix(_MARK): one for one in reversed(drawn)}
+
+
+def explain_marks(figure: Figure) -> None:
+    """One legend below all panels for what they mark beside the curves: in each it would hide curves."""
+    if marks := marks_of(figure.axes):
+        figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=len(marks))
 
 
 def _listed(name: str, curves: Sequence[PerturbationCurve]) -> Sequence[PerturbationCurve]:
@@ -124,6 +161,7 @@ def plot_perturbation(panels: Mapping[str, Sequence[PerturbationCurve]], path: s
     arguments.instance("panels", panels, Mapping, "give {title: [curve, ...]}")
     if not panels:
         raise ValueError("nothing to draw: expected at least one panel of curves")
-    with picture(path, columns=len(panels)) as (_, axes):
+    with picture(path, columns=len(panels)) as (figure, axes):
         for one, (title, curves) in zip(axes, panels.items()):
             draw_perturbation(one, curves, title=title)
+        explain_marks(figure)

@@ -1,4 +1,4 @@
-"""The search for the worst perturbation of a model, by ascent or by sampling ([IA] Def 3.4, paper.md 4)."""
+"""The search for the worst perturbation of a model, by ascent or by sampling ([IA] Def 3.4)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from odernn.ensembles import member, replicate
 from odernn.models import SequenceModel
 from odernn.norms import column
 from odernn.paths import Interpolation
-from odernn.solvers import DivergedSolve, Solver
+from odernn.progress import Progress
+from odernn.solvers import DivergedSolve, Solver, own_default
 from targets import arguments
 
 from .balls import Ball, Point, concatenate, slowest_corner, take, where
@@ -54,10 +55,12 @@ def perturbation_error(
     restarts: int = RESTARTS,
     steps: int = STEPS,
     seed: int = 0,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
     interpolation: Interpolation = "linear",
     horizon: float | None = None,
     running_maximum: bool = True,
+    mask: Tensor | None = None,
+    progress: bool = True,
 ) -> PerturbationCurve:
     """The perturbation error of a model, from below:
 
@@ -84,23 +87,27 @@ def perturbation_error(
 
     Args:
         model: one model (no ensemble axis).
-        target: H: a functional or any function (x, t) -> y, or its values y (batch, time, output) for this x.
+        target: H: a functional or any function (x, t) -> y, or its values y (batch, time, output) for this x, NaN where one is
+            missing.
         x: inputs, (batch, time, input); None for errors of kernels.
-        t: times, (time,).
+        t: times, (time,), or (batch, time) where every sequence has times of its own.
         betas: radii >= 0, increasing.
         search: 'ascent' or 'sample'.
         blocks: 'all', 'recurrent' (raw weights of the recurrent matrices), or names of parameters ("W", "c", "layers.0.U").
         norm: 'spectral' for the balls above; 'max' for the max-norm of every block, as the original code has it.
-        error: 'mse'; 'relative_l2' |y - y_hat| / |y|; 'time_weighted' (the mse of w_k y_k, paper.md 5); 'sup', the largest
+        error: 'mse'; 'relative_l2' |y - y_hat| / |y|; 'time_weighted' (the mse of w_k y_k); 'sup', the largest
             |y - y_hat| / |x|_inf over sequences and times; 'kernel_l1', the L1 distance of the kernels of a linear functional and
             a linear model, exact for all inputs at once; 'kernel_sobolev', that and sup |d/dt (H - H_hat)|, the norm of
             [IA] Def 3.7.
         draws, restarts, steps, seed: of the search. The same seed gives the same curve.
-        solver: for all ensembles. None: `Exact` where it applies, else rk4 (`Fused` where it takes the model) with steps short
-            enough for the fastest perturbed rate and for E_m(0), which is that of a solve to tight tolerances, to 1e-4 |H|.
+        solver: for all ensembles. None or 'auto': `Exact` where it applies, else rk4 (`Fused` where it takes the model) with
+            steps short enough for the fastest perturbed rate and for E_m(0), which is that of a solve to tight tolerances, to
+            1e-4 |H|.
         interpolation: of x between its samples, 'linear' or 'hold' (models in continuous time).
         horizon: for errors of kernels, T in place of t[-1]; may be inf.
+        progress: whether a bar is shown, on a terminal and where it takes more than two seconds.
         running_maximum: report the maximum over beta' <= beta. E_m is non-decreasing by definition, a search need not be.
+        mask: bool, (batch, time) or (batch, time, output): errors are over the targets where it is True.
 
     Raises:
         ValueError: betas that are negative or not increasing; weights, inputs or shapes that do not fit; unknown names.
@@ -113,7 +120,7 @@ def perturbation_error(
     draws = arguments.count("draws", draws, least=1 if search == "sample" else 0)
     restarts, steps = arguments.count("restarts", restarts, least=0), arguments.count("steps", steps)
     generator = arguments.generator(seed)
-    measured = objective(model, target, x, t, error, horizon, solver, interpolation, betas)
+    measured = objective(model, target, x, t, error, horizon, own_default(solver), interpolation, betas, mask)
     problem = _Problem(model, Ball.build(model, blocks, norm), measured)
     initial = measured.initial
     if initial is None:
@@ -121,10 +128,13 @@ def perturbation_error(
             initial = float(problem.values(*problem.centre()))
     best = _Best.at(problem, betas, initial)
     positive = torch.from_numpy(np.flatnonzero(betas > 0))
-    if len(positive):
-        top = _sample(problem, best, positive, draws, generator)
-        if search == "ascent":
-            _climb_from_starts(problem, best, positive, top, restarts, steps, generator)
+    rounds = 1 + 2 * (steps + 1) * (search == "ascent")
+    with Progress("perturbation error", rounds, "rounds at most", shown=progress) as problem.bar:
+        if len(positive):
+            top = _sample(problem, best, positive, draws, generator)
+            problem.bar.advance()
+            if search == "ascent":
+                _climb_from_starts(problem, best, positive, top, restarts, steps, generator)
     return _curve(problem, best, initial, search, running_maximum)
 
 
@@ -159,6 +169,7 @@ class _Problem:
     def __init__(self, model: SequenceModel, ball: Ball, objective: Objective) -> None:
         self.model, self.ball, self.objective = model, ball, objective
         self.evaluations = 0
+        self.bar = Progress("perturbation error", 1, "rounds")
         self._ensemble: SequenceModel | None = None
 
     def centre(self) -> tuple[Point, Tensor]:
@@ -314,6 +325,7 @@ def _climb(problem: _Problem, best: _Best, index: Tensor, directions: Point, ste
         directions: (n, ...) in the unit ball.
     """
     values, oracles = problem.ascend(directions, best.betas[index])
+    problem.bar.advance()
     best.offer(index, values, directions)
     fraction = torch.ones_like(values)
     for _ in range(steps):
@@ -326,6 +338,7 @@ def _climb(problem: _Problem, best: _Best, index: Tensor, directions: Point, ste
         # Convex combinations stay in the ball.
         trial = {name: part + column(fraction, part) * (oracles[name] - part) for name, part in directions.items()}
         trial_values, trial_oracles = problem.ascend(trial, best.betas[index])
+        problem.bar.advance(remark=f"{len(index)} starts still rise")
         best.offer(index, trial_values, trial)
         risen = trial_values > values
         small = trial_values < values * (1 + _LEAST_GAIN)

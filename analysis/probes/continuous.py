@@ -50,8 +50,8 @@ class ContinuousSystem(ProbedSystem):
         self.input_size, self.ensemble = model.input_size, model.ensemble
         self.dtype, self.device = model.c.dtype, model.c.device
         # of a copy without gradients: backpropagation reaches the inputs only
-        self._field = copy.deepcopy(model).requires_grad_(False).field()
-        self.linear = self._field.activation.linear
+        self._field = copy.deepcopy(model).requires_grad_(False).eval().field()
+        self.linear = self._field.affine
         self._hold, self._warmup = hold, warmup
         # in double precision whatever the model's: the steps between large times are differences of close numbers
         self._times = times.to(self.device, torch.float64)
@@ -63,9 +63,13 @@ class ContinuousSystem(ProbedSystem):
             self._grid = torch.cat([origin, origin + 1])
         self._positions = torch.searchsorted(self._grid, after)
         self._solver = solver
+        if warmup and not self._field.autonomous:
+            raise ValueError("warmup runs the model before t = 0, and its field depends on t: leave it out")
         self._start = self._rest()
 
     def respond(self, x: Tensor, probe: Probe, *, fast: bool = False) -> ProbeResponse:
+        if probe == "reversed" and not self._field.autonomous:
+            raise ValueError("the reversed probe holds x before t = 0, and the field depends on t: take 'heaviside' or 'impulse'")
         solver = self._solver or self._default_solver(LOOSE if fast else TIGHT)
         x = with_zero_input(x)
         h0 = self._start.unsqueeze(-2).expand(*self.ensemble, x.shape[-2], -1)
@@ -80,14 +84,21 @@ class ContinuousSystem(ProbedSystem):
         if probe == "impulse":
             y = readout_along(self._field, h)
         else:
-            along = driving.unsqueeze(-2).expand(*driving.shape[:-1], h.shape[-2], -1).flatten(-3, -2)
             flat = h.flatten(-3, -2)
-            y = self._field.readout_derivative(flat, self._field(flat, along)).unflatten(-2, h.shape[-3:-1])
+            y = self._field.readout_derivative(flat, self._along(h, driving)).unflatten(-2, h.shape[-3:-1])
         values = (y[..., :-1, :, :] - y[..., -1:, :, :])[..., self._positions, :]
         before = self._times.numel() - values.shape[-2]
         values = nn.functional.pad(values, (0, 0, before, 0))
         error = self._error(h[..., :-1, :, :].detach(), driving[..., :-1, :].detach(), solver, probe) + unsettled[..., :-1]
         return ProbeResponse(values, error, math.prod(x.shape[:-1]))
+
+    def _along(self, h: Tensor, x: Tensor) -> Tensor:
+        """dh/dt along the grid under the constant input x, (*ensemble, batch * time, state)."""
+        if not self._field.autonomous:
+            slopes = [self._field.at(s)(state, x) for s, state in zip(self._grid, h.unbind(-2))]
+            return torch.stack(slopes, -2).flatten(-3, -2)
+        along = x.unsqueeze(-2).expand(*x.shape[:-1], h.shape[-2], -1).flatten(-3, -2)
+        return self._field(h.flatten(-3, -2), along)
 
     def _default_solver(self, tolerances: dict[torch.dtype, tuple[float, float]]) -> Solver:
         return automatic(self._field, *tolerances.get(self.dtype, tolerances[torch.float32])).unchecked()
@@ -141,34 +152,11 @@ class ContinuousSystem(ProbedSystem):
         return h, near, torch.where(near, torch.zeros_like(left), left)
 
     def _error(self, h: Tensor, x: Tensor, solver: Solver, probe: Probe) -> Tensor:
-        """Rounding of c^T F, with F = W h + U z + b or what a leaky form makes of it, or of c^T z for the impulse, and the
-        solver's tolerance carried through them."""
-        layer, m = self._field.layers[-1], self._field.c.shape[-1]
-        last = h[..., -m:].abs()
-        below = x.abs().unsqueeze(-2) if len(self._field.layers) == 1 else h[..., -2 * m : -m].abs()
+        """Rounding of dy/dt, or of y for the impulse, and the solver's tolerance carried through them."""
         rtol, absolute = solver.tolerances
         relative = torch.finfo(self.dtype).eps + rtol
-        weight = self._field.c.abs()
-        if probe != "impulse":
-            W = layer.W.to_dense().abs()
-            size = _apply(W, last) + _apply(layer.U.abs(), below)
-            if layer.b is not None:
-                size = size + layer.b.abs().unsqueeze(-2).unsqueeze(-2)
-            rows, leaked = W.sum(-1, keepdim=True), last / self._field.tau
-            if self._field.leaky:
-                size, rows = size + leaked, rows + 1 / self._field.tau
-            if self._field.form in ("rnn", "rate"):
-                # sigma' <= 1 and |sigma(z)| <= |z| up to the constant of sigmoid
-                size = size.clamp(max=self._field.activation.bound / self._field.tau)
-            if self._field.leaky:
-                size = size + leaked
-            gain = weight @ rows
+        if probe == "impulse":
+            error = self._field.readout_error(h, relative, absolute)
         else:
-            size, gain = last, weight.sum(-1, keepdim=True)
-        error = relative * _apply(weight, size).amax(-2) + absolute * gain.squeeze(-1).unsqueeze(-2)
+            error = self._field.derivative_error(h, x, relative, absolute)
         return torch.linalg.vector_norm(error, dim=-1)
-
-
-def _apply(matrix: Tensor, along: Tensor) -> Tensor:
-    """matrix (..., p, m) on states (..., batch, time, m)."""
-    return along @ matrix.mT.unsqueeze(-3)

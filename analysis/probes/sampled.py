@@ -13,6 +13,8 @@ from .sequence_maps import MOST_SAMPLES, SequenceMap
 # Roundings that add up in one step of a sampled system and its difference quotient; measured on torch.nn.RNN, GRU and LSTM of 1
 # to 4 layers in both precisions, whose plateaus lie below this many units (tests/analysis/probes/test_sampled.py).
 _ROUNDINGS = 4.0
+# By how much inputs differ, relatively, whose responses show the steps of a quantised system.
+_NUDGES = (-2e-2, -1e-2, 1e-2, 2e-2)
 # Samples sent through a system at once (batch times time): bounds the memory of its activations.
 _SAMPLES_AT_ONCE = 2**18
 
@@ -37,6 +39,7 @@ class SampledSystem(ProbedSystem):
         self._run, self.name, self._delayed = sequence_map.run, sequence_map.name, sequence_map.delayed
         self.input_size, self.dtype, self.device = sequence_map.input_size, sequence_map.dtype, sequence_map.device
         self.ensemble, self.linear, self.dt = sequence_map.ensemble, sequence_map.linear, sequence_map.dt
+        self._quantised = sequence_map.quantised
         self._samples = samples.to(self.device)
         longest = max(warmup / self.dt, 0.0 if hold is None else hold / self.dt, float(samples[-1]))
         if longest > MOST_SAMPLES:
@@ -86,7 +89,14 @@ class SampledSystem(ProbedSystem):
         # an output that is coarser than the input rounds more; one that overflowed can be trusted nowhere
         eps = max(torch.finfo(self.dtype).eps, torch.finfo(y.dtype).eps)
         rounding = (_ROUNDINGS * eps * size / self.dt).nan_to_num(nan=math.inf, posinf=math.inf)
-        return y[..., :-1, :, :] - y[..., -1:, :, :], rounding
+        D = y[..., :-1, :, :] - y[..., -1:, :, :]
+        if self._quantised:
+            # Its steps are told by inputs that hardly differ.
+            for nudge in _NUDGES:
+                other = self._chunked((1 + nudge) * x.unsqueeze(-2) * on)
+                step = torch.linalg.vector_norm((other[..., :-1, :, :] - other[..., -1:, :, :] - D).detach(), dim=-1).amax(-1)
+                rounding = torch.maximum(rounding, 2 * step / self.dt)
+        return D, rounding
 
     def _still_moving(self, D: Tensor, held: int) -> Tensor:
         """|dD/dt| just before the held input ends, (*ensemble, batch)."""
@@ -95,5 +105,6 @@ class SampledSystem(ProbedSystem):
         return torch.linalg.vector_norm(change.detach(), dim=-1) / self.dt
 
     def _chunked(self, x: Tensor) -> Tensor:
-        rows = max(1, _SAMPLES_AT_ONCE // x.shape[-2])
+        # What is quantised as it runs takes its scale from all of a batch.
+        rows = 1 if self._quantised else max(1, _SAMPLES_AT_ONCE // x.shape[-2])
         return torch.cat([self._run(part) for part in x.split(rows, dim=-3)], -3)

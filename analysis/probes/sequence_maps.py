@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from odernn import SequenceModel
 from targets import Functional, TeacherFunctional, arguments
+
+from .adapted import Adapted, first_tensor
 
 # Samples of one sequence beyond which no memory holds it.
 MOST_SAMPLES = 2**24
@@ -35,6 +37,7 @@ class SequenceMap:
         dt: time of one sample.
         ensemble: leading axes of the output.
         linear: whether the map is linear up to its zero-input response.
+        quantised: whether it computes in fewer digits than its outputs have.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -46,6 +49,7 @@ class SequenceMap:
     dt: float
     ensemble: tuple[int, ...] = ()
     linear: bool = False
+    quantised: bool = False
 
 
 def of_outputs(model: SequenceModel, dt: float) -> SequenceMap:
@@ -70,7 +74,7 @@ def of_states(model: SequenceModel, dt: float) -> SequenceMap:
 
 
 def _of_model(model: SequenceModel, dt: float, run: Callable[[Tensor], Tensor], delayed: bool) -> SequenceMap:
-    linear = model.activation.linear
+    linear = model.field().affine
     name, weight = type(model).__name__, model.c
     return SequenceMap(run, name, delayed, model.input_size, weight.dtype, weight.device, dt, model.ensemble, linear)
 
@@ -137,6 +141,8 @@ def of_system(system: Any, dt: float, like: Tensor, input_size: int | None) -> S
         require_causal(system)
         size = system.input_size
         call = system if system.batch_first else _time_first(system)
+    elif isinstance(system, nn.RNNCellBase):
+        size, call = system.input_size, Adapted(system)
     elif isinstance(system, nn.TransformerEncoder | nn.TransformerEncoderLayer):
         attention: Any = (system if isinstance(system, nn.TransformerEncoderLayer) else system.layers[0]).self_attn
         size = attention.embed_dim
@@ -150,15 +156,27 @@ def of_system(system: Any, dt: float, like: Tensor, input_size: int | None) -> S
         attribute = getattr(system, "input_size", None)
         size = attribute if isinstance(attribute, int) and attribute > 0 else 1
     weights = module.parameters() if isinstance(module, nn.Module) else ()
-    like = next((weight for weight in weights if weight.is_floating_point()), like)
+    weight = next((weight for weight in weights if weight.is_floating_point()), None)
+    like = like if weight is None else weight
 
     def run(x: Tensor) -> Tensor:
         with _evaluating(module):
             y = call(x)
         return _first_tensor(y, x, name)
 
-    _try(run, size, like, name)
-    return SequenceMap(run, name, delayed, size, like.dtype, like.device, dt)
+    try:
+        _try(run, size, like, name)
+    except ValueError:
+        if weight is not None or not isinstance(module, nn.Module) or like.dtype != torch.float64:
+            raise
+        like = like.float()  # weights that are no floating-point numbers: quantised modules take float32
+        _try(run, size, like, name)
+    return SequenceMap(run, name, delayed, size, like.dtype, like.device, dt, quantised=_is_quantised(module))
+
+
+def _is_quantised(module: Any) -> bool:
+    parts = module.modules() if isinstance(module, nn.Module) else ()
+    return any("quantized" in type(part).__module__ or "Quantized" in type(part).__name__ for part in parts)
 
 
 def require_causal(module: nn.RNNBase) -> None:
@@ -179,11 +197,13 @@ def _time_first(module: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
 
 
 def _first_tensor(y: Any, x: Tensor, name: str) -> Tensor:
-    y = y[0] if isinstance(y, tuple | list) and y else y
-    if not isinstance(y, Tensor):
+    found = first_tensor(y)
+    if found is None:
         raise ValueError(
-            f"{name} returned a {type(y).__name__}, expected (batch, time, channel) or a tuple that begins with it: return that"
+            f"{name} returned a {type(y).__name__}, expected (batch, time, channel) or a tuple or dict that begins with it: "
+            "return that"
         )
+    y = found
     if not y.is_floating_point():
         raise ValueError(f"{name} returned {y.dtype} values, expected a floating-point tensor: return y.double()")
     if y.ndim == 2:
@@ -203,7 +223,8 @@ def _evaluating(module: Any) -> Iterator[None]:
         yield
         return
     were = [(part, part.training) for part in module.modules()]
-    module.eval()
+    with suppress(NotImplementedError):  # an exported program is what it was when it was exported
+        module.eval()
     try:
         # cuDNN has no backward pass in evaluation mode
         with torch.backends.cudnn.flags(enabled=False):

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from targets import grids
+
 from ..losses import relative_l2
 from ..runs import RunDirectory
 from ..seals import fingerprint
@@ -21,7 +23,19 @@ from ..version import __version__
 from ..warm_start import spread_rates, widen
 from .config import DTYPES, ExperimentConfig
 from .load import kept_targets, load_run, require_targets
-from .parts import Trial, device_of, inputs_of, model_of, solver_of, target_of, times_of, trial_of, with_solver
+from .parts import (
+    Trial,
+    data_of,
+    device_of,
+    inputs_of,
+    model_of,
+    probe_times,
+    solver_of,
+    target_of,
+    times_of,
+    trial_of,
+    with_solver,
+)
 
 # The settings that 'auto' sets.
 _SOLVER_SETTINGS = ("solver", "substeps", "rtol", "atol", "adjoint")
@@ -42,20 +56,22 @@ class Experiment:
     def __init__(self, config: ExperimentConfig, *, warm: bool = True, trust_code: bool = False) -> None:
         self.config = config if config.warm_start is None else replace(config, warm_start=str(Path(config.warm_start).resolve()))
         self.device, self.dtype = device_of(config), DTYPES[config.dtype]
-        self.target = target_of(config)
-        self.model = model_of(config, self.target)
+        self.target, own = None, None
+        if config.data is None:
+            self.target = target_of(config)
+        else:
+            self.config, own = data_of(self.config)
+        self.model = model_of(config, self.target, own)
         if warm and config.initialization == "geometric":
-            spread_rates(self.model, config.horizon, config.horizon / (config.points - 1))
+            horizon = config.horizon if own is None else grids.span(own.t)
+            spread_rates(self.model, horizon, config.horizon / (config.points - 1) if own is None else grids.mean_step(own.t))
         if warm and config.warm_start is not None:
             # Code that this config names itself has run already.
-            widen(load_run(config.warm_start, trust_code=trust_code, trusted=config.kernel).model, self.model)
-        self.t = times_of(config)
-        x, x_validation = (inputs_of(config, self.model.input_size, validation=validation) for validation in (False, True))
-        y, y_validation = self.target(x, self.t), self.target(x_validation, self.t)
-        if not (y.any() and y_validation.any()):
-            raise ValueError(f"kernel {config.kernel} gives targets that are all 0 on [0, {config.horizon:g}]: raise --horizon")
-        self._targets = kept_targets(y_validation)
-        self.data = Data(*(tensor.to(self.device, self.dtype) for tensor in (self.t, x, y, x_validation, y_validation)))
+            widen(load_run(config.warm_start, trust_code=trust_code, trusted=config.code()).model, self.model)
+        self._targets: list[float] | None = None
+        self.data = self._generated() if own is None else own.to(self.device, self.dtype)
+        # Whence memory functions are drawn.
+        self.t = times_of(config) if own is None else probe_times(own.t)
         self.solver = self._solver()
         if config.solver == "auto" and self.solver is not None:
             self.config = with_solver(self.config, self.solver)
@@ -71,9 +87,25 @@ class Experiment:
         # A run is resumed with the optimiser that it had.
         self.config = replace(self.config, training=self.trainer.config)
 
+    def _generated(self) -> Data:
+        """Inputs and the target's answers to them."""
+        config, target = self.config, self.target
+        assert target is not None
+        t = times_of(config)
+        x, x_validation = (inputs_of(config, self.model.input_size, validation=validation) for validation in (False, True))
+        y, y_validation = target(x, t), target(x_validation, t)
+        if not (y.any() and y_validation.any()):
+            raise ValueError(f"kernel {config.kernel} gives targets that are all 0 on [0, {config.horizon:g}]: raise --horizon")
+        self._targets = kept_targets(y_validation)
+        return Data(*(tensor.to(self.device, self.dtype) for tensor in (t, x, y, x_validation, y_validation)))
+
+    def __repr__(self) -> str:
+        return f"Experiment({type(self.model).__name__}, target {self.target!r}, {self.solver}, {self.trainer!r})"
+
     def record(self) -> dict[str, Any]:
-        """The content of config.json: the settings, and some targets, which tell whether the kernel's code has changed."""
-        return {"experiment": self.config.to_dict(), "targets": self._targets}
+        """The content of config.json: the settings, and some targets, which tell whether the kernel's code has changed (of data
+        the settings have a checksum)."""
+        return {"experiment": self.config.to_dict()} | ({} if self._targets is None else {"targets": self._targets})
 
     def train(self, run: RunDirectory, progress: bool = True) -> dict[str, Any]:
         """Trains (or goes on training) in a run directory, and writes its summary.
@@ -119,7 +151,8 @@ class Experiment:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).split("\n")[0]
             raise ValueError(f"the checkpoint in {run.path} does not fit its config ({reason}): start the run again") from error
-        require_targets(run, self._targets)
+        if self._targets is not None:
+            require_targets(run, self._targets)
         done, asked = self.trainer.epoch, self.config.training.epochs
         if asked < done:
             raise ValueError(f"the run in {run.path} has {done} epochs already, got {asked}: give at least {done} --epochs")
@@ -145,8 +178,9 @@ class Experiment:
         """Results with the weights that the model has now, as JSON values."""
         trainer = self.trainer
         with torch.no_grad():
-            response = trainer.respond(self.data.x_validation)
-            error = relative_l2(response.y, self.data.y_validation)
+            held = self.data.validation
+            response = trainer.respond(held)
+            error = relative_l2(response.y, held.y, held.mask)
             margin, rate = self.model.stability_margin(), float(self.model.slowest_rate(trainer.mean_dt))
         return {
             "validation_relative_l2": float(error),
@@ -162,7 +196,7 @@ class Experiment:
             "solver_deviation": self.solver_deviation(),
             "device": str(self.device),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "quadrature_relative_error": self.target.quadrature_error,
+            "quadrature_relative_error": None if self.target is None else self.target.quadrature_error,
             "versions": {"odernn": __version__} | {name: version(name) for name in ("torch", "torchdiffeq", "numpy", "scipy")},
         }
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from targets import arguments, inputs, kernels
 from targets.functionals import NONLINEARITIES, Interpolation
+from targets.named_objects import bare, is_code
 
-from .. import activations, models, parameterizations, recurrences
+from .. import activations, models, parameterizations, recurrences, solvers
 from ..settings import check_types
-from ..solvers import METHODS
 from ..training import MAX_SEED, TrainingConfig
 
-SOLVERS = ("auto", "exact", "fused", "adaptive", *METHODS)
+SOLVERS = tuple(solvers.SOLVERS)
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 INTERPOLATIONS = get_args(Interpolation)
@@ -37,7 +36,12 @@ _FREE = (
     "atol",
     "step_size",
 )
+# Settings that the first runs did not have.
+_LATER = {"tau", "chunk", "data", "data_checksum", "validation_fraction"}
 _FREE_IN_TRAINING = ("epochs", "patience")
+# Settings of generated targets and inputs, and those of data of one's own, which take their place.
+GENERATED = ("kernel", "nonlinearity", "inputs", "amplitude", "horizon", "points", "train_size", "validation_size")
+OWN = ("data", "data_checksum", "validation_fraction")
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,11 @@ class ExperimentConfig:
     """Settings of an experiment.
 
     Args:
-        model: 'rnn', 'ssm', 'leaky', 'leaky_voltage' (both with tau = 1), 'discrete_rnn' or 'discrete_ssm'.
-        activation, recurrence, parameterization, hidden_size, num_layers: of the model, see `odernn.SequenceModel`.
+        model: 'rnn', 'ssm', 'leaky', 'leaky_voltage', 'discrete_rnn' or 'discrete_ssm'; or code, 'module:function' or
+            'file.py:function', that is a class of models, or makes a model (`NeuralODE(...)`, say) of its own size and options.
+        activation, recurrence, parameterization, hidden_size, num_layers: of the model, see `odernn.SequenceModel`; the
+            activation may be code too, of an `Activation` or a function of tensors.
+        tau: time constant of the leaky models; None for 1.
         kernel: the target's rho: a name of `targets.KERNELS`, with parameters as in 'polynomial:exponent=1.1', or a callable as
             'module:function' or 'file.py:function'.
         nonlinearity: psi of the target psi(int rho x), 'none' for the linear functional.
@@ -67,7 +74,11 @@ class ExperimentConfig:
         step_size: largest step of fixed-step solvers; None for one step per sample.
         initialization: of the eigenvalues: 'random', or 'geometric': rates from 1/T to 1 (`odernn.warm_start.spread_rates`).
         warm_start: run directory of a narrower model to start from; None for a random start.
-        seed: of weights, inputs and mini-batches.
+        data: file of data of one's own, see `odernn.read_data`, in place of a kernel's targets: kernel, nonlinearity, inputs,
+            amplitude, horizon, points and the sizes have no meaning then and keep their defaults.
+        data_checksum: sha256 of that file; set by the experiment, which refuses another file.
+        validation_fraction: part of its sequences that validates, where the file does not say which; None for 0.2.
+        seed: of weights and inputs, or the split of data; mini-batches have `training.seed` (the command line sets both).
         device: 'auto' takes CUDA where there is one.
         dtype: 'float64' or 'float32'.
         training: see `TrainingConfig`.
@@ -79,6 +90,7 @@ class ExperimentConfig:
     parameterization: str = "direct"
     hidden_size: int = 16
     num_layers: int = 1
+    tau: float | None = None
     kernel: str = "polynomial"
     nonlinearity: str = "none"
     inputs: str = "random_fourier"
@@ -98,6 +110,9 @@ class ExperimentConfig:
     step_size: float | None = None
     initialization: str = "random"
     warm_start: str | None = None
+    data: str | None = None
+    data_checksum: str | None = None
+    validation_fraction: float | None = None
     seed: int = 0
     device: str = "auto"
     dtype: str = "float64"
@@ -107,14 +122,14 @@ class ExperimentConfig:
         check_types(self)
         object.__setattr__(self, "recurrence", recurrences.current_name(self.recurrence))
         for name, choices in (
-            ("model", models.MODELS),
+            *((("model", models.MODELS),) if not is_code(self.model) else ()),
             ("parameterization", parameterizations.PARAMETERIZATIONS),
             ("solver", SOLVERS),
             ("device", DEVICES),
             ("dtype", DTYPES),
             ("inputs", inputs.INPUTS),
             ("recurrence", recurrences.RECURRENCES),
-            ("activation", activations.ACTIVATIONS),
+            *((("activation", activations.ACTIVATIONS),) if not is_code(self.activation) else ()),
             ("nonlinearity", ("none", *NONLINEARITIES)),
             ("initialization", INITIALIZATIONS),
         ):
@@ -122,9 +137,22 @@ class ExperimentConfig:
         for name, least in (("points", 2), ("train_size", 1), ("validation_size", 1), ("num_layers", 1), ("substeps", 1)):
             arguments.count(name, getattr(self, name), least)
         arguments.count("seed", self.seed, least=0, most=MAX_SEED - 1)
-        for name in ("horizon", "amplitude", "solver_tolerance", "rtol", "atol", "step_size"):
+        for name in ("horizon", "amplitude", "solver_tolerance", "rtol", "atol", "step_size", "tau"):
             if getattr(self, name) is not None:
                 arguments.number(name, getattr(self, name), above=0)
+        if self.validation_fraction is not None:
+            arguments.number("validation_fraction", self.validation_fraction, above=0, below=1)
+        if self.data is None and (self.validation_fraction is not None or self.data_checksum is not None):
+            raise ValueError("validation_fraction and data_checksum are for data of your own: give data=FILE, or leave them out")
+        defaults = {item.name: item.default for item in fields(self)}
+        changed = [name for name in GENERATED if getattr(self, name) != defaults[name]]
+        if self.data is not None and changed:
+            raise ValueError(f"data brings its own inputs and targets, got {', '.join(changed)} as well: leave that out")
+
+    def code(self) -> list[str]:
+        """The settings that name code, which is run where the experiment is built."""
+        named = [self.kernel] if kernels.names_code(self.kernel) else []
+        return named + [setting for setting in (self.model, self.activation) if is_code(setting)]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; `from_dict` is its inverse."""
@@ -135,10 +163,15 @@ class ExperimentConfig:
         values = self.to_dict()
         values["recurrence"] = recurrences.first_name(self.recurrence)  # that in the fingerprints of saved runs
         values["training"] = {key: value for key, value in values["training"].items() if key not in _FREE_IN_TRAINING}
-        location, colon, attribute = self.kernel.rpartition(":")
-        if kernels.names_code(self.kernel):  # the file may have moved; what it computes is compared by its values
-            values["kernel"] = f"{Path(location).name}{colon}{attribute}"
-        return {key: value for key, value in values.items() if key not in _FREE}
+        for name in ("kernel", "model", "activation"):  # its file may have moved; what it computes is compared by its values
+            if values[name] in self.code():
+                values[name] = bare(values[name])
+        for settings, name in ((values, "tau"), (values["training"], "chunk")):  # runs of earlier versions have no such settings
+            if settings[name] is None:
+                del settings[name]
+        # The data's file may have moved: its checksum is compared.
+        others = OWN if self.data is None else ("data", *GENERATED)
+        return {key: value for key, value in values.items() if key not in (*_FREE, *others)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, complete: bool = False) -> ExperimentConfig:
@@ -156,7 +189,7 @@ class ExperimentConfig:
             if not isinstance(given, dict):
                 raise ValueError(f"{'training' if owner is TrainingConfig else 'experiment'} is {given!r}, expected settings")
             names = {item.name for item in fields(owner)}
-            unknown, missing = sorted(set(given) - names), sorted(names - set(given))
+            unknown, missing = sorted(set(given) - names), sorted(names - set(given) - _LATER)
             if unknown:
                 raise ValueError(f"unknown settings {', '.join(unknown)}: the run was written by another version")
             if complete and missing:

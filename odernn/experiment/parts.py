@@ -1,23 +1,28 @@
-"""The parts that a config stands for: model, times, inputs and solver. Its target is `targets.make_target`'s."""
+"""The parts that a config stands for: target, data, model, times, inputs and solver."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from targets import Functional, StepResponseFunctional, inputs, make_target
+from targets import Functional, StepResponseFunctional, grids, inputs, make_target
 
 from .. import models
 from ..fields import VectorField
+from ..leaky import time_constant
 from ..models import SequenceModel
 from ..paths import Path as ControlPath
 from ..paths import interpolate
 from ..solvers import Adaptive, Exact, Fused, Solver, TorchDiffEq, choose_solver
 from ..solvers.fused import TAKEN
+from ..training import Data, read_data
 from .config import DTYPES, ExperimentConfig
+from .named_models import activation_of, own_model
 
 # Solvers are compared on a field, a path, times and initial states.
 Trial = tuple[VectorField, ControlPath, Tensor, Tensor]
@@ -42,25 +47,60 @@ def device_of(config: ExperimentConfig) -> torch.device:
     return torch.device(name)
 
 
-def model_of(config: ExperimentConfig, target: Functional) -> SequenceModel:
-    """The untrained model, as wide at its ends as the target."""
-    return models.MODELS[config.model](
-        target.input_size or 1,
+def data_of(config: ExperimentConfig) -> tuple[ExperimentConfig, Data]:
+    """The data of the file that a config names, in float64 on the CPU, and the config with that file's path and checksum.
+
+    Raises:
+        ValueError: as `read_data`, or a file that is not the one that the config has the checksum of.
+    """
+    assert config.data is not None
+    path = Path(config.data).resolve()
+    if config.data_checksum is not None and not path.is_file():
+        raise ValueError(f"{path}: the file that the run was trained on is not there; put it back")
+    data = read_data(path, validation_fraction=config.validation_fraction, seed=config.seed)
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    if config.data_checksum not in (None, checksum):
+        raise ValueError(f"{path}: is not the file that the run was trained on (its checksum differs); put that one back")
+    return replace(config, data=str(path), data_checksum=checksum), data
+
+
+def sizes_of(target: Functional | None, data: Data | None) -> tuple[int, int]:
+    """Channels of input and output."""
+    if data is not None:
+        return data.input_size, data.output_size
+    assert target is not None
+    return target.input_size or 1, target.output_size or 1
+
+
+def model_of(config: ExperimentConfig, target: Functional | None, data: Data | None = None) -> SequenceModel:
+    """The untrained model, as wide at its ends as the target or the data."""
+    input_size, output_size = sizes_of(target, data)
+    cls = models.MODELS.get(config.model) or own_model(config, input_size, output_size)
+    if isinstance(cls, SequenceModel):
+        return cls.to(device_of(config), DTYPES[config.dtype])
+    return cls(
+        input_size,
         config.hidden_size,
-        target.output_size or 1,
-        config.activation,
+        output_size,
+        activation_of(config),
         config.recurrence,
         config.parameterization,
         num_layers=config.num_layers,
         seed=config.seed,
         dtype=DTYPES[config.dtype],
         device=device_of(config),
+        **time_constant(config.tau, cls),
     )
 
 
 def times_of(config: ExperimentConfig) -> Tensor:
     """(points,), float64."""
     return torch.linspace(0, config.horizon, config.points, dtype=torch.float64)
+
+
+def probe_times(t: Tensor) -> Tensor:
+    """The times of a memory function of data: even, from 0, float64, as many as theirs and as long as their longest sequence."""
+    return torch.linspace(0, grids.span(t), t.shape[-1], dtype=torch.float64)
 
 
 def inputs_of(config: ExperimentConfig, channels: int, *, validation: bool = False) -> Tensor:
@@ -73,7 +113,7 @@ def inputs_of(config: ExperimentConfig, channels: int, *, validation: bool = Fal
 
 def trial_of(config: ExperimentConfig, model: SequenceModel, t: Tensor, x: Tensor) -> Trial:
     """A few of the sequences x from rest."""
-    x = x[:_TRIAL_SEQUENCES]
+    x, t = x[:_TRIAL_SEQUENCES], t if t.ndim == 1 else t[:_TRIAL_SEQUENCES]
     with torch.no_grad():
         return model.field(), interpolate(t, x, config.interpolation), t, model.rest_state().expand(x.shape[0], -1)
 

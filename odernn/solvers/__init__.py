@@ -7,6 +7,7 @@ from .base import DivergedSolve, Solution, Solver
 from .choice import automatic, choose_solver, deviation
 from .exact import Exact
 from .fused import TABLEAUX, Fused
+from .names import SOLVERS, Auto, named, own_default
 from .resolution import NOTICEABLE_ERROR, InaccurateSolve
 from .torchdiffeq import METHODS, TorchDiffEq
 
@@ -14,8 +15,10 @@ __all__ = [
     "METHODS",
     "NOTICEABLE_ERROR",
     "PAIRS",
+    "SOLVERS",
     "TABLEAUX",
     "Adaptive",
+    "Auto",
     "DivergedSolve",
     "Exact",
     "Fused",
@@ -26,4 +29,6 @@ __all__ = [
     "automatic",
     "choose_solver",
     "deviation",
+    "named",
+    "own_default",
 ]

@@ -21,7 +21,12 @@ _NUMBA_DTYPES, _TRITON_DTYPES = (torch.float32, torch.float64), (torch.float32,)
 
 
 def backend_for(
-    name: Backend, like: Tensor, emits: bool = False, leaks: bool = False, otherwise: Backend = "products"
+    name: Backend,
+    like: Tensor,
+    emits: bool = False,
+    leaks: bool = False,
+    otherwise: Backend = "products",
+    timed: bool = False,
 ) -> ModuleType:
     """The module of a backend, for states like this tensor; see `odernn.solvers.standard_form.Problem`.
 
@@ -30,13 +35,14 @@ def backend_for(
         emits: whether products read something else than states.
         leaks: whether states leak.
         otherwise: the backend to recommend where this one does not take them.
+        timed: whether each sequence has steps of its own.
 
     Raises:
         ValueError: a backend that is not installed or does not take such states.
     """
     if name == "auto":
-        name = next(one for one in ("numba", "triton", "products") if obstacle(one, like, emits, leaks) is None)
-    reason = obstacle(name, like, emits, leaks)
+        name = next(one for one in ("numba", "triton", "products") if obstacle(one, like, emits, leaks, timed) is None)
+    reason = obstacle(name, like, emits, leaks, timed)
     if reason is not None:
         raise ValueError(f"backend {name!r} {reason}: choose backend {otherwise!r} or 'auto'")
     if name == "numba":
@@ -56,7 +62,7 @@ def backend_for(
     return torch_reference
 
 
-def obstacle(name: str, like: Tensor, emits: bool = False, leaks: bool = False) -> str | None:
+def obstacle(name: str, like: Tensor, emits: bool = False, leaks: bool = False, timed: bool = False) -> str | None:
     """Why a backend cannot take states like this one; None where it can."""
     if name in ("products", "torch"):
         return None
@@ -70,6 +76,8 @@ def obstacle(name: str, like: Tensor, emits: bool = False, leaks: bool = False) 
         return "takes no activation between layers"
     if name == "triton" and leaks:
         return "takes no leak"
+    if name == "triton" and timed:
+        return "takes no times of each sequence"
     if name == "triton":
         largest = triton_size(torch.cuda.get_device_capability(like.device)) if like.is_cuda else TRITON_MAX_SIZE
         if largest == 0:

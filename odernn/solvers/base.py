@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..fields import VectorField
 from ..paths import Path
+from ..short_repr import short_repr
 
 # The rtol of the solve that others are compared with: no smaller one is tried.
 TIGHTEST = 1e-9
@@ -25,7 +26,7 @@ class Solution:
     """h at the requested times, with what it cost.
 
     Args:
-        t: (time,).
+        t: (time,), or (batch, time).
         h: (..., batch, time, state).
         evaluations: number of evaluations of the vector field (0 for a closed form); None where torch.compile, torch.export or
             torch.func traced the solve.
@@ -42,6 +43,8 @@ class Solution:
     accepted: int | None = None
     rejected: int | None = None
     failure: str | None = None
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,10 @@ class Solver(ABC):
         """Whether `solve` takes this field."""
         return True
 
+    def takes_own_times(self, field: VectorField) -> bool:
+        """Whether `solve` takes times of each sequence for this field, all at once; else `solve_sequences` goes one by one."""
+        return False
+
     @property
     def transformable(self) -> bool:
         """Whether torch.func can transform a solve as it stands, because it is made of tensor operations: it has derivatives of
@@ -106,7 +113,7 @@ class Solver(ABC):
         Args:
             field: the vector field.
             path: the input, defined on all of [t[0], t[-1]].
-            t: (time,), increasing.
+            t: (time,), increasing; where `takes_own_times`, also (batch, time), which are the times of the path then.
             h0: (..., batch, state), with every leading axis of the weights.
 
         Raises:
@@ -138,7 +145,11 @@ def check_finite(solution: Solution, field: VectorField) -> None:
         return
     first = int((~finite).nonzero()[0])
     reason = solution.failure or "the state is not finite"
-    raise diverged(field, float(solution.t[first]), solution.h[..., max(first - 1, 0), :], reason)
+    times = solution.t
+    if times.ndim == 2:  # those of a sequence that diverged
+        failed = ~torch.isfinite(h[..., first, :]).all(-1)
+        times = times[int(failed.reshape(-1, len(times)).any(0).nonzero()[0])]
+    raise diverged(field, float(times[first]), solution.h[..., max(first - 1, 0), :], reason)
 
 
 def diverged(field: VectorField, time: float, last_state: Tensor, reason: str) -> DivergedSolve:
@@ -149,9 +160,9 @@ def diverged(field: VectorField, time: float, last_state: Tensor, reason: str) -
         size = last_state.abs().max().clamp_min(1)  # the squares of large states overflow
         norm = float(size * torch.linalg.vector_norm(last_state / size, dim=-1).max())
     return DivergedSolve(
-        f"the solve diverged at t = {time:g} ({reason}; |h| = {norm:.3g} before, largest Re of the spectrum of W = "
-        f"{abscissa}): lower the learning rate, take smaller steps (or 'exact' where it applies), or use a stable "
-        "parameterization"
+        f"the solve diverged at t = {time:g} ({reason}; |h| = {norm:.3g} before, largest Re of the spectrum of "
+        f"{field.spectrum_of} = {abscissa}): lower the learning rate, take smaller steps (or 'exact' where it applies), or use "
+        "a stable parameterization"
     )
 
 
@@ -160,11 +171,11 @@ class Grid:
     """The steps of a solve: the output times together with the breakpoints of the path between them.
 
     Args:
-        times: (K + 1,), in double precision, counted from t[0]: so that the lengths of steps survive a float32 model and a clock
-            that reads 1.7e9.
+        times: (K + 1,) or (batch, K + 1), in double precision, counted from t[0]: so that the lengths of steps survive a float32
+            model and a clock that reads 1.7e9.
         positions: of the output times in it, (time,); None where they are the whole grid.
         path: the path cut at these times.
-        origin: t[0].
+        origin: t[0]; 0 of times of each sequence.
     """
 
     times: Tensor
@@ -179,6 +190,8 @@ class Grid:
 
 def solve_grid(path: Path, t: Tensor) -> Grid:
     """The grid of a solve of this path at the output times t."""
+    if t.ndim == 2:
+        return Grid(t.double() - t[:, :1].double(), None, path, 0.0)
     origin = t[0].double()
     times, outputs = path.times.double() - origin, t.double() - origin
     path, start = replace(path, times=times), float(origin.detach())
@@ -196,7 +209,7 @@ def check_arguments(field: VectorField, path: Path, t: Tensor, h0: Tensor, *, di
         ValueError: a path or states that are not real floating-point numbers of the weights' kind, or times that ask for a
             gradient from a solver that has none in them.
     """
-    weights = field.layers[0].U
+    weights = field.c
     if path.samples.dtype != weights.dtype or path.samples.device != weights.device:
         raise ValueError(
             f"the path is {path.samples.dtype} on {path.samples.device}, the weights are {weights.dtype} on {weights.device}: "

@@ -8,6 +8,7 @@ in one product; only the adjoint itself goes from interval to interval. Shapes a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from .. import activations
 from . import torch_reference
 from .standard_form import Problem
-from .torch_reference import adjoint_product, input_gradients, product, product_gradient
+from .torch_reference import adjoint_product, input_gradients, lengths, product, product_gradient
 
 # Bytes of the stages held at once; a longer solve goes through its intervals in segments.
 SEGMENT_BYTES = 2**28
@@ -30,19 +31,19 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     tableau, substeps = problem.tableau, problem.substeps
     v_left, v_right = torch_reference.drive(problem, V, left, right)
-    g_left, g_right = (h_all.new_empty(*h_all.shape[:2], problem.steps.numel(), h_all.shape[-1]) for _ in range(2))
+    g_left, g_right = (h_all.new_empty(*h_all.shape[:2], problem.steps.shape[-1], h_all.shape[-1]) for _ in range(2))
     g_W = torch.zeros_like(W)
     fractions = [(step + c) / substeps for step in range(substeps) for c in tableau.c]
     g = torch.zeros_like(h_all[:, :, 0])
-    intervals = problem.steps.numel()
+    intervals = problem.steps.shape[-1]
     bytes_each = _BUFFERS * len(fractions) * g.numel() * g.element_size()
     segment = max(1, SEGMENT_BYTES // max(bytes_each, 1))
     for end in range(intervals, 0, -segment):
         span = slice(max(0, end - segment), end)
         h, left_end, right_end = (along[:, :, span].transpose(1, 2) for along in (h_all, v_left, v_right))
-        states, slopes = _stages(problem, W, h, left_end, right_end, problem.steps[span], fractions)
+        states, slopes = _stages(problem, W, h, left_end, right_end, problem.steps[..., span], fractions)
         incoming = g_all[:, :, span.start + 1 : end + 1]
-        adjoints, g = _adjoints(problem, W, g, incoming, states, slopes, problem.steps[span].tolist())
+        adjoints, g = _adjoints(problem, W, g, incoming, states, slopes, lengths(problem.steps[..., span], h_all))
         g_W += product_gradient(problem, adjoints.flatten(1, 3), states.flatten(1, 3))
         weights = adjoints.new_tensor(fractions)
         g_left[:, :, span] = torch.einsum("esktm,s->etkm", adjoints, 1 - weights)
@@ -57,7 +58,8 @@ def _stages(
     """Stage states y and sigma' at them, (E, substeps * stages, intervals, batch, m), of intervals that start from h."""
     sigma = activations.get(problem.activation)
     assert sigma.derivative_of_value is not None  # of all that have kernels
-    dt = (steps / problem.substeps).to(h).reshape(-1, 1, 1)
+    dt = (steps / problem.substeps).to(h)
+    dt = dt.reshape(-1, 1, 1) if dt.ndim == 1 else dt.mT.unsqueeze(-1)  # (intervals, batch or 1, 1)
     states, slopes = (h.new_empty(h.shape[0], len(fractions), *h.shape[1:]) for _ in range(2))
     A, b = problem.tableau.A, problem.tableau.b
     k: list[Tensor] = []
@@ -75,7 +77,7 @@ def _stages(
 
 
 def _adjoints(
-    problem: Problem, W: Tensor, g: Tensor, incoming: Tensor, states: Tensor, slopes: Tensor, steps: list[float]
+    problem: Problem, W: Tensor, g: Tensor, incoming: Tensor, states: Tensor, slopes: Tensor, steps: Sequence[Any]
 ) -> tuple[Tensor, Tensor]:
     """The adjoints of the arguments of sigma, in place of the slopes, and that of the first state."""
     A, b = problem.tableau.A, problem.tableau.b
@@ -88,7 +90,8 @@ def _adjoints(
                 g_k = (dt * b[i]) * g
                 for j, adjoint in g_y.items():
                     if A[j][i]:
-                        g_k = g_k.add(adjoint, alpha=dt * A[j][i])
+                        weight = dt * A[j][i]
+                        g_k = g_k + weight * adjoint if isinstance(weight, Tensor) else g_k.add(adjoint, alpha=weight)
                 index = step * len(b) + i
                 g_z = slopes[:, index, interval].mul_(g_k)
                 g_y[i] = adjoint_product(problem, W, g_z, states[:, index, interval])

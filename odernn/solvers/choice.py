@@ -15,13 +15,14 @@ from .adaptive import Adaptive, compiles
 from .base import TIGHTEST, DivergedSolve, Solver, check_finite
 from .exact import Exact
 from .fused import MAX_SUBSTEPS, Fused, describe
+from .sequences import solve_sequences
 from .torchdiffeq import TorchDiffEq
 
 # rtol and atol of what a choice is measured against: far below any that make sense for a fixed-step method.
 _REFERENCE = TIGHTEST, 1e-11
 
 
-def automatic(field: VectorField, rtol: float | None = None, atol: float | None = None) -> Solver:
+def automatic(field: VectorField, rtol: float | None = None, atol: float | None = None, *, own_times: bool = False) -> Solver:
     """`Exact` where the state equation is linear; else `Adaptive` where it takes the field, compiled; else, for activations
     without a kernel and for what GPU kernels do not take, TorchDiffEq's dopri5 with backpropagation through its steps, which is
     said once.
@@ -30,13 +31,19 @@ def automatic(field: VectorField, rtol: float | None = None, atol: float | None 
 
     Args:
         rtol, atol: of the steps; None for the defaults of the solver.
+        own_times: whether each sequence has times of its own. `Exact` is then for what it takes all at once: of a dense W it
+            would take a matrix exponential for every interval of every sequence.
     """
-    if Exact().supports(field):
+    if _exact(field, own_times):
         return Exact()
     solver = _adaptive(field, rtol, atol)
-    if not isinstance(solver, Adaptive):
+    if not isinstance(solver, Adaptive) and not field.opaque:
         _say_once(field)
     return solver
+
+
+def _exact(field: VectorField, own_times: bool) -> bool:
+    return Exact().supports(field) and (not own_times or Exact().takes_own_times(field))
 
 
 def _adaptive(field: VectorField, rtol: float | None, atol: float | None) -> Adaptive | TorchDiffEq:
@@ -46,12 +53,12 @@ def _adaptive(field: VectorField, rtol: float | None, atol: float | None) -> Ada
     return TorchDiffEq("dopri5", rtol or TorchDiffEq.rtol, atol or TorchDiffEq.atol, adjoint=False)
 
 
-_said: list[bool] = []
+_said: list[str] = []
 
 
 def _say_once(field: VectorField) -> None:
-    if not _said:
-        _said.append(True)
+    if (what := f"{field.activation.name} {field.c.dtype} {field.c.device}") not in _said:
+        _said.append(what)
         logging.getLogger("odernn").warning(
             "solver=None is torchdiffeq's dopri5 here, some hundred times slower than the compiled Adaptive, which takes "
             "activations that have a kernel, in float32 or float64 on the CPU, and in float32 on a GPU (at most 128 states, no "
@@ -69,7 +76,7 @@ def deviation(solver: Solver, field: VectorField, path: Path, t: Tensor, h0: Ten
     Raises:
         DivergedSolve: the reference diverged.
     """
-    return _distance(solver.unchecked().solve(field, path, t, h0).h, _reference(field, path, t, h0))
+    return _distance(solve_sequences(solver.unchecked(), field, path, t, h0).h, _reference(field, path, t, h0))
 
 
 @torch.no_grad()
@@ -79,6 +86,7 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
     `Exact` for linear state equations; else `Fused` rk4 with the smallest number of substeps out of 1, 2, 4, ... that does; else,
     where the model has no fused form or `MAX_SUBSTEPS` are not enough, dopri5 at a tenth of the tolerance, a hundredth or a
     thousandth (`Adaptive` where it is compiled, else `TorchDiffEq`).
+    (`Exact` is not for a dense W with times of each sequence, see `automatic`.)
 
     Args:
         field: at the weights to judge by, at the start of a training say.
@@ -91,7 +99,7 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
     """
     if not 1e-8 < tolerance < 1:
         raise ValueError(f"the solver tolerance must lie between 1e-8 and 1, got {tolerance}")
-    if Exact().supports(field):
+    if _exact(field, t.ndim == 2):
         return Exact()
     reference = _reference(field, path, t, h0)
     candidates: list[Solver] = []
@@ -101,7 +109,7 @@ def choose_solver(field: VectorField, path: Path, t: Tensor, h0: Tensor, toleran
         # (No dtype can hold less than its precision: a tolerance that asks for it is refused below.)
         candidates.append(_adaptive(field, max(step_tolerance, torch.finfo(h0.dtype).eps), 0.01 * step_tolerance))
     for solver in candidates:
-        found = _distance(solver.unchecked().solve(field, path, t, h0).h, reference)
+        found = _distance(solve_sequences(solver.unchecked(), field, path, t, h0).h, reference)
         if found <= tolerance:
             return solver
     raise DivergedSolve(
@@ -116,7 +124,9 @@ def _reference(field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Tensor:
 
     field = field.mapped(precise)
     path = replace(path.mapped(precise), times=precise(path.times))
-    solution = automatic(field, *_REFERENCE).unchecked().solve(field, path, precise(t), precise(h0))
+    solution = solve_sequences(
+        automatic(field, *_REFERENCE, own_times=t.ndim == 2).unchecked(), field, path, precise(t), precise(h0)
+    )
     check_finite(solution, field)
     return solution.h
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -64,6 +64,9 @@ class Exact(Solver):
     def supports(self, field: VectorField) -> bool:
         return field.linear and len(field.layers) == 1
 
+    def takes_own_times(self, field: VectorField) -> bool:
+        return not isinstance(field.layers[0].W, DenseMatrix)
+
     def solve(self, field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Solution:
         if not self.supports(field):
             raise ValueError(
@@ -77,7 +80,8 @@ class Exact(Solver):
         grid = solve_grid(path, t)
         compiled = self.backend == "numba" or (self.backend == "auto" and obstacle("numba", h0) is None)
         precision = max(torch.finfo(times.dtype).eps for times in (t, path.times, grid.times) if times.is_floating_point())
-        steps = _distinct_steps(grid.times, precision).to(h0.dtype)
+        steps = grid.times.diff() if t.ndim == 2 else _distinct_steps(grid.times, precision)
+        steps = steps.to(h0.dtype)
         h = (_compiled if compiled else _plain)(field.layers[0], grid.path, steps, h0)
         return Solution(t, grid.outputs(h), evaluations=0)
 
@@ -86,6 +90,14 @@ def _compiled(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
     """The recurrence as h_{k+1} = E h_k + G [x_k, x_{k+1}, 1]: what multiplies x_k is D (phi_1 - phi_2) U, and so on."""
     weights = standard_weights([layer], h0)
     inputs = inputs_of(path, weights.ensemble)
+    sequences = len(steps) if steps.ndim == 2 else 1
+    if steps.ndim == 2:  # every sequence is a member with matrices of its own
+        members = len(weights.V)
+        weights = replace(
+            weights, V=weights.V.repeat_interleave(sequences, 0), h0=weights.h0.reshape(-1, 1, weights.h0.shape[-1])
+        )
+        left, right = (x.expand(members, *x.shape[1:]).flatten(0, 1).unsqueeze(1) for x in (inputs.left, inputs.right))
+        inputs, steps = replace(inputs, left=left, right=right), steps.repeat(members, 1)
     W, U, b = layer.W, weights.V[..., :-1], weights.V[..., -1:]
     if isinstance(W, DenseMatrix):
         decay, phi1, phi2 = (matrix.movedim(0, 1) for matrix in _dense_phi(weights.W, steps))  # (E, S, m, m)
@@ -94,21 +106,22 @@ def _compiled(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
         E, of_left, of_right, of_one = decay, scale * ((phi1 - phi2) @ U), scale * (phi2 @ U), scale * (phi1 @ b)
     else:
         eigenvalue = W.eigenvalue.expand(*weights.ensemble, -1).reshape(-1, 1, W.eigenvalue.shape[-1])
+        eigenvalue = eigenvalue.repeat_interleave(sequences, 0)
         z = eigenvalue * steps.unsqueeze(-1)  # (E, S, modes)
         decay, (phi1, phi2) = z.exp(), _phi(z)
 
         def through(factor: Tensor, columns: Tensor) -> Tensor:
             """D factor columns, (E, S, m, columns), for columns (E, m, columns)."""
             rows = W.to_modes(columns.mT).unsqueeze(1)
-            return from_modes((column(steps, factor[0]) * factor).unsqueeze(-2) * rows).mT
+            return from_modes((steps.unsqueeze(-1) * factor).unsqueeze(-2) * rows).mT
 
         E = (DiagonalMatrix(decay) if W.imag is None else DiagonalMatrix(decay.real, decay.imag)).entries
         of_left, of_right, of_one = through(phi1 - phi2, U), through(phi2, U), through(phi1, b)
     G = torch.cat([of_left, of_right, of_one], -1)
-    if steps.numel() == 1:
+    if steps.numel() == 1 and steps.ndim == 1:
         E, G = E.squeeze(1), G.squeeze(1)
     h = affine_recurrence(weights.structure, inputs, E, G, weights.h0)
-    return h.reshape(*weights.ensemble, *h.shape[1:])
+    return h.reshape(*weights.ensemble, *h0.shape[-2:-1], *h.shape[2:])
 
 
 def _plain(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
@@ -127,8 +140,8 @@ def _plain(layer: Layer, path: Path, steps: Tensor, h0: Tensor) -> Tensor:
             return h @ decay[s] + v @ from_left[s] + dv @ slope[s]
 
         return _step_by_step(advance, h0, intervals)
-    z = W.eigenvalue.unsqueeze(-2) * steps.unsqueeze(-1)  # (..., S, modes): S = K, or 1 on an even grid
-    decay, phi1, phi2 = (factor.unsqueeze(-3) for factor in (z.exp(), *_phi(z)))
+    z = W.eigenvalue.unsqueeze(-2).unsqueeze(-2) * steps.unsqueeze(-1)  # (..., batch or 1, S, modes): S = K, or 1 on an even grid
+    decay, (phi1, phi2) = z.exp(), _phi(z)
     left, right = W.to_modes(left), W.to_modes(right)
     kick = steps.unsqueeze(-1) * (phi1 * left + phi2 * (right - left))
     decay = decay.expand(*decay.shape[:-2], intervals, decay.shape[-1])

@@ -75,6 +75,9 @@ class Fused(Solver):
     def supports(self, field: VectorField) -> bool:
         return kernels_of(field) is not None
 
+    def takes_own_times(self, field: VectorField) -> bool:
+        return True
+
     def memberwise(self, like: Tensor) -> bool:
         return self.backend in ("auto", "numba") and obstacle("numba", like) is None
 
@@ -103,7 +106,7 @@ class Fused(Solver):
             layers=len(field.layers),
             **kernels._asdict(),
         )
-        backend = backend_for(self.backend, h0, problem.emits, problem.leaks)
+        backend = backend_for(self.backend, h0, problem.emits, problem.leaks, timed=t.ndim == 2)
         given = weights.W, weights.V, inputs.left, inputs.right, weights.h0
         h = BackendSolve.apply(problem, backend.forward, backend.backward, *given)
         estimate = None
@@ -118,7 +121,7 @@ class Fused(Solver):
                     judged.remember(estimate)
             warn_if_inaccurate(self, estimate, h.dtype, f"Fused({self.method!r}, substeps={4 * self.substeps})")
         h = grid.outputs(h.reshape(*weights.ensemble, *h.shape[1:]))
-        return Solution(t, h, problem.tableau.stages * self.substeps * problem.steps.numel(), estimate)
+        return Solution(t, h, problem.tableau.stages * self.substeps * problem.steps.shape[-1], estimate)
 
 
 @torch.no_grad()
@@ -143,6 +146,8 @@ def _error_estimate(problem: Problem, backend: ModuleType, weights: StandardWeig
         precise = torch.float64 if h.dtype == torch.float64 else torch.float32
         given = [tensor.to("cpu", precise) for tensor in given]
         backend = backend_for("numba", given[-1])
+    if sequences is not None and problem.steps.ndim == 2:
+        problem = replace(problem, steps=problem.steps[sequences.to(problem.steps.device)])
     finer = backend.forward(replace(problem, tableau=TABLEAUX["rk4"], substeps=2 * problem.substeps), *given)
     return richardson(TABLEAUX["rk4"].order) * relative_distance(h, finer)
 
@@ -153,6 +158,8 @@ TAKEN = "layers of one size and one structure of W with one of the activations "
 
 
 def describe(field: VectorField) -> str:
+    if field.opaque:
+        return "a field of your own"
     sizes = " and ".join(str(layer.U.shape[-2]) for layer in field.layers)
     return f"{len(field.layers)} layer(s) of {sizes} units with {field.activation.name!r}"
 

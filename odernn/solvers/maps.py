@@ -68,6 +68,12 @@ def compiles(steps: LayerSteps, field: VectorField, t: Tensor, h0: Tensor) -> bo
     )
 
 
+def step_lengths(t: Tensor, like: Tensor) -> Tensor:
+    """Dt to the next sample, (K,), or (K, batch, 1) of times (batch, time), in the precision of a tensor."""
+    steps = t.double().diff().to(like.dtype)
+    return steps if t.ndim == 1 else steps.mT.unsqueeze(-1)
+
+
 def transformed() -> bool:
     """Whether a solve is traced, transformed or differentiated in forward mode, which `compiled_states` is not for."""
     return arguments.traced() or torch.jit.is_tracing() or forward_ad._current_level >= 0

@@ -77,6 +77,7 @@ class Problem:
         h, g: (E, batch, K + 1, L m).
 
     Args:
+        steps: lengths of the K intervals, (K,), or (batch, K) where each sequence has its own.
         activation, between: the kernels' names of sigma and phi.
         layers: L.
         leaks: whether states do.
@@ -147,6 +148,8 @@ class Inputs:
 
 def stacks(layers: Sequence[Layer]) -> bool:
     """Whether these layers make a `Problem`: of one size, and each W of one structure."""
+    if not layers:
+        return False
     first = layers[0]
     return all(layer.W.structure == first.W.structure and layer.U.shape[-2] == first.U.shape[-2] for layer in layers)
 

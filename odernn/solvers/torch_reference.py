@@ -6,6 +6,7 @@ Shapes are those of `odernn.solvers.standard_form.Problem`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from .standard_form import Problem
 def forward(problem: Problem, W: Tensor, V: Tensor, left: Tensor, right: Tensor, h0: Tensor) -> Tensor:
     v_left, v_right = drive(problem, V, left, right)
     h, states = h0, [h0]
-    for interval, length in enumerate(problem.steps.tolist()):
+    for interval, length in enumerate(lengths(problem.steps, h0)):
         for step in range(problem.substeps):
             _, _, k = _stages(problem, W, h, v_left[..., interval, :], v_right[..., interval, :], length, step)
             h = _advance(problem, h, k, length)
@@ -34,9 +35,9 @@ def backward(
     A, b, c = problem.tableau.A, problem.tableau.b, problem.tableau.c
     g_W = torch.zeros_like(W)
     g_left, g_right = torch.zeros_like(v_left), torch.zeros_like(v_right)
-    g = torch.zeros_like(h_all[..., 0, :])
-    for interval in reversed(range(problem.steps.numel())):
-        length = float(problem.steps[interval])
+    g, steps = torch.zeros_like(h_all[..., 0, :]), lengths(problem.steps, h_all)
+    for interval in reversed(range(len(steps))):
+        length = steps[interval]
         dt = length / problem.substeps
         g = g + g_all[..., interval + 1, :]
         h, visited = h_all[..., interval, :], []
@@ -61,6 +62,11 @@ def backward(
             g = g + sum(g_y.values())
     g_h0 = g + g_all[..., 0, :]
     return (g_W, *input_gradients(problem, V, left, right, g_left, g_right, wanted[2] or wanted[3]), g_h0)
+
+
+def lengths(steps: Tensor, like: Tensor) -> Sequence[Any]:
+    """Lengths of intervals, (K,), or (batch, K), as factors of states (..., batch, m): K numbers, or K tensors (batch, 1)."""
+    return steps.tolist() if steps.ndim == 1 else steps.to(like).mT.unsqueeze(-1).unbind(0)
 
 
 def product(problem: Problem, W: Tensor, y: Tensor) -> Tensor:
@@ -181,7 +187,7 @@ def input_gradients(
 
 
 def _stages(
-    problem: Problem, W: Tensor, h: Tensor, v_left: Tensor, v_right: Tensor, length: float, step: int
+    problem: Problem, W: Tensor, h: Tensor, v_left: Tensor, v_right: Tensor, length: Any, step: int
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Stage states y_i, a_i = sigma(z_i) and rates k_i of one step."""
     dt = length / problem.substeps
@@ -197,5 +203,5 @@ def _stages(
     return y, a, k
 
 
-def _advance(problem: Problem, h: Tensor, k: list[Tensor], length: float) -> Tensor:
+def _advance(problem: Problem, h: Tensor, k: list[Tensor], length: Any) -> Tensor:
     return h + length / problem.substeps * sum(b * k_i for b, k_i in zip(problem.tableau.b, k))

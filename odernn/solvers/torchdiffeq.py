@@ -140,7 +140,7 @@ class TorchDiffEq(Solver):
             nonlocal evaluations, reached, last_state
             evaluations += 1
             reached, last_state = s.item(), h.detach()
-            return field(h, path(s))
+            return field.at(grid.origin + s)(h, path(s))
 
         try:
             with warnings.catch_warnings():

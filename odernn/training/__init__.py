@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from .config import MAX_SEED, OPTIMIZERS, SCHEDULES, TrainingConfig
-from .data import Data
+from .data import Data, Samples
+from .data_files import read_data
 from .least_squares import LeastSquares
 from .optimizers import resolve
-from .trainer import Trainer, train
+from .trainer import Trainer
+from .training_run import train
 
-__all__ = ["MAX_SEED", "OPTIMIZERS", "SCHEDULES", "Data", "LeastSquares", "Trainer", "TrainingConfig", "resolve", "train"]
+__all__ = [
+    "MAX_SEED",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "Data",
+    "LeastSquares",
+    "Samples",
+    "Trainer",
+    "TrainingConfig",
+    "read_data",
+    "resolve",
+    "train",
+]

@@ -30,6 +30,8 @@ class TrainingConfig:
         schedule: of the learning rate: 'none', 'plateau' (halved when the validation error stalls) or 'cosine' (to 0).
         gradient_clip: largest gradient norm of Adam; None for no limit.
         patience: epochs without a better validation error after which training stops; 0 for never.
+        chunk: time steps after which backpropagation is cut: the state is carried on, each chunk is a step of Adam. Memory is
+            then that of a chunk, whatever the length of the sequences. None for whole sequences.
         loss: one of `odernn.losses.LOSSES`.
         weight_decay: adds weight_decay (|U|^2 + |c|^2) to the loss; for adamw its own decoupled decay of every weight.
         margin, margin_weight: adds margin_weight max(0, margin - stability margin)^2 to the loss.
@@ -47,6 +49,7 @@ class TrainingConfig:
     schedule: str = "none"
     gradient_clip: float | None = None
     patience: int = 0
+    chunk: int | None = None
     loss: str = "mse"
     weight_decay: float = 0.0
     margin: float = 0.0
@@ -57,7 +60,7 @@ class TrainingConfig:
         check_types(self)
         for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", LOSSES)):
             arguments.choice(name, getattr(self, name), choices)
-        for name, least in (("epochs", 0), ("iterations", 1), ("batch_size", 1), ("patience", 0)):
+        for name, least in (("epochs", 0), ("iterations", 1), ("batch_size", 1), ("patience", 0), ("chunk", 1)):
             if getattr(self, name) is not None:
                 arguments.count(name, getattr(self, name), least)
         for name in ("lr", "gradient_clip"):
@@ -69,7 +72,7 @@ class TrainingConfig:
         if self.margin and not self.margin_weight:
             raise ValueError("margin has no effect without margin_weight: give both, or leave margin out")
         if self.optimizer in ("auto", "lm", "lbfgs"):
-            for name in ("batch_size", "gradient_clip"):
+            for name in ("batch_size", "gradient_clip", "chunk"):
                 if getattr(self, name) is not None:
                     needs = "lbfgs and lm need all data and the true gradient"
                     raise ValueError(f"{name} is for adam, adamw ({needs}): leave it out, or choose one of these optimizers")

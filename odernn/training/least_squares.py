@@ -37,7 +37,8 @@ class Point:
     Args:
         cost: (E,); inf where the solve diverged.
         c: the readout that minimises it at these weights, (E, output, m).
-        basis: orthonormal columns (zeros for what is left out) that span the weighted states, (E, N, m); None where c is given.
+        basis: orthonormal columns (zeros for what is left out) that span the weighted states, (E G, N, m), in G groups of outputs
+            that miss the same targets; None where c is given.
     """
 
     cost: Tensor
@@ -79,6 +80,8 @@ class LeastSquares:
                 f"the target has {data.y.shape[-1]} channels, the model {model.output_size} outputs: build it with "
                 f"output_size={data.y.shape[-1]}"
             )
+        if not model.c.numel():
+            raise ValueError("optimizer 'lm' needs a readout that is linear in c, got your own: take 'lbfgs' or 'adam'")
         self.model, self.data, self.interpolation = model, data, interpolation
         self.solver = None if solver is None else solver.unchecked()
         self.penalty = penalty
@@ -93,7 +96,11 @@ class LeastSquares:
         self.decay = torch.cat([model.c.new_full((size,), decay) for size, decay in zip(self._sizes, decays)])
         # Half the gradient at residuals of 1: the weights of the squares, whatever the loss calls them.
         ones = torch.ones_like(data.y).requires_grad_()
-        self._root = (torch.autograd.grad(loss(ones, torch.zeros_like(data.y)), ones)[0] / 2).sqrt()
+        self._root = (torch.autograd.grad(loss(ones, torch.zeros_like(ones), data.mask), ones)[0] / 2).sqrt()
+        # Missing targets weigh 0 there, and count as 0 here. (What does not weigh must not be NaN either.)
+        self._y = data.y if data.mask is None else torch.where(data.mask, data.y, 0.0)
+        # Readouts of outputs that miss the same targets are one problem with several right sides, else a problem each.
+        self._groups = 1 if bool((self._root == self._root[..., :1]).all()) else data.y.shape[-1]
 
     @property
     def theta(self) -> Tensor:
@@ -121,20 +128,23 @@ class LeastSquares:
         if not finite.any():
             return failed
         z = torch.where(finite[:, None, None, None], z, 0.0)
-        root = self._root[..., :1]  # that of every output
-        weighted = (root * z).flatten(1, 2)  # (E, N, m)
-        y = (self._root * self.data.y).flatten(0, 1).expand(self.members, -1, -1)
+        root = self._root[..., : self._groups].movedim(-1, 0).unsqueeze(-1)  # (G, batch, time, 1)
+        weighted = (root * z.unsqueeze(1)).flatten(0, 1).flatten(1, 2)  # (E G, N, m)
+        y = self._by_group((self._root * self._y).flatten(0, 1).expand(self.members, -1, -1))
         basis = None
         if self.model.c.requires_grad:
             m = z.shape[-1]
-            ridge = math.sqrt(self._weight_decay) * torch.eye(m).to(z).expand(self.members, m, m)
+            ridge = math.sqrt(self._weight_decay) * torch.eye(m).to(z).expand(len(weighted), m, m)
             Q, R = torch.linalg.qr(torch.cat([weighted, ridge], -2))
             left, sizes, right = torch.linalg.svd(R)
             kept = sizes > _RANK * sizes[:, :1].clamp_min(torch.finfo(z.dtype).tiny)
             basis = (Q @ left)[:, : weighted.shape[1]] * kept.unsqueeze(-2)
             scaled = (basis.mT @ y) / torch.where(kept, sizes, 1.0).unsqueeze(-1)
-            c = (right.mT @ scaled).mT
-        return Point(torch.where(finite, self._cost(y - weighted @ c.mT, c), math.inf), c, basis)
+            c = (right.mT @ scaled).mT.reshape(c.shape)
+        residual = y - weighted @ c.reshape(len(weighted), -1, c.shape[-1]).mT
+        return Point(
+            torch.where(finite, self._cost(residual.unflatten(0, (self.members, -1)).flatten(1, 2), c), math.inf), c, basis
+        )
 
     @torch.no_grad()
     def confirmed(self, point: Point) -> Tensor:
@@ -147,13 +157,13 @@ class LeastSquares:
             z = self._states(finer.unchecked())
         except DivergedSolve:
             return torch.full_like(point.cost, math.inf)
-        residual = self._root * (self.data.y - (z.flatten(1, 2) @ point.c.mT).unflatten(1, z.shape[1:3]))
+        residual = self._root * (self._y - (z.flatten(1, 2) @ point.c.mT).unflatten(1, z.shape[1:3]))
         return self._cost(residual.flatten(1, 2), point.c)
 
     def gradient(self) -> Tensor:
         """Of the objective in theta at the model's theta and c, (E, p), by the adjoint of the solve."""
         response = self._respond(self.model)
-        total = self._loss(response.y, self.data.y).sum()
+        total = self._loss(response.y, self.data.y, self.data.mask).sum()
         if self.penalty is not None:
             total = total + self.penalty().sum()
         return self._collected(torch.autograd.grad(total, self.weights, allow_unused=True)) + 2 * self.decay * self.theta
@@ -214,8 +224,11 @@ class LeastSquares:
         response = self._respond(self.model, solver)
         m = field.c.shape[-1]
         eye = torch.eye(m).to(field.c)
-        z = replace(field, c=eye).readout(response.solution.h.flatten(-3, -2))
-        return z.reshape(self.members, *response.y.shape[-3:-1], m)
+        h = response.solution.h
+        z = replace(field, c=eye).readout(h.flatten(-3, -2)).reshape(self.members, *response.y.shape[-3:-1], m)
+        # sigma may be finite where a state is not: a unit that overflows is no good one.
+        finite = torch.isfinite(h).reshape(self.members, -1).all(-1)
+        return torch.where(finite[:, None, None, None], z, torch.nan)
 
     def _differences(self, theta: Tensor, moves: Tensor) -> Tensor:
         """Weighted y at theta + each of the moves, (n, E, p), minus y at theta: (n, E, N, output)."""
@@ -241,15 +254,21 @@ class LeastSquares:
     def _difference_solver(self, field: VectorField) -> Solver | None:
         if self.model.is_map:
             return None
-        solver = self.solver or automatic(field)
+        solver = self.solver or automatic(field, own_times=self.data.t.ndim == 2)
         return _SMOOTH if isinstance(solver, Adaptive) else solver
 
     def _projected(self, columns: Tensor, basis: Tensor | None) -> Tensor:
         """Columns (E, N, output, k) off the states, output by output."""
         if basis is None:
             return columns
-        flat = columns.flatten(2)
-        return (flat - basis @ (basis.mT @ flat)).unflatten(2, columns.shape[2:])
+        E, N, outputs, k = columns.shape
+        flat = self._by_group(columns.flatten(2))
+        flat = flat - basis @ (basis.mT @ flat)
+        return flat.unflatten(0, (E, -1)).movedim(1, 2).reshape(E, N, outputs, k)
+
+    def _by_group(self, columns: Tensor) -> Tensor:
+        """(E, N, outputs ...) as (E G, N, ...), the columns of the outputs in a group."""
+        return columns.unflatten(2, (self._groups, -1)).movedim(2, 1).flatten(0, 1)
 
     def _steps(self, theta: Tensor) -> Tensor:
         """(E, p): for every entry of a weight the typical size of its entries."""

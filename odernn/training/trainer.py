@@ -5,19 +5,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from tqdm import tqdm
+
+from targets import grids
 
 from ..losses import LOSSES, relative_l2, stability_penalty
 from ..models import Response, SequenceModel
-from ..paths import Interpolation
-from ..solvers import DivergedSolve, Solver
+from ..paths import Interpolation, interpolate
+from ..progress import Progress
+from ..runs import RunDirectory
+from ..solvers import Auto, DivergedSolve, Solver, deviation, named
+from ..solvers.names import TRIAL_SEQUENCES
+from . import saved
+from .chunks import chunks, relative_l2_in_chunks
 from .config import TrainingConfig
-from .data import Data
+from .data import Data, Samples
 from .least_squares import LeastSquares
 from .levenberg_marquardt import STOPS, LevenbergMarquardt
 from .optimizers import DEFAULT_ITERATIONS, make_optimizer, make_schedule, require_same_settings, resolve, restore_rates
@@ -41,7 +49,8 @@ class Trainer:
         model: its weights are trained in place; with an ensemble the mean of all members' losses, and by 'lm' each by itself.
         data: samples of the target, on the model's device and in its dtype.
         config: optimisation settings; `Trainer.config` names the optimiser that 'auto' came to.
-        solver: None for the automatic choice; discrete models take none.
+        solver: a `Solver` or a name of `odernn.solvers.SOLVERS`; 'auto' chooses on a few training sequences, and again before an
+            epoch for which the choice no longer holds. None for `odernn.solvers.automatic`; discrete models take none.
         interpolation: of x between its samples.
     """
 
@@ -51,11 +60,15 @@ class Trainer:
         data: Data,
         config: TrainingConfig,
         *,
-        solver: Solver | None = None,
+        solver: Solver | str | None = None,
         interpolation: Interpolation = "linear",
     ) -> None:
-        self.model, self.data, self.config = model, data, resolve(config, model, data, solver)
-        self.solver, self.interpolation = solver, interpolation
+        self.model, self.data, self.interpolation = model, data, interpolation
+        solver = named(solver)
+        self._auto = solver if isinstance(solver, Auto) and not model.is_map else None
+        self.solver = None if isinstance(solver, Auto) else solver
+        self._choose_solver()
+        self.config = resolve(config, model, data, self.solver)
         config = self.config
         self.optimizer = make_optimizer(config, model.parameters())
         self.scheduler = make_schedule(config, self.optimizer)
@@ -66,10 +79,24 @@ class Trainer:
         self.keep_weights()
         self.evaluations = 0
         self._diverged = False
+        self._last_weights: dict[str, Tensor] | None = None
+        self._saved_to: Path | None = None
         # Called between the steps of an epoch and its validation: the place to take a finer solver.
         self.before_validation: Callable[[], None] | None = None
         weights = model.raw_weights()
         self._penalized = [tensor for name, tensor in model.named_parameters() if weights[name].decays]
+
+    def __repr__(self) -> str:
+        done = f"epoch {self.epoch} of {self.config.epochs}" + (f", stopped: {self.stopped}" if self.stopped else "")
+        best = (
+            f", best validation error {self.best_error:.4g} at epoch {self.best_epoch}" if math.isfinite(self.best_error) else ""
+        )
+        return f"Trainer({type(self.model).__name__}, {self.config.optimizer}, {done}{best})"
+
+    @property
+    def chosen_by(self) -> Auto | None:
+        """What chooses the solver, where it was asked for 'auto'."""
+        return self._auto
 
     @property
     def epoch(self) -> int:
@@ -79,8 +106,7 @@ class Trainer:
     @property
     def mean_dt(self) -> float:
         """Mean time between samples."""
-        t = self.data.t
-        return float(t[-1] - t[0]) / (t.numel() - 1)
+        return grids.mean_step(self.data.t)
 
     @property
     def seconds(self) -> float:
@@ -118,10 +144,10 @@ class Trainer:
         Warns:
             InaccurateSolve: the solver's steps do not resolve the model that came out.
         """
-        bar = tqdm(
-            total=self.config.epochs, initial=self.epoch, unit="epoch", disable=None if progress else True, dynamic_ncols=True
-        )
-        with bar:
+        if self._last_weights is not None and not self.stopped:
+            self.model.load_state_dict(self._last_weights)
+            self._last_weights = None
+        with Progress("training", self.config.epochs, "epochs", shown=progress, done=self.epoch) as bar:
             while not self.stopped:
                 try:
                     row = self._run_epoch()
@@ -134,11 +160,60 @@ class Trainer:
                     self.keep_weights()
                 if on_epoch is not None:
                     on_epoch(self, improved)
-                bar.update()
                 loss, margin = row["loss"], row["stability_margin"]
-                bar.set_postfix_str(f"loss {loss:.2e}, validation {row['validation_relative_l2']:.2e}, margin {margin:.2g}")
+                bar.advance(remark=f"loss {loss:.2e}, validation {row['validation_relative_l2']:.2e}, margin {margin:.2g}")
         # Trial points of a line search may be as wild as they like: what counts is where the training ends.
         self.validation_error(check=True)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Leaves a run directory that `load_run` and `Trainer.resume` read: model, settings, weights, history, not the data.
+
+        Args:
+            path: of the directory; this trainer may save there again.
+            overwrite: whether a run of others that it holds is replaced.
+
+        Raises:
+            ValueError: `path` is taken or cannot be written.
+        """
+        place = Path(path).resolve()
+        mine = place == self._saved_to and place.exists()
+        run = RunDirectory.open(place) if mine else RunDirectory.create(Path(path), saved.record(self), overwrite=overwrite)
+        with run.writing():
+            saved.write(self, run)
+            saved.write_summary(self, run)
+        self._saved_to = place
+
+    @classmethod
+    def resume(cls, path: str | Path, data: Data, *, model: SequenceModel | None = None, epochs: int | None = None) -> Trainer:
+        """The trainer that `save` or `train(..., out=path)` left in a run directory; `run` goes on where it stopped.
+
+        Args:
+            path: of the directory.
+            data: that it was trained on, which are not saved.
+            model: takes the weights; needed where the model's code is the user's own. Otherwise one is made on the data's device.
+            epochs: as many in all; None for as many as before.
+
+        Raises:
+            ValueError: no such run, or other data than it was trained on.
+        """
+        run = saved.open_run(path)
+        entry, config, solver = saved.resumed_settings(run, epochs)
+        trainer = cls(
+            model or saved.made(run, entry).to(data.x.device),
+            data,
+            config,
+            solver=solver,
+            interpolation=entry["interpolation"],
+        )
+        saved.restore(trainer, run)
+        trainer._saved_to = Path(path).resolve()
+        return trainer
+
+    def finish(self) -> None:
+        """Leaves the model with its best weights; a checkpoint, and a later `run`, go on from the last ones."""
+        if self._last_weights is None:
+            self._last_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.best_weights)
 
     def keep_weights(self) -> None:
         """Takes the weights of this moment as the best."""
@@ -147,13 +222,15 @@ class Trainer:
     def validation_error(self, *, check: bool = False) -> float:
         """Relative L2 error on the validation set; `check` as in `respond`."""
         with torch.no_grad():
-            response = self.respond(self.data.x_validation, check=check)
-            return float(relative_l2(response.y, self.data.y_validation).mean())
+            held = self.data.validation
+            if self.config.chunk is None:
+                return float(relative_l2(self.respond(held, check=check).y, held.y, held.mask).mean())
+            return float(relative_l2_in_chunks(partial(self.respond, check=check), held, self.config.chunk).mean())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the coming epochs depend on, and the best weights so far: tensors and JSON values."""
         return {
-            "model": self.model.state_dict(),
+            "model": self._last_weights or self.model.state_dict(),
             "best": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
@@ -180,6 +257,7 @@ class Trainer:
             raise ValueError(f"schedule is {self.config.schedule!r}, that of the saved state is another")
         _require_history(state)
         self.model.load_state_dict(state["model"])
+        self._last_weights = None
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
@@ -189,8 +267,20 @@ class Trainer:
         self.best_weights = {name: value.to(fresh["best"][name]) for name, value in state["best"].items()}
         self.evaluations = state["evaluations"]
 
+    def _choose_solver(self) -> None:
+        """What 'auto' stands for at the weights of this moment."""
+        if self._auto is None:
+            return
+        with torch.no_grad():
+            few = self.data.training[:TRIAL_SEQUENCES]
+            field, path = self.model.field(), interpolate(few.t, few.x, self.interpolation)
+            h0 = self.model.rest_state().unsqueeze(-2).expand(*self.model.ensemble, few.x.shape[0], field.size)
+            if self.solver is None or deviation(self.solver, field, path, path.times, h0) > self._auto.tolerance:
+                self.solver = self._auto.chosen(field, path, path.times, h0)
+
     def _run_epoch(self) -> dict[str, float]:
         started = time.perf_counter()
+        self._choose_solver()
         if isinstance(self.optimizer, LevenbergMarquardt):
             loss = self._least_squares_epoch(self.optimizer)
         else:
@@ -241,14 +331,26 @@ class Trainer:
         """One pass in random order; the mean loss of its steps."""
         losses = []
         for index in self._batches():
-            self.optimizer.zero_grad()
-            loss = self._objective(self.data.x[index], self.data.y[index])
-            self._backward(loss)
-            if self.config.gradient_clip is not None:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-            self.optimizer.step()
-            losses.append(loss.detach())
+            for loss in self._losses(self.data.training[index]):
+                self.optimizer.zero_grad()
+                self._backward(loss)
+                if self.config.gradient_clip is not None:
+                    torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+                self.optimizer.step()
+                losses.append(loss.detach())
         return float(torch.stack(losses).mean())
+
+    def _losses(self, samples: Samples) -> Iterator[Tensor]:
+        """The objective of a mini-batch; in chunks of time one after the other, each at the weights that are then."""
+        if self.config.chunk is None:
+            yield self._objective(samples)
+            return
+        h0 = None
+        for chunk in chunks(samples, self.config.chunk, self.config.loss):
+            response = self.respond(chunk.samples, h0)
+            h0 = response.solution.h[..., -1, :].detach()
+            if not chunk.empty:
+                yield self._regularised(chunk.loss(response.y), response)
 
     def _batches(self) -> Iterator[Tensor]:
         # The order depends on seed and epoch alone, so that a resumed run needs no random state.
@@ -264,7 +366,7 @@ class Trainer:
             nonlocal started_at
             self.optimizer.zero_grad()
             try:
-                loss = self._objective(self.data.x, self.data.y)
+                loss = self._objective(self.data.training)
                 if started_at is not None and not loss < _DIVERGED_COST * started_at:
                     raise DivergedSolve("the loss of a trial point is far above that of the start")
                 self._backward(_LBFGS_SCALE * loss)
@@ -282,16 +384,18 @@ class Trainer:
 
         self.optimizer.step(closure)  # type: ignore[arg-type]
         with torch.no_grad():
-            loss = float(self._objective(self.data.x, self.data.y))
+            loss = float(self._objective(self.data.training))
         if started_at is not None and not loss < (1 - _STALLED) * started_at:
             # Its memory of the curvature leads nowhere: the next epoch starts from the gradient again.
             self.optimizer.state.clear()
         return loss
 
-    def _objective(self, x: Tensor, y: Tensor) -> Tensor:
-        response = self.respond(x)
+    def _objective(self, samples: Samples) -> Tensor:
+        response = self.respond(samples)
+        return self._regularised(self.loss(response.y, samples.y, samples.mask), response)
+
+    def _regularised(self, loss: Tensor, response: Response) -> Tensor:
         self.evaluations += response.solution.evaluations or 0
-        loss = self.loss(response.y, y)
         if self.config.weight_decay and self.config.optimizer != "adamw":
             squares = sum(tensor.square().sum() for tensor in self._penalized) / math.prod(self.model.ensemble)
             loss = loss + self.config.weight_decay * squares
@@ -302,10 +406,11 @@ class Trainer:
             raise DivergedSolve("the loss is not finite: lower the learning rate or use a stable parameterization")
         return loss
 
-    def respond(self, x: Tensor, *, check: bool = False) -> Response:
-        """The model's answer to inputs at the data's times; `check` has the solver say where its steps do not resolve it."""
+    def respond(self, samples: Samples, h0: Tensor | None = None, *, check: bool = False) -> Response:
+        """The model's answer to the inputs at their times, from h0 or from rest; `check` has the solver say where its steps do
+        not resolve it."""
         solver = self.solver if check or self.solver is None else self.solver.unchecked()
-        return self.model.respond(x, self.data.t, solver=solver, interpolation=self.interpolation)
+        return self.model.respond(samples.x, samples.t, h0, solver=solver, interpolation=self.interpolation)
 
     def _backward(self, loss: Tensor) -> None:
         try:
@@ -318,38 +423,6 @@ class Trainer:
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 remedy = "lower the learning rate, use --no-adjoint or a stable parameterization"
                 raise DivergedSolve(f"the gradient of {name} is not finite: {remedy}")
-
-
-def train(
-    model: SequenceModel,
-    data: Data,
-    config: TrainingConfig | None = None,
-    *,
-    solver: Solver | None = None,
-    interpolation: Interpolation = "linear",
-    progress: bool = True,
-) -> Trainer:
-    """Trains a model in place and leaves it with the weights of its best validation error.
-
-        trainer = train(model, Data(t, x, H(x, t), x_validation, H(x_validation, t)))
-        trainer.best_error, trainer.history
-
-    Args:
-        model, data, solver, interpolation: of `Trainer`.
-        config: optimisation settings; None for the defaults of `TrainingConfig`.
-        progress: shows a progress bar on a terminal.
-
-    Returns:
-        The trainer: `best_error` (relative L2, of the validation set), `best_epoch`, and in `history` a row for each epoch.
-
-    Raises:
-        DivergedSolve: as `Trainer.run`.
-    """
-    trainer = Trainer(model, data, config or TrainingConfig(), solver=solver, interpolation=interpolation)
-    trainer.best_error = trainer.validation_error()
-    trainer.run(progress=progress)
-    model.load_state_dict(trainer.best_weights)
-    return trainer
 
 
 def _require_same_tensors(name: str, given: Any, own: dict[str, Tensor]) -> None:

@@ -208,3 +208,10 @@ def test_settings_of_no_family_are_refused_in_one_line(change, message):
 def test_a_family_takes_whole_numbers_of_every_kind():
     family = Family(widths=np.array([2, 4]), horizon=np.float32(10), points=torch.tensor(11))
     assert family == Family(widths=(2, 4), horizon=10.0, points=11)
+
+
+def test_leaky_families_have_their_time_constant():
+    assert Family(model="leaky", tau=3.0).make_model(2, 0).tau == 3.0
+    assert Family(model="leaky_voltage").make_model(2, 0).tau == 1.0
+    with pytest.raises(ValueError, match="leaky models"):
+        Family(model="rnn", tau=3.0)

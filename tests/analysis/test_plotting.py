@@ -148,5 +148,5 @@ def test_a_path_without_a_format_is_refused_before_anything_is_written(tmp_path,
 
 
 def test_what_is_no_memory_function_or_an_ensemble_is_named(tmp_path):
-    with pytest.raises(ValueError, match="M is a list"):
+    with pytest.raises(ValueError, match="M is a float"):
         plotting.plot_memory([1.0], tmp_path / "a.png")

@@ -34,6 +34,7 @@ from analysis import (
 )
 from analysis.linear.all_blocks import readout_bounds
 from analysis.results import Result
+from analysis.sweeps.results import Sweep
 from odernn import ContinuousRNN, DiscreteRNN, json_values
 from targets import ConvolutionalFunctional, kernels
 
@@ -65,6 +66,7 @@ def examples():
         memory_capacity(stepped, TIMES[:5], samples=100),
         lyapunov_exponents(stepped, TIMES),
         fixed_points(flow, starts=3),
+        Sweep(("seed",), ({"seed": 0, "validation_error": 0.5}, {"seed": 1, "validation_error": None}), "sweeps/a"),
     ]
 
 

@@ -67,6 +67,6 @@ def test_a_result_comes_back_from_its_text_as_it_was(result):
 def test_the_repr_is_short():
     model = ContinuousRNN(1, 2, 1, seed=0, dtype=torch.float64)
     text = repr(memory_function(model, torch.arange(300, dtype=torch.float64)))
-    assert text.startswith("MemoryFunction(times=a tensor (300,), values=a tensor (300,)")
+    assert text.startswith("MemoryFunction(ContinuousRNN, heaviside, |x| = 0.1, 1, 300 times: M(0) = ")
     assert len(text) < 250
     assert "\n" not in text

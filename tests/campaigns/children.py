@@ -109,7 +109,7 @@ def _script() -> Any:
     torch.set_num_threads(1)
     sys.path.insert(0, str(_SCRIPTS))
     try:
-        import train_ode  # type: ignore[import-not-found]
+        from odernn_commands import train_ode
     finally:
         sys.path.remove(str(_SCRIPTS))
     from odernn.experiment import Experiment, ExperimentConfig
@@ -158,7 +158,9 @@ def start(arguments: Sequence[str], cwd: Path, step: Callable[[str, str], None] 
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             script.main()
 
-        script.run(script.PROGRAM, main)
+        from odernn_commands.command_line import run
+
+        run(script.PROGRAM, main)
         code = 0
     except SystemExit as end:
         code = int(end.code or 0)

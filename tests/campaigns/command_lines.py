@@ -111,7 +111,7 @@ def scripts() -> dict[str, ModuleType]:
     folder = str(Path(__file__).parents[2] / "scripts")
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    return {name: importlib.import_module(name) for name in SCRIPTS}
+    return {name: importlib.import_module(f"odernn_commands.{name}") for name in SCRIPTS}
 
 
 def words(name: str, parser: argparse.ArgumentParser, random: random.Random) -> list[str]:
@@ -224,7 +224,9 @@ def _child(module: ModuleType, line: list[str], folder: Path, out: Path, err: Pa
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(k, "r" if k == 0 else "w", 1, closefd=False) for k in range(3))
         sys.argv = [str(module.__file__), *line]
         try:
-            module.run(module.PROGRAM, module.main)
+            from odernn_commands.command_line import run
+
+            run(module.PROGRAM, module.main)
             code = 0
         except SystemExit as exit:
             code = exit.code if isinstance(exit.code, int) else 98

@@ -156,3 +156,41 @@ def test_it_is_kept_by_copies_stacks_members_and_pickles():
         assert torch.equal(other(x, t), model(x, t))
     with pytest.raises(ValueError, match="differ in activation"):
         stack([model, model_of(ContinuousRNN, Activation("softsign", torch.tanh, rests_at_zero=True))])
+
+
+def _softplus_like(z):
+    return torch.log1p(z.exp())
+
+
+def test_one_of_ones_own_is_what_its_function_is():
+    swish = Activation("swish", torch.nn.functional.silu)
+    assert swish.rests_at_zero
+    assert not Activation("softplus", _softplus_like).rests_at_zero
+    assert not swish.compiled
+    # one of ours under another name is compiled
+    mine = Activation("mine", torch.tanh)
+    assert (mine.compiled, mine.kernel, mine.bound) == (True, "tanh", 1.0)
+    z = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    given = Activation("given", torch.sin, derivative=torch.cos)
+    assert torch.equal(given.slope(z), z.cos())
+    assert torch.allclose(swish.slope(z), torch.sigmoid(z) * (1 + z * (1 - torch.sigmoid(z))))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Activation("wrong", torch.sin, derivative=torch.sin), "derivative gives .* difference quotient"),
+        (lambda: Activation("wrong", torch.tanh, derivative_of_value=lambda k: 1 - k), "derivative_of_value gives"),
+        (lambda: Activation("wrong", torch.sin, kernel="tanh"), "not the function of the kernel"),
+        (lambda: Activation("wrong", torch.sin, kernel="sinh"), "kernel"),
+        (lambda: Activation("wrong", lambda z: torch.softmax(z, -1)), "not elementwise"),
+        (lambda: Activation("wrong", torch.log), "expected finite numbers"),
+        (lambda: Activation("wrong", lambda z: z.sum()), "elementwise"),
+        (lambda: Activation("wrong", 3), "failed on a tensor"),
+        (lambda: Activation(3, torch.sin), "name"),
+    ],
+)
+def test_a_wrong_one_is_found_in_one_line(make, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)

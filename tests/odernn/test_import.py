@@ -60,20 +60,23 @@ def test_every_public_name_is_there():
 def test_the_version_is_that_of_the_project():
     assert odernn.__version__ == __version__
     assert re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.M)[1] == __version__
-    assert 'attr = "odernn.version.__version__"' in (ROOT / "pyproject.toml").read_text()
+    assert '[tool.hatch.version]\npath = "odernn/version.py"' in (ROOT / "pyproject.toml").read_text()
 
 
-@pytest.mark.parametrize("file", ["targets.py", "targets/__init__.py"])
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["targets.py", "targets/__init__.py", "targets/data.csv"])
 @pytest.mark.parametrize("first", ["odernn", "analysis"])
-def test_a_package_of_ones_own_that_hides_ours_is_named_and_not_run(tmp_path, file, first):
+def test_ours_is_used_where_a_package_of_ones_own_would_be_found_first(tmp_path, file, first):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("raise SystemExit('this ran')")
-    ended = python(f"import {first}", tmp_path)
+    hiding = (tmp_path / file if file.endswith("s.py") else tmp_path / "targets").resolve()
+    ended = python(f"import {first}\nfrom targets import kernels\nfrom targets import mine", tmp_path)
     last = ended.stderr.splitlines()[-1]
-    hiding = tmp_path / file if file.endswith("s.py") else tmp_path / "targets"
-    assert last.startswith(
-        f"ImportError: {hiding.resolve()} hides the package 'targets' that comes with odernn ({ROOT / 'targets'})"
-    )
+    if file.endswith("csv"):  # a folder without code hides nothing
+        assert last.startswith("ImportError: cannot import name 'mine'")
+    else:
+        assert last == f"ImportError: no 'mine' in the package 'targets' of odernn, which hides {hiding}: rename that"
+        assert f"`import targets` is the package of odernn from here on and hides {hiding}" in ended.stderr
 
 
 def test_a_module_of_ones_own_that_imports_odernn_itself_is_named(tmp_path):
@@ -81,35 +84,44 @@ def test_a_module_of_ones_own_that_imports_odernn_itself_is_named(tmp_path):
     assert f"ImportError: {(tmp_path / 'targets.py').resolve()} hides" in python("import targets", tmp_path).stderr
 
 
-def test_a_script_beside_a_folder_that_hides_ours_says_so_wherever_it_is_started(tmp_path):
-    (tmp_path / "targets").mkdir()
-    (tmp_path / "targets" / "__init__.py").touch()
-    (tmp_path / "mine.py").write_text("import odernn")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(tmp_path / "mine.py")]
-    ended = subprocess.run(command, cwd=tmp_path.parent, env=environment, capture_output=True, text=True)
-    assert f"ImportError: {(tmp_path / 'targets').resolve()} hides" in ended.stderr
-
-
-def test_a_test_beside_a_folder_that_hides_ours_says_so(tmp_path):
-    (tmp_path / "targets").mkdir()
-    (tmp_path / "targets" / "__init__.py").touch()
-    (tmp_path / "test_mine.py").write_text("import odernn")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert f"ImportError: {(tmp_path / 'targets').resolve()} hides" in ended.stdout
-
-
 @pytest.mark.slow
-def test_a_folder_without_code_hides_ours_only_from_an_editable_installation(tmp_path):
+def test_a_folder_without_code_hides_nothing_even_from_an_installation_that_is_asked_last(tmp_path):
     for name in ("targets", "analysis"):
         (tmp_path / name).mkdir()
     assert python("import odernn, analysis", tmp_path).returncode == 0
-    ended = python(f"{EDITABLE}\nimport odernn", tmp_path, path=())
-    assert f"ImportError: {(tmp_path / 'targets').resolve()} hides" in ended.stderr
-    (tmp_path / "targets").rmdir()
-    assert python(f"{EDITABLE}\nimport odernn", tmp_path, path=()).returncode == 0
+    ended = python(f"{EDITABLE}\nimport odernn\nprint(odernn.analysis.memory_function)", tmp_path, path=())
+    assert ended.returncode == 0, ended.stderr
+
+
+SAME = """
+import sys, pickle
+import odernn
+assert "analysis" not in sys.modules
+import odernn.analysis.decay.fit as fit
+from odernn.analysis.probes import PROBES
+from odernn.targets import kernels
+import analysis.decay.fit, analysis.probes, targets.kernels
+assert odernn.analysis is analysis and odernn.targets is targets
+assert fit is analysis.decay.fit and kernels is targets.kernels and PROBES is analysis.probes.PROBES
+assert fit.__name__ == fit.__spec__.name == "analysis.decay.fit"
+assert pickle.loads(pickle.dumps(analysis.DecayFit)) is odernn.analysis.DecayFit
+"""
+
+
+@pytest.mark.slow
+def test_analysis_and_targets_within_odernn_are_the_same_modules(tmp_path):
+    ended = python(SAME, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "No module named 'odernn.analysis.nothing'" in python("import odernn.analysis.nothing", tmp_path).stderr
+
+
+@pytest.mark.slow
+def test_an_analysis_of_ones_own_and_ours_within_odernn_are_two_modules(tmp_path):
+    use = "import odernn.analysis.memory\nprint(odernn.analysis.memory_function.__module__, analysis.__file__)"
+    (tmp_path / "analysis.py").write_text("import odernn\nodernn.analysis.fit_decay")
+    for first in ("import analysis\nimport odernn", "import odernn\nodernn.analysis\nimport analysis"):
+        ended = python(f"{first}\n{use}", tmp_path)
+        assert ended.stdout == f"odernn.analysis.memory {tmp_path.resolve() / 'analysis.py'}\n", ended.stderr
 
 
 def test_an_analysis_of_ones_own_is_in_nobodys_way_where_ours_is_not_used(tmp_path):

@@ -292,3 +292,10 @@ def test_silent_units_decay_at_the_time_constant(cls):
     x, t = torch.zeros(1, 5, 1, dtype=F64), torch.linspace(0, 2, 5, dtype=F64)
     h = model.respond(x, t, torch.ones(1, 2, dtype=F64), solver=Adaptive(rtol=1e-9, atol=1e-12)).solution.h
     assert torch.allclose(h[0, :, 0], torch.exp(-t / 0.5), atol=1e-7)
+
+
+def test_a_time_constant_for_each_unit_is_refused_in_one_line():
+    for tau in (torch.ones(3), [1.0, 2.0, 3.0]):
+        with pytest.raises(ValueError, match="one number for all units") as caught:
+            LeakyRNN(1, 3, 1, tau=tau)
+        assert "\n" not in str(caught.value)

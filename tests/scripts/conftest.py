@@ -2,24 +2,21 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 
 import pytest
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from odernn_commands.command_line import run
 
 
 @pytest.fixture
 def call_main(monkeypatch, capsys):
     """A script without a new interpreter: (name, *arguments) -> (exit code, stdout, stderr)."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
 
     def call(name, *arguments):
-        module = importlib.import_module(name)
+        module = importlib.import_module(f"odernn_commands.{name}")
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         code = 0
         try:
-            module.run(module.PROGRAM, module.main)
+            run(module.PROGRAM, module.main)
         except SystemExit as exit:
             code = exit.code
         return code, *capsys.readouterr()

@@ -53,8 +53,8 @@ def test_the_cases_are_listed_with_their_contenders():
 PATIENCE = """
 import sys
 sys.path[:0] = {paths!r}
-import benchmark_contenders as contenders
-from benchmark_cases import CASES
+from odernn_commands import benchmark_contenders as contenders
+from odernn_commands.benchmark_cases import CASES
 names = [name for name, case in CASES.items() if "torchdiffeq backprop rk4" in contenders.contenders(case)]
 assert names and all(contenders.patience_with(CASES[name], "torchdiffeq backprop rk4") == contenders.PATIENCE for name in names)
 assert contenders.patience_with(CASES["call-m32-b64-t200"], "torchdiffeq backprop dopri5") == float("inf")
@@ -80,9 +80,9 @@ def test_a_peer_that_takes_too_long_is_left_out():
 SMALL = """
 import sys
 sys.path[:0] = {paths!r}
-import benchmark, benchmark_cases, benchmark_pictures, benchmark_precision
-from benchmark_cases import Case
-from benchmark_peers import missing
+from odernn_commands import benchmark
+from odernn_commands.benchmark_cases import Case
+from odernn_commands.benchmark_peers import missing
 cases = (
     Case("small", "train", 4, 6, 12),
     Case("call", "call", 4, 6, 12, noise=True),

@@ -13,7 +13,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from odernn_commands.command_line import run as run_command
 
+from analysis.memory import memory_function
 from odernn.experiment import Experiment, ExperimentConfig
 from odernn.runs import RunDirectory
 from odernn.training import TrainingConfig
@@ -34,14 +37,13 @@ def _run(*arguments, cwd):
 def run_here(tmp_path, monkeypatch, capsys):
     """The same within this process, which saves importing torch every time."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(SCRIPT.parent), *sys.path])
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
-        module = importlib.import_module("extract_memory")
+        module = importlib.import_module("odernn_commands.extract_memory")
         code = 0
         try:
-            module.run(module.PROGRAM, module.main)
+            run_command(module.PROGRAM, module.main)
         except SystemExit as exit:
             code = exit.code
         printed = capsys.readouterr()
@@ -163,3 +165,36 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(arguments, mes
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert message in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == before
+
+
+def test_weights_of_a_checkpoint_made_elsewhere(run_here, tmp_path):
+    torch.manual_seed(1)
+    lstm = torch.nn.LSTM(1, 4)
+    torch.save({"state_dict": {f"module.{name}": value for name, value in lstm.state_dict().items()}}, tmp_path / "w.pt")
+    (tmp_path / "mine.py").write_text("import torch\n\ndef make():\n    return torch.nn.LSTM(1, 4, batch_first=True)\n")
+    for k, system in enumerate(("mine.py:make", "torch.nn.LSTM")):
+        result = run_here(system, "--state", "w.pt", "--horizon", 10, "--out", f"out{k}")
+        assert result.returncode == 0, result.stderr
+        assert "begin with 'module.'" in result.stdout
+    values = [np.load(tmp_path / f"out{k}" / "memory.npz")["values"] for k in range(2)]
+    expected = memory_function(lstm.double(), torch.linspace(0, 10, 11, dtype=torch.float64)).values
+    for one in values:
+        assert np.allclose(one, expected.numpy(), rtol=1e-6)
+
+
+def test_a_bare_file_is_told_what_it_needs(run_here, tmp_path):
+    torch.save(torch.nn.GRU(1, 4).state_dict(), tmp_path / "gru.pt")
+    torch.save(torch.nn.Linear(1, 4).state_dict(), tmp_path / "linear.pt")
+    (tmp_path / "mine.py").write_text("")
+    cases = {
+        ("gru.pt",): "torch.nn.GRU --state gru.pt",
+        ("linear.pt",): "weight (4, 1), bias (4,)",
+        ("mine.py",): "mine.py:function",
+        ("torch.nn.LSTM", "--state", "gru.pt"): "of torch.nn.GRU",
+        ("torch.nn.LSTM", "--state", "none.pt"): "no file none.pt",
+    }
+    for arguments, message in cases.items():
+        result = run_here(*arguments)
+        assert result.returncode == 2
+        assert message in result.stderr
+        assert len(result.stderr.splitlines()) == 1

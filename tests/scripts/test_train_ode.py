@@ -170,3 +170,40 @@ def test_help_explains_every_flag_with_its_default(tmp_path):
     for flag in shlex.split(names + " seed device dtype out resume"):
         assert f"--{flag}" in result.stdout
     assert "(default: dense)" in result.stdout
+
+
+def test_data_of_a_file_go_through_all_three_scripts(tmp_path, call_main, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{name},{0.1 * k},{(-1) ** (k // slow)},{k % 5 or ''}" for name, slow in (("a", 2), ("b", 3), ("c", 4)) for k in range(9)
+    ]
+    Path("data.csv").write_text("sequence,t,x,y\n" + "\n".join(rows))
+    code, out, error = call_main("train_ode", "--data", "data.csv", "--epochs", 1, "--hidden-size", 2, "--out", "run")
+    assert code == 0, error
+    assert str(tmp_path / "data.csv") in out
+    assert Path("run/memory.png").is_file()
+    code, out, error = call_main("extract_memory", "run")
+    assert code == 0, error
+    code, out, error = call_main("perturbation_error", "run", "--betas", 0, 0.1, "--draws", 1, "--restarts", 0, "--steps", 1)
+    assert code == 0, error
+    Path("data.csv").write_text("sequence,t,x,y\n" + "\n".join(rows[:-1]))
+    code, _, error = call_main("train_ode", "--resume", "run", "--epochs", 2)
+    assert code == 2
+    assert "is not the file that the run was trained on" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "none.csv"], "none.csv: there is no such file"),
+        (["--data", "none.csv", "--kernel", "sine", "--points", "5"], "got --kernel, --points as well"),
+        (["--validation-fraction", "0.3"], "--validation-fraction is for --data"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_in_one_line(tmp_path, call_main, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = call_main("train_ode", *arguments)
+    assert code == 2, error
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -153,8 +153,9 @@ def _origin(module: str, name: str) -> tuple[str, str]:
     path = _locate(module)
     if path is not None and path.name == "__init__.py":
         for one in _parse(path, *_stamp(path)).imports:
-            if one.alias == name:
-                return _origin(_absolute(module, one), one.name)
+            origin = _absolute(module, one)
+            if one.alias == name and (origin, one.name) != (module, name):  # a second name of another package names itself
+                return _origin(origin, one.name)
     return module, name
 
 

@@ -99,6 +99,7 @@ class Job:
         cost: expected seconds on one core; longer jobs start first. No part of the key.
         places: further keyword arguments, which say where on this machine the files lie whose fingerprints are settings. No part
             of the key, and in no record.
+        title: stands for it in messages, in place of its settings. No part of the key.
 
     Raises:
         ValueError: a function that a worker could not import, or that has no name, or settings that it does not take.
@@ -108,6 +109,7 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     cost: float = 1.0
     places: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
 
     def __post_init__(self) -> None:
         module, function = self.compute.__module__, self.compute.__qualname__
@@ -139,6 +141,8 @@ class Job:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def __str__(self) -> str:
+        if self.title:
+            return self.title
         settings = ", ".join(f"{name}={_brief(value)}" for name, value in self.settings.items())
         return f"{self.name}({settings})"
 

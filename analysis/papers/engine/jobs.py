@@ -23,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 from odernn import json_values
+from odernn.progress import Progress
 
 from . import records
 from .figure import Job, Result, package_versions
@@ -35,6 +36,8 @@ RETRIES = 3
 _WATCH, _WATCHMAN = 1.0, "end with the driver"
 # Seconds within which a Ray cluster answers a connection.
 _PATIENCE = 10.0
+# Seconds between two lines of progress in a log.
+_EVERY = 5.0
 _NO_RAY = "engine 'ray' needs Ray, which is not installed: pip install 'odernn[ray]', or take engine 'local'"
 
 
@@ -303,11 +306,12 @@ def _require_reachable(address: str) -> None:
 
 
 class _Progress:
-    """Jobs done, running and left, and the time left: a bar on a terminal, else a line for each job, on stderr."""
+    """Jobs done, running and left, and the time left: a bar on a terminal, else a line every few seconds, on stderr."""
 
     def __init__(self, jobs: Sequence[Job], reused: int, workers: int) -> None:
         self.left = {job.key: job.cost for job in jobs}
         self.total, self.workers = len(jobs), workers
+        self.started = time.monotonic()
         self.seconds = self.cost = 0.0
         self.bar = tqdm(total=len(jobs), unit="job", disable=not sys.stderr.isatty(), bar_format="{desc}|{bar}| {elapsed}")
         self._say(f"{reused} of {reused + len(jobs)} jobs are done already" if reused else f"{len(jobs)} jobs")
@@ -324,14 +328,15 @@ class _Progress:
         self.seconds += finished.seconds
         if finished.error:
             self._say(f"FAILED {finished.job}: {finished.error}")
-        elif self.bar.disable:
-            self._say(f"{self._state()} ({finished.job} took {finished.seconds:.1f} s)")
+        elif self.bar.disable and (not self.left or time.monotonic() - Progress.said > _EVERY):
+            self._say(f"{self._state()}; {finished.job.name} took {finished.seconds:.1f} s")
         self.bar.update()
         self.bar.set_description_str(self._state())
 
     def _state(self) -> str:
         running = min(self.workers, len(self.left))
-        state = f"{self.total - len(self.left)} done, {running} running, {len(self.left) - running} waiting"
+        taken = duration(time.monotonic() - self.started)
+        state = f"{self.total - len(self.left)} of {self.total} jobs done, {running} running, {taken}"
         return f"{state}, about {duration(self._time_left())} left" if self.left else state
 
     def _time_left(self) -> float:
@@ -341,6 +346,7 @@ class _Progress:
         return scale * max(sum(self.left.values()) / self.workers, max(self.left.values()))
 
     def _say(self, line: str) -> None:
+        Progress.said = time.monotonic()
         tqdm.write(line, file=sys.stderr)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...perturbation.picture import draw_perturbation
+from ...perturbation.picture import draw_perturbation, explain_marks
 from ...plotting import GREY, PALETTE, label, picture, shades
 from ...verdict import APPROXIMATED
 from ..compute.teacher_memory import teacher_memory, teacher_parts
@@ -164,7 +164,7 @@ def _verdict_claim(data: Data, name: str, expected: str) -> Claim:
 
 def _plot(data: Data, path: Path) -> None:
     first = data["families"][0]["seed"]
-    with picture(path, rows=2, columns=3, width=12.6, height=6.8) as (_, axes):
+    with picture(path, rows=2, columns=3, width=12.6, height=6.8) as (figure, axes):
         published, ours, warmups, exponential, power, memory = axes
         for (m, (betas, errors)), colour in zip(published_curves().items(), shades(len(PUBLISHED))):
             published.loglog(betas[1:], errors[1:], color=colour, label=f"m = {m}")
@@ -193,6 +193,7 @@ def _plot(data: Data, path: Path) -> None:
                 memory.loglog(times[kept], values[kept], color=hue, label=f"{name} weights")
         label(memory, x="time $t$ (samples)", y="memory $M(t)$", title="memory of attention that weighs the lag")
         memory.legend(loc="lower left")
+        explain_marks(figure)
 
 
 def _draw(axes: Any, data: Data, target: dict[str, Any], title: str) -> None:

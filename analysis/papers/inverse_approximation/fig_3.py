@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...decay import EXPONENTIAL_END
-from ...perturbation.picture import draw_perturbation
+from ...perturbation.picture import draw_perturbation, explain_marks
 from ...plotting import PALETTE, label, picture
 from ...target_memory import TIME_CONSTANTS
 from ...verdict import APPROXIMATED, Verdict
@@ -130,7 +130,7 @@ def _claims(data: Data) -> list[Claim]:
 
 def _plot(data: Data, path: Path) -> None:
     judged = _judged(data)
-    with picture(path, rows=2, columns=3, width=12.6, height=6.8) as (_, axes):
+    with picture(path, rows=2, columns=3, width=12.6, height=6.8) as (figure, axes):
         panels = dict(zip(_TEACHERS, (axes[0], axes[1], axes[3], axes[4])))
         for name, panel in panels.items():
             entries = of_target(data, teacher=name)
@@ -155,6 +155,7 @@ def _plot(data: Data, path: Path) -> None:
             )
             if mine:
                 panel.legend()
+        explain_marks(figure)
 
 
 _FINDINGS = f"""Without teachers that forget slowly the filter has nothing to hold back: with the fast ones alone any target would

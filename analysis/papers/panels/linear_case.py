@@ -14,7 +14,7 @@ from targets import kernels
 from ... import curve_sets
 from ...linear.fits import RIDGE
 from ...perturbation import PerturbationCurve
-from ...perturbation.picture import draw_perturbation
+from ...perturbation.picture import draw_perturbation, explain_marks
 from ...plotting import GREY, picture
 from ...verdict import APPROXIMATED, LONGER, Verdict, judge_stable_approximation
 from ..compute.linear_families import ascent_curves, published_curves
@@ -155,7 +155,7 @@ def plot(data: Data, path: Path, case: Case, digitised: dict[int, float] | None 
     published = _cropped(sampled[0])
     ours = [[PerturbationCurve.from_dict(curve) for curve in curves] for curves in data["ours"]]
     worst = [[curve for curve in curves if curve.block_choice == "recurrent" and curve.horizon == HORIZON] for curves in ours]
-    with picture(path, columns=2, width=8.0, height=3.2) as (_, (left, right)):
+    with picture(path, columns=2, width=8.0, height=3.2) as (figure, (left, right)):
         draw_perturbation(
             left,
             published,
@@ -182,6 +182,7 @@ def plot(data: Data, path: Path, case: Case, digitised: dict[int, float] | None 
             left.plot([zero] * len(values), values, ">", color="black", ms=5, label="published $E_m(0)$", clip_on=False, zorder=6)
             left.set_ylim(bottom=min(left.get_ylim()[0], min(values) / 1.5))
             left.legend(loc="best")
+        explain_marks(figure)
 
 
 def _cropped(curves: Sequence[PerturbationCurve]) -> list[PerturbationCurve]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...perturbation import PUBLISHED_BETAS, PerturbationCurve
-from ...perturbation.picture import draw_perturbation
+from ...perturbation.picture import draw_perturbation, explain_marks
 from ...plotting import picture, shades
 from ...target_memory import TargetMemory, target_memory
 from ...verdict import LONGER, BlockVerdict, Verdict, judge_stable_approximation
@@ -282,9 +282,10 @@ def plot_families(families: Mapping[str, Sequence[Mapping[str, Any]]], path: Pat
         families: title -> entries that differ in their seeds: lines are the first, bands all of them.
     """
     each = max(len(protocols(entries[0])) for entries in families.values())
-    with picture(path, rows=len(families), columns=each, width=4.0 * each, height=3.2 * len(families)) as (_, axes):
+    with picture(path, rows=len(families), columns=each, width=4.0 * each, height=3.2 * len(families)) as (figure, axes):
         for k, (title, entries) in enumerate(families.items()):
             draw_protocols(axes[each * k : each * (k + 1)], entries, title)
+        explain_marks(figure)
 
 
 def draw_protocols(axes: Sequence[Axes], entries: Sequence[Mapping[str, Any]], title: str = "") -> None:

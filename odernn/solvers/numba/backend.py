@@ -197,6 +197,7 @@ def _runge_kutta_plan(problem: Problem, W: Tensor, x: Tensor, h0: Tensor) -> Pla
         emits=int(problem.emits),
         inside=int(problem.emits and problem.inside),
         leaks=int(problem.leaks),
+        timed=problem.steps.ndim - 1,
         stages=problem.tableau.stages,
         substeps=problem.substeps,
     )
@@ -247,6 +248,7 @@ def _plan(problem: Problem | Scan, W: Tensor, x: Tensor, h0: Tensor, d_inputs: i
         emits=0,
         inside=0,
         leaks=0,
+        timed=0,
         stages=0,
         substeps=1,
         changes=int(changes),

@@ -43,6 +43,7 @@ class Plan(NamedTuple):
         emits: whether products read something else than states (0 or 1).
         inside: whether W multiplies what a layer emits, and not its state (0 or 1).
         leaks: whether rates are sigma(z) - h instead of sigma(z) (0 or 1).
+        timed: whether each sequence has steps of its own (0 or 1).
         stages, substeps: of Runge-Kutta: evaluations in a step, steps in an interval.
         changes: whether the matrices of a scan change from interval to interval (0 or 1).
     """
@@ -70,6 +71,7 @@ class Plan(NamedTuple):
     emits: int
     inside: int
     leaks: int
+    timed: int
     stages: int
     substeps: int
     changes: int

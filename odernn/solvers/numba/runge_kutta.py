@@ -42,7 +42,7 @@ def weighted(s, base, scale, terms, n, q, c0, c1, c2, c3, count):
 
 
 @inner
-def _stages(plan, A, c, s, y, k, a, e, left, right, dt, step, W, w0):
+def _stages(plan, A, c, s, y, k, a, e, left, right, dts, step, W, w0):
     """Stage states y_i = h + dt sum_j A_ij k_j, with h = y_0 given, a_i = sigma(W y_i + U e_i + v(t_i)), and rates k_i as in
     `leak` of one step, for the drive v that runs linearly from `left` to `right` in an interval, and e_i as in `emit`."""
     n = plan.rows * plan.width
@@ -50,8 +50,9 @@ def _stages(plan, A, c, s, y, k, a, e, left, right, dt, step, W, w0):
     for i in range(plan.stages):
         y_i, a_i = y + i * n, a + i * n
         fraction = (step + c[i]) / plan.substeps
-        a0, a1, a2 = dt * A[4 * i], dt * A[4 * i + 1], dt * A[4 * i + 2]
-        for r in range(0, n, plan.width):
+        for row in range(plan.rows):
+            r, dt = row * plan.width, dts[row]
+            a0, a1, a2 = dt * A[4 * i], dt * A[4 * i + 1], dt * A[4 * i + 2]
             for j in range(0, plan.width, lanes_of(s)):
                 q = r + j
                 z = (1.0 - fraction) * load(s, left + q) + fraction * load(s, right + q)
@@ -70,16 +71,26 @@ def _stages(plan, A, c, s, y, k, a, e, left, right, dt, step, W, w0):
 
 
 @inner
-def _advance(plan, b, s, y, k, dt, following):
+def _advance(plan, b, s, y, k, dts, following):
     """following = h + dt sum_i b_i k_i, with h = y_0."""
     n = plan.rows * plan.width
-    b0, b1, b2, b3 = dt * b[0], dt * b[1], dt * b[2], dt * b[3]
-    for q in range(0, n, lanes_of(s)):
-        store(s, following + q, weighted(s, y, 1.0, k, n, q, b0, b1, b2, b3, plan.stages))
+    for row in range(plan.rows):
+        dt = dts[row]
+        b0, b1, b2, b3 = dt * b[0], dt * b[1], dt * b[2], dt * b[3]
+        for q in range(row * plan.width, (row + 1) * plan.width, lanes_of(s)):
+            store(s, following + q, weighted(s, y, 1.0, k, n, q, b0, b1, b2, b3, plan.stages))
 
 
 @inner
-def _forward_item(plan, A, b, c, item, steps, W, V, x_left, x_right, h_all, s):
+def _row_steps(plan, steps, first, end, interval, dts):
+    """The length of a step in an interval, of each sequence of the tile from `first`; past the `end` of the batch the last's."""
+    for row in range(plan.rows):
+        sequence = min(first + row, end - 1)
+        dts[row] = steps[plan.timed * sequence * plan.intervals + interval] / plan.substeps
+
+
+@inner
+def _forward_item(plan, A, b, c, item, steps, dts, W, V, x_left, x_right, h_all, s):
     stages, n, times = plan.stages, plan.rows * plan.width, plan.intervals + 1
     member = item // plan.per_member
     x_member, w0, v0 = member % plan.x_members, member * plan.weights, member * plan.inputs * plan.width
@@ -97,10 +108,10 @@ def _forward_item(plan, A, b, c, item, steps, W, V, x_left, x_right, h_all, s):
             left, right = drive_ends(
                 plan, s, inputs, V, v0, x_left, x_right, x_member, first, interval, left, right, False
             )  # fmt: skip
-            dt = steps[interval] / plan.substeps
+            _row_steps(plan, steps, first, end, interval, dts)
             for step in range(plan.substeps):
-                _stages(plan, A, c, s, y, k, a, e, left, right, dt, step, W, w0)
-                _advance(plan, b, s, y, k, dt, y)
+                _stages(plan, A, c, s, y, k, a, e, left, right, dts, step, W, w0)
+                _advance(plan, b, s, y, k, dts, y)
             write_states(plan, s, y, h_all, member, first, times, interval + 1)
 
 
@@ -109,20 +120,20 @@ def runge_kutta(plan, tableau, steps, W, V, x_left, x_right, h_all):
     """Fills h_all (members, batch, intervals + 1, layers * m) after its first time.
 
     Args:
-        steps: lengths of the intervals.
+        steps: lengths of the intervals, (intervals,), or (batch, intervals) where `plan.timed`.
         W: (members, plan.weights), what `apply` and then what `couple` takes.
         V: (members, inputs, width), [U b]^T.
         x_left, x_right: x at the ends of the intervals; LINEAR: both are x at all times; HOLD: both the same.
     """
     entries = plan.rows * (plan.width * (2 + (2 + plan.leaks + plan.emits) * plan.stages) + plan.inputs)
     for item in prange(plan.items):
-        buffer = np.zeros(entries + MARGIN, h_all.dtype)
+        buffer, dts = np.zeros(entries + MARGIN, h_all.dtype), np.zeros(plan.rows)
         _forward_item(
             plan, pointer_to(tableau.A), pointer_to(tableau.b), pointer_to(tableau.c), np.int64(item), pointer_to(steps),
-            pointer_to(W), pointer_to(V), pointer_to(x_left), pointer_to(x_right), pointer_to(h_all),
+            pointer_to(dts), pointer_to(W), pointer_to(V), pointer_to(x_left), pointer_to(x_right), pointer_to(h_all),
             aligned_pointer_to(buffer),
         )  # fmt: skip
-        buffer[0] = 0  # a last use: keeps it alive until here
+        buffer[0] = dts[0] = 0  # a last use: keeps them alive until here
 
 
 @inline
@@ -139,15 +150,15 @@ def pass_back(plan, s, value, a, fraction, left, right, g_z, g_y):
 
 
 @inner
-def _leaked(plan, s, g, b_i, g_y_i, a0, a1, a2, count):
-    """g_y_i <- what the leak of a rate a - y makes of its adjoint, after `pass_back`."""
+def _leaked(plan, s, g, b_i, g_y_i, a0, a1, a2, count, row):
+    """g_y_i <- what the leak of a rate a - y makes of its adjoint, after `pass_back`, in one row."""
     n = plan.rows * plan.width
-    for q in range(0, n, lanes_of(s)):
+    for q in range(row * plan.width, (row + 1) * plan.width, lanes_of(s)):
         store(s, g_y_i + q, 0.0 - weighted(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, 0.0, count))
 
 
 @inner
-def _stage_adjoints(plan, A, b, c, s, g, a, e, g_y, g_z, spare, left, right, dt, step, W, w0):
+def _stage_adjoints(plan, A, b, c, s, g, a, e, g_y, g_z, spare, left, right, dts, step, W, w0):
     """The adjoints of one step: g <- that of its h, from that of its result; g_z_i of all stages; and what it adds to those of
     the drive, `left` and `right`. That of k_i is dt (b_i g + sum_{j > i} A_ji g_y_j), that of z_i sigma' times it."""
     stages, n = plan.stages, plan.rows * plan.width
@@ -155,13 +166,16 @@ def _stage_adjoints(plan, A, b, c, s, g, a, e, g_y, g_z, spare, left, right, dt,
     for i in range(stages - 1, -1, -1):
         g_z_i, g_y_i, a_i = g_z + i * n, g_y + i * n, a + i * n
         fraction = (step + c[i]) / plan.substeps
-        count, b_i = stages - 1 - i, dt * b[i]
-        a0, a1, a2 = dt * A[4 * i + 4 + i], dt * A[4 * i + 8 + i], dt * A[4 * i + 12 + i]
-        for q in range(0, n, lanes):
-            value = weighted(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, 0.0, count)
-            pass_back(plan, s, value, a_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
-        if plan.leaks:
-            _leaked(plan, s, g, b_i, g_y_i, a0, a1, a2, count)
+        count = stages - 1 - i
+        for row in range(plan.rows):
+            dt = dts[row]
+            b_i = dt * b[i]
+            a0, a1, a2 = dt * A[4 * i + 4 + i], dt * A[4 * i + 8 + i], dt * A[4 * i + 12 + i]
+            for q in range(row * plan.width, (row + 1) * plan.width, lanes):
+                value = weighted(s, g, b_i, g_y_i + n, n, q, a0, a1, a2, 0.0, count)
+                pass_back(plan, s, value, a_i + q, fraction, left + q, right + q, g_z_i + q, g_y_i + q)
+            if plan.leaks:
+                _leaked(plan, s, g, b_i, g_y_i, a0, a1, a2, count, row)
         multiply_back(plan, W, w0, s, g_z_i, e + i * n, spare, g_y_i)
     for q in range(0, n, lanes):
         store(s, g + q, weighted(s, g, 1.0, g_y, n, q, 1.0, 1.0, 1.0, 1.0, stages))
@@ -169,7 +183,7 @@ def _stage_adjoints(plan, A, b, c, s, g, a, e, g_y, g_z, spare, left, right, dt,
 
 @inner
 def _backward_item(
-    plan, A, b, c, item, steps, W, W_adjoint, V, U, x_left, x_right, h_all, g_all, g_W, g_V, g_left, g_right, g_initial, s
+    plan, A, b, c, item, steps, dts, W, W_adjoint, V, U, x_left, x_right, h_all, g_all, g_W, g_V, g_left, g_right, g_initial, s
 ):
     stages, n, times, width = plan.stages, plan.rows * plan.width, plan.intervals + 1, plan.width
     member = item // plan.per_member
@@ -202,18 +216,18 @@ def _backward_item(
             v_left, v_right = drive_ends(
                 plan, s, inputs, V, v0, x_left, x_right, x_member, first, interval, v_left, v_right, True
             )  # fmt: skip
-            dt = steps[interval] / plan.substeps
+            _row_steps(plan, steps, first, end, interval, dts)
             read_states(plan, h_all, member, first, times, interval, s, y_all, False)
             for step in range(plan.substeps):
                 y, a, e = y_all + step * stages * n, a_all + step * stages * n, e_all + step * stages * n
                 k = of_one_step if plan.leaks else a
-                _stages(plan, A, c, s, y, k, a, e, v_left, v_right, dt, step, W, w0)
+                _stages(plan, A, c, s, y, k, a, e, v_left, v_right, dts, step, W, w0)
                 if step + 1 < plan.substeps:
-                    _advance(plan, b, s, y, k, dt, y + stages * n)
+                    _advance(plan, b, s, y, k, dts, y + stages * n)
             for step in range(plan.substeps - 1, -1, -1):
                 y, a = y_all + step * stages * n, a_all + step * stages * n
                 e = emitted(plan, y, e_all + step * stages * n)
-                _stage_adjoints(plan, A, b, c, s, g, a, e, g_y, g_z, spare, left, right, dt, step, W_adjoint, w0)
+                _stage_adjoints(plan, A, b, c, s, g, a, e, g_y, g_z, spare, left, right, dts, step, W_adjoint, w0)
                 if plan.of_W > 0:
                     sum_outer(plan, g_W, gw0, s, g_z, read_by_own(plan, y, e), e, stages * plan.rows)
             drive_ends_gradient(
@@ -244,11 +258,11 @@ def runge_kutta_adjoint(
     kept = (2 + plan.emits) * plan.stages * plan.substeps + plan.emits + plan.leaks * plan.stages
     entries = plan.rows * (plan.width * (5 + 2 * plan.stages + kept) + plan.inputs + plan.columns)
     for item in prange(plan.items):
-        buffer = np.zeros(entries + MARGIN, h_all.dtype)
+        buffer, dts = np.zeros(entries + MARGIN, h_all.dtype), np.zeros(plan.rows)
         _backward_item(
             plan, pointer_to(tableau.A), pointer_to(tableau.b), pointer_to(tableau.c), np.int64(item), pointer_to(steps),
-            pointer_to(W), pointer_to(W_adjoint), pointer_to(V), pointer_to(U), pointer_to(x_left), pointer_to(x_right),
-            pointer_to(h_all), pointer_to(g_all), pointer_to(g_W), pointer_to(g_V), pointer_to(g_left), pointer_to(g_right),
-            pointer_to(g_initial), aligned_pointer_to(buffer),
+            pointer_to(dts), pointer_to(W), pointer_to(W_adjoint), pointer_to(V), pointer_to(U), pointer_to(x_left),
+            pointer_to(x_right), pointer_to(h_all), pointer_to(g_all), pointer_to(g_W), pointer_to(g_V), pointer_to(g_left),
+            pointer_to(g_right), pointer_to(g_initial), aligned_pointer_to(buffer),
         )  # fmt: skip
-        buffer[0] = 0  # a last use: keeps it alive until here
+        buffer[0] = dts[0] = 0  # a last use: keeps them alive until here

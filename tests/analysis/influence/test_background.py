@@ -309,7 +309,7 @@ def test_influences_beyond_any_power_keep_their_geometric_mean():
         (None, {"probe": "impulse"}, "probe is for the probes"),
         (None, {"amplitudes": (1.0,)}, "amplitudes is for the probes"),
         (None, {"warmup": 3.0}, "warmup is for the probes"),
-        (None, {"solver": "rk4"}, "solver"),
+        (None, {"solver": "rk5"}, "solver"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(system, changes, message):

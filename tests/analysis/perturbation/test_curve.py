@@ -82,7 +82,7 @@ def test_a_curve_is_json():
         assert again.worst_case is None
         assert (again.tolerance_radius(), again.radius_bound()) == (curve.tolerance_radius(), curve.radius_bound())
     assert curve != curve_of([0.0, 0.1], [0.1, 0.2])
-    assert repr(curve) == "PerturbationCurve(m = 1, T = 100, all, r = <0.1, 2 betas up to 0.1)"
+    assert repr(curve) == "PerturbationCurve(m = 1, T = 100, all: E(0) = 0.1 |H|, r = <0.1, E(0.1) = inf |H|, 2 betas)"
 
 
 ERRORS = st.floats(0, 1e300) | st.just(math.inf)

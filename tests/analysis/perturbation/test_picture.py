@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis.linear.fits import ExponentialSum
 from analysis.perturbation import perturbation_error
-from analysis.perturbation.picture import draw_perturbation, plot_perturbation
+from analysis.perturbation.picture import draw_perturbation, explain_marks, plot_perturbation
 from targets import kernels
 
 BETAS = np.array([0.0, 1e-3, 1e-2, 1e-1, 1.0])
@@ -35,14 +35,17 @@ def points(axes, marker):
 
 
 def test_radii_and_crossings_stand_where_the_curves_say():
-    axes = Figure().subplots()
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
     draw_perturbation(axes, [WIDE, NARROW])
+    explain_marks(figure)
     radii = sorted(x for x, y in points(axes, "o") if y == 0.5)
     assert radii == pytest.approx(sorted([NARROW.tolerance_radius(), WIDE.tolerance_radius()]))
     ((x, y),) = points(axes, "x")
     assert 1e-3 < x < 1e-2
     assert y == pytest.approx(0.1, rel=0.05)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["m = 2", "m = 4"]
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"radius $r$", "goes on above", "crossing"}
 
 
 def test_beta_zero_stands_at_the_left_edge_and_is_labelled_so():

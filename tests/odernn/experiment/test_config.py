@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from odernn import activations, models, parameterizations, recurrences
 from odernn.experiment import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, SOLVERS, ExperimentConfig
+from odernn.experiment.config import _LATER, OWN
 from odernn.losses import LOSSES
 from odernn.training import MAX_SEED, OPTIMIZERS, SCHEDULES, TrainingConfig
 from targets import INPUTS, KERNELS, NONLINEARITIES
@@ -47,6 +48,7 @@ _SETTINGS = {
     "parameterization": st.sampled_from(sorted(parameterizations.PARAMETERIZATIONS)),
     "hidden_size": _natural,
     "num_layers": _natural,
+    "tau": st.none() | _positive,
     "kernel": st.sampled_from(sorted(KERNELS)) | st.text(),
     "nonlinearity": st.sampled_from(["none", *NONLINEARITIES]),
     "inputs": st.sampled_from(sorted(INPUTS)),
@@ -66,6 +68,7 @@ _SETTINGS = {
     "step_size": st.none() | _positive,
     "initialization": st.sampled_from(INITIALIZATIONS),
     "warm_start": st.none() | st.text(),
+    **dict.fromkeys(OWN, st.none()),  # beside which generated targets keep their defaults
     "seed": _seeds,
     "device": st.sampled_from(DEVICES),
     "dtype": st.sampled_from(sorted(DTYPES)),
@@ -87,5 +90,31 @@ def test_a_config_without_one_of_its_settings_takes_the_default_or_is_refused(co
     values, name = config.to_dict(), data.draw(st.sampled_from(sorted(_SETTINGS)))
     del values[name]
     assert getattr(ExperimentConfig.from_dict(values), name) == getattr(ExperimentConfig(), name)
+    if name in _LATER:  # runs of earlier versions had none
+        assert getattr(ExperimentConfig.from_dict(values, complete=True), name) == getattr(ExperimentConfig(), name)
+        return
     with pytest.raises(ValueError, match=name if name != "training" else "settings are missing"):
         ExperimentConfig.from_dict(values, complete=True)
+
+
+def test_a_config_of_data_survives_json_and_moves_with_its_file() -> None:
+    config = ExperimentConfig(data="here.csv", data_checksum="0" * 64, validation_fraction=0.3)
+    assert ExperimentConfig.from_dict(json.loads(json.dumps(config.to_dict())), complete=True) == config
+    assert replace(config, data="there.csv").identity() == config.identity()
+    assert replace(config, data_checksum="1" * 64).identity() != config.identity()
+    assert "data_checksum" not in ExperimentConfig().identity()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": "here.csv", "kernel": "exponential"}, "data brings its own inputs and targets, got kernel as well"),
+        ({"data": "here.csv", "points": 7, "horizon": 3.0}, "got horizon, points as well"),
+        ({"data": "here.csv", "validation_fraction": 1.0}, "validation_fraction is 1.0"),
+        ({"validation_fraction": 0.2}, "are for data of your own"),
+        ({"data": 3}, "data"),
+    ],
+)
+def test_settings_that_data_leave_no_meaning_are_refused(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ExperimentConfig(**settings)

@@ -38,7 +38,8 @@ def test_nonlinear_ones_are_solved_by_compiled_adaptive_steps_where_there_are_an
     )
     for model in others:
         assert automatic(model.field()) == TorchDiffEq("dopri5", adjoint=False)
-    (said,) = caplog.messages  # once
+    said, other = caplog.messages  # once for an activation and a precision
+    assert "torch.bfloat16" in other
     assert "torchdiffeq's dopri5 here" in said
     assert "got 2 layer(s) of 4 and 4 units with 'softsign' in torch.float64 on cpu" in said
 

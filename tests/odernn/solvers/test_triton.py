@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from problems import perturb_bias
 from solves import RECURRENCES, assert_close, problem, relative, states_and_gradients
+from triton_interpreter import INTERPRETED, needs_gpu, on_device, require_passed
 
 from odernn import ContinuousRNN, Fused, StateSpaceModel, TorchDiffEq, activations, paths
 
@@ -22,23 +19,11 @@ from odernn.solvers.backends import backend_for  # noqa: E402
 from odernn.solvers.triton.forward import square_at  # noqa: E402
 from odernn.solvers.triton.products import product  # noqa: E402
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-needs_gpu = pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="no GPU")
-
 
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the inner process")
 def test_the_kernels_pass_these_tests_in_tritons_interpreter():
-    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore", __file__]
-    outcome = subprocess.run(command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=300)
-    assert outcome.returncode == 0, outcome.stdout[-3000:]
-    assert " passed" in outcome.stdout
-
-
-def on_device(model, arguments):
-    device = "cpu" if INTERPRETED else "cuda"
-    return model.float().to(device), [a.float().to(device) if isinstance(a, torch.Tensor) else a for a in arguments]
+    require_passed(__file__)
 
 
 def compare(model, *, method="rk4", substeps=1, states=3e-6, gradients=3e-5, **options):

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from problems import perturb_bias
 from solves import assert_close, problem, states_and_gradients
+from triton_interpreter import INTERPRETED, needs_gpu, on_device, require_passed
 
 from odernn import Adaptive, ContinuousRNN, DivergedSolve, LeakyRNN, LeakyVoltageRNN, StateSpaceModel, TorchDiffEq, paths
 from odernn.solvers import automatic, choice
 from odernn.solvers.backends import obstacle
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-needs_gpu = pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="no GPU")
 ROWS = 16
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the inner process")
 def test_the_adaptive_kernels_pass_these_tests_in_tritons_interpreter():
-    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore", __file__]
-    outcome = subprocess.run(command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=300)
-    assert outcome.returncode == 0, outcome.stdout[-3000:]
-    assert " passed" in outcome.stdout
-
-
-def on_device(model, arguments):
-    device = "cpu" if INTERPRETED else "cuda"
-    return model.float().to(device), [a.float().to(device) if isinstance(a, torch.Tensor) else a for a in arguments]
+    require_passed(__file__)
 
 
 def path_of(x, t, interpolation):

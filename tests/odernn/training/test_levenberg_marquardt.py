@@ -83,7 +83,7 @@ def test_the_objective_is_that_of_the_trainer_with_the_best_readout():
     problem = make_problem(model, FUSED, loss="time_weighted", weight_decay=1e-3, penalty=penalty)
     point = problem.evaluate()
     problem.move(problem.theta, point.c)
-    loss = trainer._objective(DATA.x, DATA.y)
+    loss = trainer._objective(DATA.training)
     assert float(point.cost) == pytest.approx(loss.item(), rel=1e-10)
     (slope,) = torch.autograd.grad(loss, model.c)
     assert slope.norm() < 1e-10 * point.c.norm()

@@ -108,7 +108,7 @@ def test_lbfgs_forgets_its_curvature_after_an_epoch_without_progress():
     trainer.run(progress=False)
     assert trainer.optimizer.state
     with torch.no_grad():  # nothing is left to learn
-        trainer.data.y.copy_(trainer.respond(trainer.data.x).y)
+        trainer.data.y.copy_(trainer.respond(trainer.data.training).y)
     trainer.config = replace(trainer.config, epochs=3)
     trainer.run(progress=False)
     assert not trainer.optimizer.state
@@ -188,11 +188,11 @@ def test_lbfgs_survives_a_diverging_trial_point(monkeypatch):
     trainer = make_trainer(optimizer="lbfgs", epochs=3)
     before, calls, objective = trainer.validation_error(), [], trainer._objective
 
-    def diverge_now_and_then(x, y):
+    def diverge_now_and_then(samples):
         calls.append(None)
         if len(calls) in (3, 4, 7):  # the first call of an epoch is no trial point
             raise DivergedSolve("too far")
-        return objective(x, y)
+        return objective(samples)
 
     monkeypatch.setattr(trainer, "_objective", diverge_now_and_then)
     trainer.run(progress=False)
@@ -205,9 +205,9 @@ def test_lbfgs_survives_trial_points_with_losses_that_are_huge_and_finite(monkey
     trainer = make_trainer(optimizer="lbfgs", epochs=3, iterations=15)
     before, calls, objective = trainer.validation_error(), [], trainer._objective
 
-    def leap(x, y):
+    def leap(samples):
         calls.append(None)
-        return objective(x, y) * huge.get(len(calls), 1.0)
+        return objective(samples) * huge.get(len(calls), 1.0)
 
     monkeypatch.setattr(trainer, "_objective", leap)
     trainer.run(progress=False)
@@ -239,7 +239,7 @@ def test_bad_settings_are_named(settings, message):
 def test_bad_data_is_named():
     with pytest.raises(ValueError, match="x, y and t disagree"):
         replace(DATA, y=DATA.y[:, :-1])
-    with pytest.raises(ValueError, match="y holds NaN"):
+    with pytest.raises(ValueError, match="all targets y of sequence 0 are missing"):
         replace(DATA, y=DATA.y * torch.nan)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_cases import Case, data, model_of, weights_of
-from benchmark_peers import diffrax_states, torchode_states
 from torch import Tensor
 
 from odernn import Adaptive, Fused, Solver, TorchDiffEq
+
+from .benchmark_cases import Case, data, model_of, weights_of
+from .benchmark_peers import diffrax_states, torchode_states
 
 TOLERANCES = tuple(10.0**-k for k in range(3, 10))
 # atol over rtol.

@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_cases import Case, answer, data, model_of, small
-from benchmark_peers import Trial, diffrax_tsit5, lax_scan_rk4, torch_rnn, torch_trial, torchode_tsit5
 
 from odernn import Adaptive, Exact, Fused, SequenceModel, Solver, TorchDiffEq
 from odernn.solvers.adaptive import TOLERANCES
+
+from .benchmark_cases import Case, answer, data, model_of, small
+from .benchmark_peers import Trial, diffrax_tsit5, lax_scan_rk4, torch_rnn, torch_trial, torchode_tsit5
 
 MIB = 2**20
 # Contenders take turns: seconds until the threads of the one before have gone to sleep, and what counts as a short run, of which
@@ -286,7 +287,7 @@ def contenders(case: Case) -> list[str]:
 def reference(case: Case) -> dict[str, np.ndarray]:
     case = replace(case, device="cpu")
     if case.kind == "precision":
-        from benchmark_precision import exact_states
+        from .benchmark_precision import exact_states
 
         return {"h": exact_states(case)}
     solver, prepared = (None, _plainly) if case.kind == "map" else (_TIGHT, lambda model: model)
@@ -351,7 +352,7 @@ def main() -> None:
     if not sys.stdin.readline():
         return
     if case.kind == "precision":
-        from benchmark_precision import points
+        from .benchmark_precision import points
 
         print(json.dumps(points(case, task["contender"], task["file"])), flush=True)
         return

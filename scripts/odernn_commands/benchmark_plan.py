@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark_cases import CASES, has_errors
-from benchmark_contenders import LONG, PATIENCE
-from benchmark_precision import RUNS, SLOW
+from .benchmark_cases import CASES, has_errors
+from .benchmark_contenders import LONG, PATIENCE
+from .benchmark_precision import RUNS, SLOW
 
-_STORED = Path(__file__).parents[1] / "reproduction" / "benchmark" / "benchmark.json"
+_STORED = Path(__file__).parents[2] / "reproduction" / "benchmark" / "benchmark.json"
 # Seconds to load the libraries of a contender, several of them side by side; for the reference of a case, meanwhile; and at most
 # for what a first run does once, but compile.
 _LOAD, _REFERENCE, _ONCE = 1.0, 8.0, 2.0

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_cases import Case, data, model_of, small, weights_of
 from torch import Tensor
 
 from odernn import SequenceModel
+
+from .benchmark_cases import Case, data, model_of, small, weights_of
 
 NEEDS = {"diffrax": ("jax", "diffrax"), "torchode": ("torchode",), "lax.scan": ("jax",)}
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark_cases import CASES, Case
-
 from analysis.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, label, picture
+
+from .benchmark_cases import CASES, Case
 
 OURS, PEER, FLOOR = BLUE, ORANGE, GREY
 _ROLES = {OURS: "odernn", SKY: "odernn, plain or otherwise", PEER: "others", FLOOR: "matrix products alone"}

@@ -1,7 +1,7 @@
 """Shared by the scripts: flags that are checked as they are read, one line for every way to fail, and exit codes.
 
 0: done. 1: failed on the way (a solve diverged, no memory, a full disk, a fault of ours). 2: bad input. 130: interrupted.
-Scripts import this module first, so that Ctrl-C during the slow imports is answered as it is later.
+Nothing slow is imported here: Ctrl-C is answered from the start.
 """
 
 from __future__ import annotations
@@ -40,9 +40,16 @@ _MESSAGE = 180
 # The names that the command line of this process has for its flags, for messages.
 _arguments_read: list[str] = []
 # Whose errors are answers, wherever they are installed.
-_PACKAGES = ("odernn", "analysis", "targets")
-_ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("odernn", "analysis", "targets", "odernn_commands")
 _WITHOUT_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one that the text does not name."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.default in (None, False) or "default" in (action.help or "")
+        return action.help if told else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,7 +59,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, description: str) -> None:
-        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+        super().__init__(description=description, formatter_class=_Help, allow_abbrev=False)
         for kind, reader in ((int, _integer), (float, _number), (Path, _path), (None, _text)):
             self.register("type", kind, reader)
 
@@ -63,6 +70,21 @@ class Parser(argparse.ArgumentParser):
         (group or self).add_argument(
             "--max-memory", type=_positive, default=MEMORY, metavar="GIB", help="memory it may take, GiB"
         )
+
+    def arrange(self, groups: Mapping[str, Sequence[str]]) -> None:
+        """Help in these groups, title -> names of arguments, most used first; those of no group stay together behind them."""
+        named = {action.dest: action for action in self._actions}
+        before = list(self._action_groups)
+        for title, names in groups.items():
+            group = next((one for one in before if one.title == title), None) or self.add_argument_group(title)
+            for name in names:
+                for other in self._action_groups:
+                    if named[name] in other._group_actions:
+                        other._group_actions.remove(named[name])
+                group._group_actions.append(named[name])
+        order = [one.title for title in groups for one in self._action_groups if one.title == title]
+        rest = [one for one in self._action_groups if one.title not in order]
+        self._action_groups[:] = [one for title in order for one in self._action_groups if one.title == title] + rest
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = [word.partition("=")[0] for word in (sys.argv[1:] if args is None else args)]
@@ -108,6 +130,17 @@ def _text(text: str) -> str:
 
 def _path(text: str) -> Path:
     return Path(_text(text))
+
+
+def program(script: str) -> str:
+    """The name of this program in its messages: that of the script, or `odernn train` where it was called so."""
+    name = Path(sys.argv[0]).name
+    return name if name.startswith("odernn ") else script
+
+
+def called() -> str:
+    """What starts this program again."""
+    return sys.argv[0] if sys.argv[0].startswith("odernn ") else f"python {sys.argv[0]}"
 
 
 def listing(rows: Mapping[str, str]) -> str:
@@ -216,7 +249,8 @@ def run(program: str, main: Callable[[], None]) -> None:
 def _run(program: str, main: Callable[[], None]) -> None:
     try:
         try:
-            main()
+            with _progress_in_log(program):
+                main()
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -267,7 +301,6 @@ def _is_answer(error: BaseException) -> bool:
         return False
     file, line = place.tb_frame.f_code.co_filename, place.tb_lineno
     ours = place.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _PACKAGES
-    ours = ours or (Path(file).resolve().is_relative_to(_ROOT) and "site-packages" not in Path(file).parts)
     source = linecache.getline(file, line, place.tb_frame.f_globals).strip()
     return ours and (not source or source.startswith("raise"))
 
@@ -333,8 +366,12 @@ def _signs_of_life(program: str) -> Iterator[None]:
     def say() -> None:
         from tqdm import tqdm
 
+        from odernn.progress import Progress
+
         wait = _PATIENCE
         while not done.wait(wait):
+            if time.monotonic() - Progress.said < wait:
+                continue
             # Above a progress bar, where there is one.
             tqdm.write(f"{program}: at work for {time.monotonic() - started:.0f} s", file=sys.stderr)
             wait *= 2
@@ -346,17 +383,30 @@ def _signs_of_life(program: str) -> Iterator[None]:
         done.set()
 
 
+@contextmanager
+def _progress_in_log(program: str) -> Iterator[None]:
+    """Long computations say where they are, every few seconds, where stderr is no terminal."""
+    from odernn.progress import Progress
+
+    Progress.program = program
+    try:
+        yield
+    finally:
+        Progress.program = None
+
+
 def _interrupted_import(_signal: int, _frame: FrameType | None) -> None:
     os.write(2, f"{Path(sys.argv[0]).name}: error: interrupted\n".encode())
     os._exit(INTERRUPTED)
 
 
-if Path(getattr(sys.modules["__main__"], "__file__", None) or ".").resolve().parent == Path(__file__).resolve().parent:
-    # Only for a script of this folder that is starting: nothing has been computed yet.
-    _on_interrupt(_interrupted_import)
+@contextmanager
+def starting() -> Iterator[None]:
+    """Until a command runs, Ctrl-C ends its imports; a package that hides ours is one line."""
+    previous = _on_interrupt(_interrupted_import)
     try:
-        from odernn.shadowing import require_ours
-
-        require_ours("analysis")
+        yield
     except ImportError as problem:
         fail(Path(sys.argv[0]).name, str(problem), BAD_INPUT)
+    finally:
+        _on_interrupt(previous)
