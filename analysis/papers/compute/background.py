@@ -16,24 +16,24 @@ from ...influence.state_size import effective_state_size
 from ..engine.figure import job
 from .teachers import load_teacher
 
-# Rates of the continuous models, 1/time, log-uniform: none is forgotten on the horizon, none outlasts it.
-_SLOWEST, _FASTEST = 0.1, 1.0
+# Rates of the continuous models, 1/time: one slowest, the others log-uniform between these. The gap decides how soon the slowest
+# rules an influence.
+_SLOWEST, _OTHERS = 0.1, (0.2, 1.0)
 # The forget gates of torch's initial LSTM forget within two samples; the usual bias makes it remember (Jozefowicz et al. 2015).
 _FORGET_BIAS = 1.0
-# Of a long curve so many lags are kept; the state size takes so many of the sequences.
-_LAGS, _FEW = 81, 4
+# Of a long curve so many lags are kept; the state size takes so many of the sequences, and of the samples.
+_LAGS, _FEW, _WINDOW = 121, 4, 161
 
 
 @job("background-memory")
 def driven_memory(
-    model: str, amplitude: float, seed: int, units: int, horizon: float, samples: int, sequences: int, state_size: bool
+    model: str, amplitude: float, seed: int, units: int, horizon: float, samples: int, sequences: int
 ) -> dict[str, Any]:
-    """Influence over the lag, conditional exponent and effective state size at the middle of the horizon of a random model under
-    Gaussian noise of this standard deviation.
+    """Influence over the lag, conditional exponent and effective state size, at the middle of the first 161 samples, of a random
+    model under Gaussian noise of this standard deviation.
 
     Args:
         model: 'rnn' or 'ssm' (tanh, in continuous time), 'lstm' or 'transformer' (which count samples).
-        state_size: whether to compute the effective state size.
 
     Returns:
         {"lags", "mean", "rms", "geometric", "low", "high", "exponents", "rank", "entropy"}
@@ -49,11 +49,9 @@ def driven_memory(
     curves = {"lags": M.times, "mean": M.mean, "rms": M.moment(2), "geometric": M.geometric_mean, "low": low, "high": high}
     result: dict[str, Any] = {name: values[kept].tolist() for name, values in curves.items()}
     result["exponents"] = None if M.exponents is None else M.exponents.tolist()
-    result["rank"] = result["entropy"] = None
-    if state_size:
-        size = effective_state_size(system, times, x[:_FEW], at=[float(times[samples // 2])])
-        result |= {"rank": size.rank[:, 0].tolist(), "entropy": size.entropy[:, 0].tolist()}
-    return result
+    first = times[:_WINDOW]
+    size = effective_state_size(system, first, x[:_FEW, :_WINDOW], at=[float(first[len(first) // 2])])
+    return result | {"rank": size.rank[:, 0].tolist(), "entropy": size.entropy[:, 0].tolist()}
 
 
 def _system(model: str, units: int, seed: int) -> Any:
@@ -62,15 +60,17 @@ def _system(model: str, units: int, seed: int) -> Any:
     if model == "lstm":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module = nn.LSTM(1, units, batch_first=True).double()
-        with torch.no_grad():
-            module.bias_ih_l0[units : 2 * units] += _FORGET_BIAS
-        return module
+            lstm = nn.LSTM(1, units, batch_first=True).double()
+        bias = lstm.get_parameter("bias_ih_l0").detach()  # shares its memory
+        bias[units : 2 * units] += _FORGET_BIAS
+        return lstm
     made = ContinuousRNN if model == "rnn" else StateSpaceModel
     system = made(1, units, 1, "tanh", "dense", "direct", bias=False, seed=seed, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     P, _ = torch.linalg.qr(torch.randn(units, units, generator=generator, dtype=torch.float64))
-    rates = _SLOWEST * (_FASTEST / _SLOWEST) ** torch.rand(units, generator=generator, dtype=torch.float64)
+    slow, fast = _OTHERS
+    rates = slow * (fast / slow) ** torch.rand(units, generator=generator, dtype=torch.float64)
+    rates[0] = _SLOWEST
     W = P.mT @ (-rates.unsqueeze(-1) * P)
     system.set_matrix((W + W.mT) / 2)
     return system
