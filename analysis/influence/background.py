@@ -154,7 +154,8 @@ def background_memory(
         times: (time,), of the samples; evenly spaced unless the system is a model in continuous time or a functional.
         background: x, (batch, time, d), one or more inputs; (*ensemble, batch, time, d) for an input of each member.
         ends: how many of the last output times are averaged over; of more than one the times must be evenly spaced.
-        solver: of the continuous models; None or 'auto' for `odernn.solvers.automatic` at rtol 1e-13, atol 1e-15.
+        solver: of the continuous models; None or 'auto' for `odernn.solvers.automatic` at rtol 1e-13, atol 1e-15 (of a
+            `NeuralODE` 1e-10, 1e-12).
         interpolation: of the background of a continuous model, 'linear' or 'hold'.
         input_size: d of a callable that does not tell; None for that of the background.
         seed: of the tangent for the exponent.

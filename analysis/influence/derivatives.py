@@ -37,11 +37,15 @@ Per = Literal["unit of time", "sample"]
 # Of the solves of continuous models, in double precision whatever the model's. The gradient of a smooth solve is as good as the
 # solve; a kink of sigma (relu, hardtanh) is placed within a step, so that there it is good to some sqrt(rtol) only.
 _RTOL, _ATOL = 1e-13, 1e-15
+# Of fields of the user's own, which torchdiffeq solves, some hundred times slower.
+_RTOL_OWN, _ATOL_OWN = 1e-10, 1e-12
 # Samples that a map is run on at once (sequences times time), which bounds the memory of its activations; numbers in a result.
 _SAMPLES_AT_ONCE, _MOST_NUMBERS = 2**16, 2**28
 # Part of the grid at either end that an exponent leaves out: the start from rest, and the turning of a tangent to the slowest
 # direction. What is left must have so many steps.
 _TRANSIENT, _FEWEST_STEPS = 0.25, 8
+# Of 2, within the range of double precision.
+_LARGEST_POWER = 1000
 
 
 @dataclass(frozen=True)
@@ -138,19 +142,20 @@ def _of_model(
     interpolation: Interpolation,
     generator: torch.Generator | None,
 ) -> Derivatives:
-    field = copy.deepcopy(model).double().requires_grad_(False).field()
+    field = copy.deepcopy(model).double().requires_grad_(False).eval().field()
     t = times.to(model.c.device, torch.float64)
     grids.check_resolution(t)
     x = _fitting(x, model.ensemble, model.input_size).to(t)
     path = interpolate(t, x, interpolation)
-    solver = (solver or automatic(field, _RTOL, _ATOL)).unchecked()
+    tolerances = (_RTOL_OWN, _ATOL_OWN) if field.opaque else (_RTOL, _ATOL)
+    solver = (solver or automatic(field, *tolerances)).unchecked()
     rest = field.rest_state()
     check_start(rest)
     with torch.no_grad():
         solution = solver.solve(field, path, t, rest.unsqueeze(-2).expand(*x.shape[:-2], -1))
         check_finite(solution, field)
     h = solution.h
-    outputs, batch, d = field.c.shape[-2], x.shape[-3], x.shape[-1]
+    outputs, batch, d = model.output_size, x.shape[-3], x.shape[-1]
     _refuse_large(*x.shape[:-2], len(ends), t.numel(), outputs, d)
     values = x.new_zeros(*x.shape[:-2], len(ends), t.numel(), outputs, d)
     # rows of cotangents, (*ensemble, rows, batch, state): outputs at the ends passed so far, the latest end first
@@ -168,7 +173,7 @@ def _of_model(
             rows = torch.cat([rows, _readout_rows(field, h[..., k, :])], -3)
         if passed:
             drive = path.start[..., k, :] if k < t.numel() - 1 else path.end[..., -1, :]
-            moved = _by_input(field, h[..., k, :], drive, rows).unflatten(-3, (len(passed), outputs))
+            moved = _by_input(field.at(t[k]), h[..., k, :], drive, rows).unflatten(-3, (len(passed), outputs))
             values[..., passed, k, :, :] = moved.movedim(-2, -4)
     return Derivatives(values, growth.exponents(), "unit of time", type(model).__name__, model.c.dtype)
 
@@ -178,7 +183,7 @@ def _readout_rows(field: VectorField, h: Tensor) -> Tensor:
     with torch.enable_grad():
         at = h.detach().requires_grad_()
         y = field.readout(at)
-        rows = [torch.autograd.grad(one.sum(), at, retain_graph=True)[0] for one in y.unbind(-1)]
+        rows = [_gradient(one, at, torch.ones_like(one)) for one in y.unbind(-1)]
     return torch.stack(rows, -3)
 
 
@@ -187,12 +192,16 @@ def _pulled(field: VectorField, solver: Solver, piece: Path, span: Tensor, h: Te
     count = rows.shape[-3]
     if not count:
         return rows
+    # torchdiffeq differentiates the lengths of its steps, too, which all rows share: all of one size, no large row is left in a
+    # small one, and none in a row of zeros. By powers of 2, which are exact.
+    size = rows.abs().amax(-1, keepdim=True)
+    exponent = torch.frexp(size).exponent.clamp(-_LARGEST_POWER, _LARGEST_POWER)
     with torch.enable_grad():
         start = h.detach().unsqueeze(-3).expand(rows.shape).flatten(-3, -2).requires_grad_()
         repeated = piece.mapped(lambda x: x.repeat(*[1] * (x.ndim - 3), count, 1, 1))
         end = solver.solve(field, repeated, span, start).h[..., -1, :]
-        (back,) = torch.autograd.grad(end, start, rows.flatten(-3, -2))
-    return back.unflatten(-2, rows.shape[-3:-1])
+        back = _gradient(end, start, torch.ldexp(rows, -exponent).flatten(-3, -2))
+    return torch.ldexp(back.unflatten(-2, rows.shape[-3:-1]), exponent).masked_fill(size == 0, 0)
 
 
 def _by_input(field: VectorField, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
@@ -200,8 +209,15 @@ def _by_input(field: VectorField, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
     with torch.enable_grad():
         drive = x.unsqueeze(-3).expand(*rows.shape[:-1], -1).flatten(-3, -2).detach().requires_grad_()
         value = field(h.unsqueeze(-3).expand(rows.shape).flatten(-3, -2), drive)
-        (back,) = torch.autograd.grad(value, drive, rows.flatten(-3, -2))
+        back = _gradient(value, drive, rows.flatten(-3, -2))
     return back.unflatten(-2, rows.shape[-3:-1])
+
+
+def _gradient(value: Tensor, leaf: Tensor, row: Tensor) -> Tensor:
+    """row times dvalue/dleaf; 0 where a field or readout of the user's leaves it out."""
+    if not value.requires_grad:
+        return torch.zeros_like(leaf)
+    return torch.autograd.grad(value, leaf, row, retain_graph=True, materialize_grads=True)[0]
 
 
 class _Growth:

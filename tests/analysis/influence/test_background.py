@@ -15,7 +15,8 @@ from analysis import BackgroundMemory, background_memory, lyapunov_exponents, me
 from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, StateSpaceModel
 from odernn.ensembles import stack
 from odernn.leaky import LeakyRNN
-from odernn.solvers import Adaptive
+from odernn.neural_ode import NeuralODE
+from odernn.solvers import Adaptive, TorchDiffEq
 from targets import ConvolutionalFunctional, NonlinearFunctional, kernels
 
 F64 = torch.float64
@@ -91,8 +92,9 @@ def variational(model, x, t, interpolation):
 
         def rate(s, z, k=k, left=left, right=right):
             h, u = torch.from_numpy(z[:m].copy()), torch.lerp(left, right, (s - t[k]) / (t[k + 1] - t[k]))
-            J = jacobian(lambda h: field(h[None], u[None])[0], h).numpy()
-            return np.concatenate([field(h[None], u[None])[0].detach().numpy(), (J @ z[m:].reshape(m, m)).ravel()])
+            now = field.at(torch.tensor(s))
+            J = jacobian(lambda h: now(h[None], u[None])[0], h).numpy()
+            return np.concatenate([now(h[None], u[None])[0].detach().numpy(), (J @ z[m:].reshape(m, m)).ravel()])
 
         z0, span = np.concatenate([states[-1].numpy(), np.eye(m).ravel()]), (float(t[k]), float(t[k + 1]))
         z = solve_ivp(rate, span, z0, method="DOP853", rtol=1e-10, atol=1e-12).y[:, -1]
@@ -103,7 +105,7 @@ def variational(model, x, t, interpolation):
         if k < len(t) - 1:
             row = row @ steps[k]
         u = x[k - 1] if interpolation == "hold" and k == len(t) - 1 else x[k]
-        found.append(row @ jacobian(lambda u, k=k: field(states[k][None], u[None])[0], u))
+        found.append(row @ jacobian(lambda u, k=k: field.at(t[k])(states[k][None], u[None])[0], u))
     return torch.stack(found).detach().numpy()
 
 
@@ -115,12 +117,31 @@ def test_of_a_tanh_network_it_solves_the_variational_equation(interpolation):
     assert np.abs(M.kernel.numpy() - variational(model, x[0], t, interpolation)).max() < 1e-8
 
 
+def pendulum(t, h, x):
+    return torch.stack([h[:, 1], -torch.sin(h[:, 0]) - 0.3 * h[:, 1] + x[:, 0] * torch.cos(t)], -1)
+
+
+def test_what_a_field_or_readout_of_ones_own_leaves_out_has_no_influence():
+    unread = NeuralODE(pendulum, 2, readout=lambda h: torch.zeros_like(h[:, :1]), dtype=F64)
+    undriven = NeuralODE(lambda t, h, x: -h, 2, dtype=F64)
+    for model in (unread, undriven):
+        assert not background_memory(model, T, noise()).influence.any()
+
+
+def test_of_a_field_of_ones_own_the_longest_lags_are_as_good_as_the_shortest():
+    model = NeuralODE(lambda t, h, x: x - h, 1, dtype=F64, seed=0)
+    t = torch.linspace(0, 80, 41, dtype=F64)
+    M = background_memory(model, t, noise(count=41), solver=TorchDiffEq("dopri5", 1e-6, 1e-8, adjoint=False))
+    assert torch.allclose(M.influence.log(), (-t + model.c.abs().log().squeeze()).expand(3, -1), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "model",
     [
         ContinuousRNN(1, 3, 1, "tanh", num_layers=2, seed=1, dtype=F64),
         StateSpaceModel(1, 3, 1, "tanh", num_layers=2, seed=1, dtype=F64),
         LeakyRNN(1, 4, 1, "tanh", tau=0.5, seed=1, dtype=F64),
+        NeuralODE(pendulum, 2, readout=lambda h: torch.cat([h, torch.sin(h[:, :1])], -1), dtype=F64),
     ],
     ids=lambda model: type(model).__name__,
 )
