@@ -23,6 +23,7 @@ from .hankel import (
     plot_width_errors,
     width_errors,
 )
+from .influence import BackgroundMemory, EffectiveStateSize, background_memory, effective_state_size, plot_background
 from .linear.all_blocks import readout_bounds
 from .linear.curves import linear_curves
 from .linear.fits import ExponentialSum, fit_amplitudes, fit_kernel, laplace_sum
@@ -51,9 +52,11 @@ from .verdict import BlockVerdict, Verdict, judge_stable_approximation
 
 __all__ = [
     "Adapted",
+    "BackgroundMemory",
     "BalancedTruncation",
     "BlockVerdict",
     "DecayFit",
+    "EffectiveStateSize",
     "ExponentialSum",
     "Family",
     "FixedPoints",
@@ -70,9 +73,11 @@ __all__ = [
     "TargetMemory",
     "Verdict",
     "WidthErrors",
+    "background_memory",
     "balanced_truncation",
     "complex_stability_radius",
     "crossing",
+    "effective_state_size",
     "family_curves",
     "fit_amplitudes",
     "fit_decay",
@@ -91,6 +96,7 @@ __all__ = [
     "memory_capacity",
     "memory_function",
     "perturbation_error",
+    "plot_background",
     "plot_memory",
     "plot_perturbation",
     "plot_training",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from odernn.progress import Progress
 from odernn.solvers import own_default
 from targets import arguments, grids
 
+from .influence import BackgroundMemory, background_memory
 from .linearisation import spectrum_rate
 from .probes import PROBES, Probe, ProbedSystem, ProbeResponse, probed
 from .results import Result
@@ -108,7 +109,11 @@ class MemoryFunction(Result):
         return replace(self, values=self.values[member], maximizer=self.maximizer[member], floor=self.floor[member])
 
 
-def memory_function(
+@overload
+def memory_function(system: Any, times: Any, *, background: None = None, **probing: Any) -> MemoryFunction: ...
+@overload
+def memory_function(system: Any, times: Any, *, background: Tensor, **driving: Any) -> BackgroundMemory: ...
+def memory_function(  # type: ignore[misc]  # the arguments in full stand here alone
     system: Any,
     times: Any,
     *,
@@ -124,7 +129,8 @@ def memory_function(
     ascent_steps: int = 15,
     seed: int = 0,
     progress: bool = True,
-) -> MemoryFunction:
+    background: Tensor | None = None,
+) -> MemoryFunction | BackgroundMemory:
     """The memory function
 
         heaviside  M(t) = sup_{x != 0} |d/dt H_t(u^x)| / |x|_inf,   u^x_t = x for t >= 0
@@ -164,6 +170,11 @@ def memory_function(
         ascent_steps: of the gradient ascent (d > 1, nonlinear); 0 for none.
         seed: of the random starts.
         progress: of the ascent: a bar on a terminal where it takes more than two seconds.
+        background: in place of a probe an input, (batch, time, d) at `times`, along which the system is driven: the influence
+            |dy_t/dx_s| over the lag, see `analysis.influence.background_memory`.
+
+    Returns:
+        A `MemoryFunction`; with a background a `BackgroundMemory`.
 
     Raises:
         ValueError: an unknown probe, times or amplitudes that make no sense, a system without a memory function (with the
@@ -172,6 +183,12 @@ def memory_function(
 
     Source: [IA] Def 3.1, Eq 4, App F and G.
     """
+    if background is not None:
+        probing = {"amplitudes": amplitudes, "max_amplitude": max_amplitude, "directions": directions, "hold": hold, "dt": dt}
+        given = [name for name, value in probing.items() if value is not None] + ["probe"] * (probe != "heaviside")
+        if given := given + ["warmup"] * (warmup != 0):
+            raise ValueError(f"{given[0]} is for the probes, which start from rest: leave it out, or the background")
+        return background_memory(system, times, background, solver=solver, input_size=input_size, seed=seed)
     if not isinstance(probe, str) or probe not in PROBES:
         raise ValueError(f"unknown probe {probe!r}: choose one of {', '.join(PROBES)}")
     times = _checked_times(times)

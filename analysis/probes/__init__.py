@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .adapted import Adapted
 from .base import PROBES, Probe, ProbedSystem, ProbeResponse
-from .dispatch import dynamics, probed, states
+from .dispatch import differentiable, dynamics, probed, states
 
-__all__ = ["PROBES", "Adapted", "Probe", "ProbeResponse", "ProbedSystem", "dynamics", "probed", "states"]
+__all__ = ["PROBES", "Adapted", "Probe", "ProbeResponse", "ProbedSystem", "differentiable", "dynamics", "probed", "states"]

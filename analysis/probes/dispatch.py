@@ -59,6 +59,26 @@ def states(system: Any, dt: float, like: Tensor, input_size: int | None = None) 
     return _sized(sequence_maps.of_states(_single(model), dt), input_size)
 
 
+def differentiable(system: Any, times: Tensor, like: Tensor, input_size: int | None = None) -> SequenceModel | SequenceMap:
+    """A continuous model as it is, any other system as a map between samples at `times`; arguments as in `memory_function`.
+
+    Args:
+        like: the input, (..., time, d).
+
+    Raises:
+        ValueError: no system, or one that is not causal, with the reason.
+    """
+    model = _model(system)
+    if model is not None and not model.is_map:
+        return model
+    dt, _ = sample_index(times - times[0], None)
+    if model is not None:
+        return _sized(sequence_maps.of_outputs(model, dt), input_size)
+    # a callable that does not tell takes as many channels as the input has
+    size = like.shape[-1] if input_size is None else input_size
+    return _sized(sequence_maps.of_system(system, dt, like, size), input_size)
+
+
 def dynamics(system: Any, *, size: int | None = None, dt: float = 1.0) -> Dynamics:
     """The state equation of a system.
 
