@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 
 # Frequencies per decade, decades beyond the slowest and the fastest rate, and rounds in which the largest maxima are refined.
 _PER_DECADE, _BEYOND, _PEAKS, _ROUNDS, _REFINED = 40, 3.0, 8, 6, 21
+# A peak that is narrower than the grid reaches this part of its height there: kernels that oscillate longer are not resolved.
+_LOWEST = 0.1
 _NODES = 28
 
 
@@ -63,7 +65,7 @@ def h_infinity_distance(model: SequenceModel | StateSpace | BalancedTruncation, 
     omega = np.unique(np.concatenate([[0.0], 10 ** np.linspace(low, high, math.ceil(_PER_DECADE * (high - low))), *modes]))
     values = gain(omega)
     padded = np.concatenate([[-1.0], values, [-1.0]])
-    peaks = np.flatnonzero((values >= padded[:-2]) & (values >= padded[2:]))
+    peaks = np.flatnonzero((values >= padded[:-2]) & (values >= padded[2:]) & (values >= _LOWEST * values.max()))
     largest = peaks[np.argsort(-values[peaks], kind="stable")[:_PEAKS]]
     return max(_maximum(gain, omega[max(k - 1, 0)], omega[min(k + 1, omega.size - 1)]) for k in largest)
 

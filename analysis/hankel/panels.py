@@ -35,7 +35,7 @@ _MOST_KINKS, _FOLLOWED = 200, 6
 _MERGED = 1e-9
 # Panels at least, for kernels with jumps or kinks.
 _KINKED = 16
-_ROUNDING = 512 * float(np.finfo(np.float64).eps)
+_ROUNDING, _TIME_ROUNDING = 512 * float(np.finfo(np.float64).eps), 16 * float(np.finfo(np.float64).eps)
 # Octaves of [0, inf) in which a kernel is looked for: from 2^-100 to 2^1000 time units.
 _FIRST_OCTAVE, _LAST_OCTAVE = -100, 1000
 
@@ -144,8 +144,9 @@ def _kinked(kernel: Kernel, edges: Array, missed: float) -> list[float]:
     return [float(edge) for edge in inner[kinked]]
 
 
-def _errors(kernel: Kernel, low: Array, high: Array) -> tuple[Array, Array]:
-    """L1 error of the polynomial on each panel, and what rounding makes of it."""
+def _errors(kernel: Kernel, low: Array, high: Array, *, exact_times: bool = False) -> tuple[Array, Array]:
+    """L1 error of the polynomial on each panel, and what rounding makes of it: of rho, and of the times in its formula unless
+    these are exact (sin wt is known to eps wt alone)."""
     x, _ = gauss(_DEGREE)
     looks = (np.arange(_LOOKS) + 0.5) / _LOOKS
     width = high - low
@@ -160,7 +161,10 @@ def _errors(kernel: Kernel, low: Array, high: Array) -> tuple[Array, Array]:
         there = kernel.values(high[0] * parts)
         wrong = np.abs(interpolation(_DEGREE, parts) @ at_nodes[0] - there).sum(-1)
         error[0] = max(error[0], float(wrong @ parts) * high[0]) if np.isfinite(there).all() else np.inf
-    return error, _ROUNDING * np.abs(at_nodes).max(1).sum(-1) * width
+    rounding = _ROUNDING * np.abs(at_nodes).max(1).sum(-1) * width
+    if not exact_times:
+        rounding += _TIME_ROUNDING * high * np.abs(np.diff(at_nodes, axis=1)).sum((1, 2))
+    return error, rounding
 
 
 def _bisect(
@@ -199,7 +203,7 @@ def _place(kernel: Kernel, low: float, high: float) -> float:
     while high - low > _PLACE * high:
         middle = (low + high) / 2
         left, right = (_errors(kernel, np.array([a]), np.array([b]))[0][0] for a, b in ((low, middle), (middle, high)))
-        _, rounding = _errors(kernel, np.array([low]), np.array([high]))
+        _, rounding = _errors(kernel, np.array([low]), np.array([high]), exact_times=True)
         if max(left, right) <= rounding[0]:
             break
         low, high = (low, middle) if left > right else (middle, high)

@@ -138,8 +138,8 @@ def test_the_range_of_a_large_matrix_holds_all_its_values():
 
 @pytest.mark.parametrize(("delay", "rate"), [(5.0, 1.0), (0.3, 2.0)])
 def test_a_delayed_exponential_has_its_closed_form(delay, rate):
-    """e^{-a(t-L)} for t > L: sigma_n = cos(p_n) / a with a L tan(p_n) + 3 p_n = n pi, 0 < p_n < pi / 2, since v'' = a^2 v - v / sigma^2
-    on [0, L] with v(L) = 2 a g v(0), v'(0) = a v(0), for the eigenvalues g = +-sigma."""
+    """e^{-a(t-L)} for t > L: sigma_n = cos(p_n) / a with a L tan(p_n) + 3 p_n = n pi, 0 < p_n < pi / 2,
+    since v'' = a^2 v - v / sigma^2 on [0, L] with v(L) = 2 a g v(0), v'(0) = a v(0), for the eigenvalues g = +-sigma."""
     spectrum = hankel_spectrum(rho(lambda t: np.where(t > delay, np.exp(-rate * np.maximum(t - delay, 0)), 0.0)))
     angles = [
         brentq(lambda p, n=n: rate * delay * math.tan(p) + 3 * p - n * math.pi, 0, math.pi / 2 * (1 - 1e-12), xtol=1e-15)
@@ -224,8 +224,15 @@ def test_a_finite_horizon_has_smaller_values_than_a_longer_one():
     assert math.isnan(short.ceiling(1))
 
 
-def test_a_sine_on_a_horizon_has_rank_two():
-    assert hankel_spectrum(kernels.sine(), 50.0).values.size == 2
+@pytest.mark.parametrize(("frequency", "horizon"), [(1.0, 50.0), (7.0, 100.0)])
+def test_a_sine_on_a_horizon_has_rank_two(frequency, horizon):
+    """sin w(t+s) = sin wt cos ws + cos wt sin ws on [0, X]: +- the roots of a product of two 2 x 2 matrices. At late times the
+    rounding of wt is no kink."""
+    X, w = horizon / 2, frequency
+    ss, cc, sc = X / 2 - math.sin(2 * w * X) / (4 * w), X / 2 + math.sin(2 * w * X) / (4 * w), math.sin(w * X) ** 2 / (2 * w)
+    exact = np.sort(np.abs(np.linalg.eigvals(np.array([[sc, cc], [ss, sc]]))))[::-1]
+    spectrum = hankel_spectrum(kernels.sine(frequency), horizon)
+    assert spectrum.values == pytest.approx(exact, rel=1e-11)
 
 
 def test_a_vector_kernel_has_the_roots_of_the_sum_of_squares():
