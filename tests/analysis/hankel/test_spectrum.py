@@ -323,6 +323,12 @@ def test_values_scale_with_the_kernel_and_with_time(scale):
     assert slow.values / 1e9 == pytest.approx(large.values / scale, rel=1e-8)
 
 
+@pytest.mark.parametrize(("rate", "gain"), [(1e-200, 1.0), (1e200, 1.0), (1.0, 1e-200), (1.0, 1e200)])
+def test_rates_and_weights_of_any_size_have_values(rate, gain):
+    found = hankel_spectrum(StateSpace(rate * np.diag([-1.0, -2.0]), gain * np.ones((2, 1)), np.ones((1, 2)))).values
+    assert found * rate / gain == pytest.approx(cauchy_values(np.ones(2), np.array([1.0, 2.0])), rel=1e-9)
+
+
 def test_states_that_are_not_used_do_not_count():
     W, U, c = np.diag([-1.0, -2.0, -3.0]), np.array([[1.0], [1.0], [0.0]]), np.ones((1, 3))
     spectrum = hankel_spectrum(StateSpace(W, U, c))
