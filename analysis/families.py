@@ -40,6 +40,9 @@ _TEST_SEED, _SLOW_SEED, _START_SEED, _VALIDATION_SEED = 1_000_000, 2_000_000, 3_
 _ROUND = 10
 # L-BFGS steps in place of which one step of Levenberg-Marquardt is taken: from random weights, and from a linear model.
 _LBFGS_STEPS, _LBFGS_STEPS_NEAR = 10, 40
+# Training that gives a stable model a growing mode keeps it only if the error falls below this part of what it was: units that
+# hardly contribute drift there, and a perturbation of their readout shows it.
+_WORTH_GROWTH = 0.5
 FAMILY_STARTS = ("linear", "geometric", "random")
 
 
@@ -68,7 +71,9 @@ class Family:
             [1/T, 1]. 'random': from random ones.
         optimizer: 'lm', 'lbfgs', or 'auto': 'lm' where it fits.
         steps: L-BFGS steps for each width; of 'lm' a tenth of them, from a linear model, where little is left to learn, a 40th.
-        weight_decay: of U and c. It bounds the accuracy: with 1e-4 tanh models end at 0.2 % of |H| and more.
+        weight_decay: of U and c. It bounds the accuracy, because tanh is linear for small states alone and these need a large c:
+            with 1e-4 models end at 0.2 % of |H| and more, with 1e-12 at some 0.02 % of a kernel that oscillates, with 0 where
+            the best linear model is, and then any perturbation of c shows.
         seed: of weights and inputs, >= 0.
         tau: time constant of the leaky models; None for 1.
 
@@ -207,12 +212,16 @@ def train_family(
                 judged = trainer.config.optimizer == "lm"
                 try:
                     trainer.best_error = trainer.validation_error() if judged else trainer.best_error
+                    begin, error_there = trainer.best_weights, trainer.best_error
+                    stable = bool(model.stability_margin() >= 0)
                     trainer.run()
                 except DivergedSolve as error:
                     diverged = error
                     continue
                 if judged:
                     model.load_state_dict(trainer.best_weights)
+                    if stable and model.stability_margin() < 0 and trainer.best_error > _WORTH_GROWTH * error_there:
+                        model.load_state_dict(begin)
                 runs.append(trainer)
                 if informed:
                     break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -24,10 +25,14 @@ _PAIR_STARTS, _PAIR_STEPS = 2, 15
 _TURN = 0.1
 # Part of the fastest rate of a parameterisation that has one.
 _INSIDE = 1 - 1e-6
-# Scales of a placed model's states that are tried, and by how much of its smallest objective the largest of them may be worse:
-# smaller ones cost a larger readout and hardly gain. Other inputs are somewhat larger: MARGIN below that.
+# Scales of a placed model's states that are tried, more where the last of these is the best, and by how much of its smallest
+# objective the largest of them may be worse: smaller ones cost a larger readout and hardly gain. Other inputs are somewhat
+# larger: MARGIN below that.
 _SCALES = tuple(2.0**-k for k in range(11))
+_SMALLEST_SCALE = 2.0**-40
 _WORSE, _MARGIN = 1.1, 0.5
+# Of the fit of pairs, at least: without any, it ends in large amplitudes that nearly cancel.
+_LEAST_DECAY = 1e-12
 
 
 def linear_fits(
@@ -42,7 +47,7 @@ def linear_fits(
     Args:
         model: one layer in continuous time, of one input and one output.
         data: of the target; its validation set says which is better.
-        weight_decay: of the pairs' training.
+        weight_decay: of the pairs' training, and 1e-12 where it is less.
         seed: of the random starts.
     """
     kernel = target.kernel if isinstance(target, ConvolutionalFunctional) else None
@@ -75,12 +80,19 @@ def placed(
     Raises:
         ValueError: as `place`.
     """
-    scales = (1.0,) if model.activation.linear else _SCALES
-    candidates = []
-    for scale in scales:
-        place(fit, model, scale)
-        candidates.append(member(stack([model]), 0))
-    costs = objective(stack(candidates), data, solver, weight_decay=weight_decay)
+    scales = [1.0] if model.activation.linear else list(_SCALES)
+
+    def costs_of(scales: Sequence[float]) -> torch.Tensor:
+        candidates = []
+        for scale in scales:
+            place(fit, model, scale)
+            candidates.append(member(stack([model]), 0))
+        return objective(stack(candidates), data, solver, weight_decay=weight_decay)
+
+    costs = costs_of(scales)
+    while not model.activation.linear and costs.argmin() == len(scales) - 1 and scales[-1] > _SMALLEST_SCALE:
+        finer = [scales[-1] * scale for scale in _SCALES[1:]]
+        scales, costs = scales + finer, torch.cat([costs, costs_of(finer)])
     largest = scales[int((costs <= _WORSE * costs.min()).int().argmax())]
     place(fit, model, largest if model.activation.linear else _MARGIN * largest)
     return model, float(objective(model, data, solver, weight_decay=weight_decay))
@@ -133,7 +145,7 @@ def _fit_pairs(model: SequenceModel, kernel: Kernel, data: Data, weight_decay: f
             layer.U.copy_(torch.kron(real.layer_weights[0].U, each))
             start.c.copy_(torch.kron(real.c, each.mT))
     fits = stack(starts[:-1])
-    config = TrainingConfig(optimizer="lm", epochs=_PAIR_STEPS, weight_decay=weight_decay)
+    config = TrainingConfig(optimizer="lm", epochs=_PAIR_STEPS, weight_decay=max(weight_decay, _LEAST_DECAY))
     try:
         Trainer(fits, data, config).run(progress=False)
     except DivergedSolve:

@@ -215,3 +215,21 @@ def test_leaky_families_have_their_time_constant():
     assert Family(model="leaky_voltage").make_model(2, 0).tau == 1.0
     with pytest.raises(ValueError, match="leaky models"):
         Family(model="rnn", tau=3.0)
+
+
+@pytest.mark.parametrize("recurrence", ["dense", "complex"])
+def test_without_weight_decay_an_oscillating_kernel_is_learnt_as_well_as_by_a_linear_model(recurrence):
+    H = ConvolutionalFunctional(kernels.airy())
+    settings = {"widths": (8,), "horizon": 60.0, "points": 121, "sequences": 6, "steps": 60, "scales": (2.0, 4.0, 20.0)}
+    family = Family(recurrence=recurrence, weight_decay=0.0, **settings)
+    (curve,) = family_curves(family, train_family(family, H), H, blocks=["recurrent"], **FAST)
+    assert curve.relative_initial < 2 * curve.relative_linear < 0.02
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_units_that_hardly_contribute_do_not_come_to_grow(seed):
+    family = Family(
+        activation="hardtanh", recurrence="diagonal", widths=(2, 4, 8, 16), steps=150, starts=2, weight_decay=1e-9, seed=seed
+    )
+    trained = train_family(family, ConvolutionalFunctional(kernels.exponential()))
+    assert all(model.stability_margin() > 0 for model in trained)
