@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,27 +12,33 @@ from odernn.models import SequenceModel
 from targets import Kernel
 
 from .panels import gauss
+from .reduction import BalancedTruncation
 from .spectrum import Resolved, System, as_system
-from .state_space import StateSpace, state_space
+from .state_space import StateSpace
 
 Complex = NDArray[np.complex128]
 Array = NDArray[np.float64]
 
-# Frequencies per decade, decades beyond the slowest and the fastest rate, and rounds in which the best place is refined.
-_PER_DECADE, _BEYOND, _ROUNDS, _REFINED = 40, 3.0, 6, 21
+# Frequencies per decade, decades beyond the slowest and the fastest rate, and rounds in which the largest maxima are refined.
+_PER_DECADE, _BEYOND, _PEAKS, _ROUNDS, _REFINED = 40, 3.0, 8, 6, 21
+# A peak that is narrower than the grid reaches this part of its height there: kernels that oscillate longer are not resolved.
+_LOWEST = 0.1
 _NODES = 28
 
 
-def h_infinity_distance(model: SequenceModel | StateSpace, target: System) -> float:
+def h_infinity_distance(model: SequenceModel | StateSpace | BalancedTruncation, target: System) -> float:
     """sup_w |G(iw) - G_m(iw)| for G(s) = int_0^inf rho(t) e^{-st} dt and G_m(s) = c (s - W)^-1 U, in units of rho times time:
 
         floor(m) <= h_infinity_distance(model, kernel) <= kernel_distance(model, kernel).value
 
-    It is the largest ratio of L2 norms of the error and the input. Found on a grid of frequencies and refined around the
-    largest value, so that it is a value from below.
+    It is the largest ratio of L2 norms of the error and the input. Found on a grid of frequencies, which holds those of the
+    models' modes, and refined around its largest maxima, so that it is a value from below.
+
+        reduced = balanced_truncation(kernels.polynomial(2.0), 2)
+        h_infinity_distance(reduced, kernels.polynomial(2.0)), reduced.floor, reduced.bound    # 0.0570, 0.0185, 0.0570
 
     Args:
-        model: linear, in continuous time, stable, of one input and output.
+        model: linear, in continuous time, stable, of one input and output; or a `BalancedTruncation` or `StateSpace`.
         target: a scalar kernel, or another such model.
 
     Raises:
@@ -39,8 +46,9 @@ def h_infinity_distance(model: SequenceModel | StateSpace, target: System) -> fl
 
     Source: Zhou, Doyle, Glover, Robust and Optimal Control (1996), ch. 4.
     """
-    own = model if isinstance(model, StateSpace) else state_space(model)
-    found = as_system(target)
+    own, found = as_system(model), as_system(target)
+    if not isinstance(own, StateSpace):
+        raise ValueError(f"model is the kernel {own.label}, expected a linear model: the model comes first, then its target")
     for one in (own, found):
         if isinstance(one, StateSpace) and (one.discrete or one.U.shape[1] != 1 or len(one.c) != 1):
             raise ValueError(f"{one.system} is a map, or has several inputs or outputs: expected one of each, in continuous time")
@@ -53,12 +61,22 @@ def h_infinity_distance(model: SequenceModel | StateSpace, target: System) -> fl
 
     rates = np.concatenate([_rates(own), _rates(other)])
     low, high = np.log10(rates.min()) - _BEYOND, np.log10(rates.max()) + _BEYOND
-    omega = np.append(0.0, 10 ** np.linspace(low, high, math.ceil(_PER_DECADE * (high - low))))
+    modes = [np.abs(np.linalg.eigvals(one.W).imag) for one in (own, other) if isinstance(one, StateSpace)]
+    omega = np.unique(np.concatenate([[0.0], 10 ** np.linspace(low, high, math.ceil(_PER_DECADE * (high - low))), *modes]))
     values = gain(omega)
+    padded = np.concatenate([[-1.0], values, [-1.0]])
+    peaks = np.flatnonzero((values >= padded[:-2]) & (values >= padded[2:]) & (values >= _LOWEST * values.max()))
+    largest = peaks[np.argsort(-values[peaks], kind="stable")[:_PEAKS]]
+    return max(_maximum(gain, omega[max(k - 1, 0)], omega[min(k + 1, omega.size - 1)]) for k in largest)
+
+
+def _maximum(gain: Callable[[Array], Array], low: float, high: float) -> float:
+    """Between two frequencies, of which there is one maximum."""
     for _ in range(_ROUNDS):
-        k = int(values.argmax())
-        omega = np.linspace(omega[max(k - 1, 0)], omega[min(k + 1, omega.size - 1)], _REFINED)
+        omega = np.linspace(low, high, _REFINED)
         values = gain(omega)
+        k = int(values.argmax())
+        low, high = omega[max(k - 1, 0)], omega[min(k + 1, omega.size - 1)]
     return float(values.max())
 
 

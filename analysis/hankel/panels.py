@@ -35,7 +35,7 @@ _MOST_KINKS, _FOLLOWED = 200, 6
 _MERGED = 1e-9
 # Panels at least, for kernels with jumps or kinks.
 _KINKED = 16
-_ROUNDING = 512 * float(np.finfo(np.float64).eps)
+_ROUNDING, _TIME_ROUNDING = 512 * float(np.finfo(np.float64).eps), 16 * float(np.finfo(np.float64).eps)
 # Octaves of [0, inf) in which a kernel is looked for: from 2^-100 to 2^1000 time units.
 _FIRST_OCTAVE, _LAST_OCTAVE = -100, 1000
 
@@ -104,11 +104,11 @@ def find_tail(kernel: Kernel, tolerance: float) -> Tail:
     if mass[-1] > mass[-1 - _LAST_OCTAVE // 2] / 2:
         raise UnresolvedKernel(
             f"int |rho| of kernel {kernel.label} does not converge on [0, inf), and its Hankel operator has no "
-            "singular values there; give a finite horizon"
+            "singular values there: give hankel_spectrum a finite horizon"
         )
     k = int(np.argmax(bound <= tolerance * total))
     if not bound[k] <= tolerance * total:
-        raise UnresolvedKernel(f"kernel {kernel.label} decays too slowly on [0, inf) to be followed; give a finite horizon")
+        raise UnresolvedKernel(f"kernel {kernel.label} decays too slowly on [0, inf): give hankel_spectrum a finite horizon")
     return Tail(float(edges[k]), float(bound[k]))
 
 
@@ -123,8 +123,8 @@ def resolve(kernel: Kernel, end: float, tolerance: float) -> tuple[Array, tuple[
     """
     breaks = {time for time in kernel.breakpoints if time < end}
     for _ in range(_MOST_SEARCHES):
-        edges, narrow = _bisect(kernel, end, tuple(breaks), tolerance)
-        found = [_place(kernel, low, high) for low, high in narrow] or _kinked(kernel, edges)
+        edges, narrow, missed = _bisect(kernel, end, tuple(breaks), tolerance)
+        found = [_place(kernel, low, high) for low, high in narrow] or _kinked(kernel, edges, missed)
         new = [place for place in found if not any(abs(place - known) <= _NARROW * known for known in breaks)]
         if not new:
             break
@@ -132,20 +132,21 @@ def resolve(kernel: Kernel, end: float, tolerance: float) -> tuple[Array, tuple[
     return edges, tuple(sorted(breaks))
 
 
-def _kinked(kernel: Kernel, edges: Array) -> list[float]:
-    """Edges that happen to stand at a jump or kink: no polynomial follows the kernel across them."""
+def _kinked(kernel: Kernel, edges: Array, missed: float) -> list[float]:
+    """Edges that happen to stand at a jump or kink: no polynomial follows the kernel across them, to an L1 error `missed`."""
     width = np.minimum(np.diff(edges)[:-1], np.diff(edges)[1:]) / 4
     inner = edges[1:-1]
     if not inner.size:
         return []
     error, rounding = _errors(kernel, inner - width, inner + width)
     scale = float((np.abs(kernel.values(inner)).sum(-1) * width).max())
-    kinked = error > np.maximum(rounding, _ROUNDING * scale)
+    kinked = error > np.maximum(rounding, max(_ROUNDING * scale, missed))
     return [float(edge) for edge in inner[kinked]]
 
 
-def _errors(kernel: Kernel, low: Array, high: Array) -> tuple[Array, Array]:
-    """L1 error of the polynomial on each panel, and what rounding makes of it."""
+def _errors(kernel: Kernel, low: Array, high: Array, *, exact_times: bool = False) -> tuple[Array, Array]:
+    """L1 error of the polynomial on each panel, and what rounding makes of it: of rho, and of the times in its formula unless
+    these are exact (sin wt is known to eps wt alone)."""
     x, _ = gauss(_DEGREE)
     looks = (np.arange(_LOOKS) + 0.5) / _LOOKS
     width = high - low
@@ -160,21 +161,27 @@ def _errors(kernel: Kernel, low: Array, high: Array) -> tuple[Array, Array]:
         there = kernel.values(high[0] * parts)
         wrong = np.abs(interpolation(_DEGREE, parts) @ at_nodes[0] - there).sum(-1)
         error[0] = max(error[0], float(wrong @ parts) * high[0]) if np.isfinite(there).all() else np.inf
-    return error, _ROUNDING * np.abs(at_nodes).max(1).sum(-1) * width
+    rounding = _ROUNDING * np.abs(at_nodes).max(1).sum(-1) * width
+    if not exact_times:
+        rounding += _TIME_ROUNDING * high * np.abs(np.diff(at_nodes, axis=1)).sum((1, 2))
+    return error, rounding
 
 
-def _bisect(kernel: Kernel, end: float, breaks: tuple[float, ...], tolerance: float) -> tuple[Array, list[tuple[float, float]]]:
+def _bisect(
+    kernel: Kernel, end: float, breaks: tuple[float, ...], tolerance: float
+) -> tuple[Array, list[tuple[float, float]], float]:
+    """Edges, panels that are too narrow for where they stand, and the L1 error that each of the others may have."""
     coarse = end * _WIDEST ** -np.arange(math.ceil(max(math.log(end, _WIDEST), 0.0)) + 1.0)
     edges = np.unique(np.concatenate([[0.0], coarse, breaks]))
     low, high = edges[:-1], edges[1:]
     x, w = gauss(_DEGREE)
     times = (low[:, None] + (high - low)[:, None] * x).ravel()
-    total = float(np.abs(kernel.values(times)).sum(-1) @ ((high - low)[:, None] * w).ravel())
+    missed = tolerance / _SHARED * float(np.abs(kernel.values(times)).sum(-1) @ ((high - low)[:, None] * w).ravel())
     done: list[Array] = []
     narrow: list[tuple[float, float]] = []
     for _ in range(_MOST_ROUNDS):
         error, rounding = _errors(kernel, low, high)
-        wrong = error > np.maximum(tolerance / _SHARED * total, rounding)
+        wrong = error > np.maximum(missed, rounding)
         thin = wrong & (high - low < _NARROW * high) & (low > 0)
         narrow += list(zip(low[thin].tolist(), high[thin].tolist()))
         wrong &= ~thin
@@ -188,7 +195,7 @@ def _bisect(kernel: Kernel, end: float, breaks: tuple[float, ...], tolerance: fl
         low, high = np.stack([low, middle], 1).ravel(), np.stack([middle, high], 1).ravel()
     else:
         raise UnresolvedKernel(f"kernel {kernel.label} is not smooth on any scale down to {float((high - low).min()):.2g}")
-    return np.append(np.sort(np.concatenate(done)), end), narrow
+    return np.append(np.sort(np.concatenate(done)), end), narrow, missed
 
 
 def _place(kernel: Kernel, low: float, high: float) -> float:
@@ -196,7 +203,7 @@ def _place(kernel: Kernel, low: float, high: float) -> float:
     while high - low > _PLACE * high:
         middle = (low + high) / 2
         left, right = (_errors(kernel, np.array([a]), np.array([b]))[0][0] for a, b in ((low, middle), (middle, high)))
-        _, rounding = _errors(kernel, np.array([low]), np.array([high]))
+        _, rounding = _errors(kernel, np.array([low]), np.array([high]), exact_times=True)
         if max(left, right) <= rounding[0]:
             break
         low, high = (low, middle) if left > right else (middle, high)

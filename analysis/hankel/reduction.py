@@ -47,16 +47,26 @@ class BalancedTruncation(Result):
     floor: float
     spectrum: HankelSpectrum
 
+    @property
+    def state_space(self) -> StateSpace:
+        """The matrices as a system, which all of this package takes."""
+        return StateSpace(self.W, self.U, self.c, f"truncation of {self.spectrum.system} to m = {len(self.W)}")
+
     def __call__(self, t: Array) -> Array:
-        """The kernel c e^{Wt} U at times (n,) >= 0: (n,) for one input and output, else (n, p, d)."""
+        """The kernel c e^{Wt} U at times (n,), 0 before 0: (n,) for one input and output, else (n, p, d)."""
         times = arguments.real_tensor("t", t).double().reshape(-1, 1, 1)
-        rho = self.c @ torch.linalg.matrix_exp(torch.from_numpy(self.W) * times).numpy() @ self.U
+        rho = self.c @ torch.linalg.matrix_exp(torch.from_numpy(self.W) * times.clamp(min=0)).numpy() @ self.U
+        rho[(times < 0).flatten().numpy()] = 0.0
         return rho[:, 0, 0] if rho.shape[1:] == (1, 1) else rho
 
     def model(
         self, kind: str = "rnn", recurrence: str = "dense", parameterization: str | Parameterization = "direct"
     ) -> SequenceModel:
         """A model of odernn with this kernel: linear, without b, in float64.
+
+            reduced = balanced_truncation(kernels.two_part(), 16)
+            model = reduced.model()                                 # a ContinuousRNN with dense W: also a start for training
+            spread = balanced_truncation(kernels.polynomial(1.5), 8).model("ssm", "diagonal", "exp")     # real poles: W = -e^M
 
         Args:
             kind: 'rnn' or 'ssm'.
@@ -99,7 +109,7 @@ def balanced_truncation(system: System, m: int) -> BalancedTruncation:
 
     Args:
         system: as in `hankel_spectrum`: a scalar kernel, or a linear model in continuous time.
-        m: states; at most as many as there are resolved values.
+        m: states; at most as many as there are resolved values. `HankelSpectrum.states_for` says how many an error takes.
 
     Raises:
         ValueError: as `hankel_spectrum`; m too large; a vector kernel; a map; or a result that is not stable, which rounding
@@ -108,6 +118,7 @@ def balanced_truncation(system: System, m: int) -> BalancedTruncation:
     Source: Moore, IEEE Trans. Automat. Control 26 (1981); Glover, Int. J. Control 39 (1984); of kernels: Glover, Curtain,
     Partington, SIAM J. Control Optim. 26 (1988).
     """
+    m = arguments.count("m", m)
     return Truncations.build(system).to(m)
 
 
@@ -143,8 +154,17 @@ class Truncations:
             raise ValueError(
                 f"m is {m}, expected at most {spectrum.values.size}: {spectrum.system} has no more resolved singular values"
             )
-        reduced = StateSpace(*self.parts(m), f"truncation of {spectrum.system} to m = {m}")
-        return BalancedTruncation(reduced.W, reduced.U, reduced.c, spectrum.ceiling(m), spectrum.floor(m), spectrum)
+        W, U, c = self.parts(m)
+        # states have the sign with which their largest input is positive: singular vectors have any
+        sign = np.where(U[np.arange(m), np.abs(U).argmax(1)] < 0, -1.0, 1.0)
+        W, U, c = sign[:, None] * W * sign, sign[:, None] * U, c * sign
+        found = BalancedTruncation(W, U, c, spectrum.ceiling(m), spectrum.floor(m), spectrum)
+        if not float(-np.linalg.eigvals(W).real.max()) > 0:
+            raise ValueError(
+                f"balanced truncation of {spectrum.system} to m = {m} is not stable to rounding, where modes are too far apart "
+                "or singular values nearly equal: give one more state, or fewer"
+            )
+        return found
 
 
 def _of_kernel(kernel: Kernel) -> Callable[[int], tuple[Array, Array, Array]]:

@@ -30,8 +30,9 @@ _ROUNDINGS = 16 * float(np.finfo(np.float64).eps)
 _TOLERANCES = (1e-15, 1e-13, 1e-11, 1e-9, 1e-7)
 # Panels of kernels with jumps, whose matrices have full rank, are fewer.
 _MOST_PANELS, _MOST_KINKED_PANELS = 240, 140
-# Panels are halved until the values are resolved down to this part of the first, or the matrix is larger than this.
-_PARTS, _COMPLETE, _LARGE = (1, 2, 4, 8), 1e-11, 1200
+# Panels are halved until the values are resolved down to this part of the first, or what is cut off decides on their errors; or
+# there are more than so many values, or nodes.
+_PARTS, _COMPLETE, _LARGE, _LARGEST = (1, 2, 4, 8), 1e-11, 1200, 8000
 # Part of the sum of squares that the discretised operator may miss, beside what it is known to leave out at jumps.
 _SIZE = 1e-6
 # Where the values fall below this part of the first, the sum of the rest is known well enough.
@@ -81,6 +82,25 @@ class HankelSpectrum(Result):
         if math.isfinite(self.horizon) or not self._summable:
             return math.nan
         return 2 * float(self.values[m:].sum() + self.errors[m:].sum() + self._rest)
+
+    def states_for(self, error: float) -> tuple[int, int | None]:
+        """How many states an error takes: (necessary, sufficient).
+
+            necessary    no linear model of fewer states has an L1 or H-infinity error of `error` or less: #{m: floor(m) > error}
+            sufficient   the smallest m at which balanced truncation has an H-infinity error of at most that: ceiling(m) <= error
+
+            hankel_spectrum(kernels.polynomial(2.0)).states_for(1e-3)     # (5, 7)
+
+        Args:
+            error: > 0, in units of rho times time.
+
+        Returns:
+            Both; None for the second where no ceiling that is known is as low (jumps, a finite horizon).
+        """
+        error = arguments.number("error", error, above=0)
+        necessary = int(np.count_nonzero(np.maximum.accumulate((self.values - self.errors)[::-1]) > error))
+        enough = (m for m in range(self.values.size + 1) if self.ceiling(m) <= error)
+        return necessary, next(enough, None)
 
     def effective_width(self, kind: Width = "participation", tolerance: float = 1e-2) -> float:
         """How many states count.
@@ -167,9 +187,10 @@ def hankel_spectrum(system: System, horizon: float = math.inf) -> HankelSpectrum
     for parts in _PARTS:
         values, others = (panels.operator(nodes, parts).singular_values() for nodes in (NODES, COARSE_NODES))
         others = np.pad(others, (0, max(0, values.size - others.size)))[: values.size]
-        errors = np.abs(values - others) + 2 * panels.tail.bound
-        spectrum = _resolved(values, errors, horizon, None, found.label)
-        if spectrum.below <= _COMPLETE * values[0] or 2 * values.size > _LARGE:
+        difference, beyond = np.abs(values - others), 2 * panels.tail.bound
+        spectrum = _resolved(values, difference + beyond, horizon, None, found.label)
+        complete = spectrum.below <= _COMPLETE * values[0] or difference.max() <= beyond
+        if complete or 2 * values.size > _LARGE or 2 * panels.panels(parts).size * NODES > _LARGEST:
             break
     return spectrum
 
@@ -184,6 +205,8 @@ def as_system(system: Any) -> Kernel | StateSpace:
         return system
     if isinstance(system, SequenceModel):
         return state_space(system)
+    if isinstance(matrices := getattr(system, "state_space", None), StateSpace):  # a truncation
+        return matrices
     if isinstance(system, ExponentialSum):
         return StateSpace(np.diag(-system.rates), np.ones((system.rates.size, 1)), system.amplitudes[None], "exponential sum")
     if isinstance(system, ConvolutionalFunctional):
@@ -195,7 +218,8 @@ def as_system(system: Any) -> Kernel | StateSpace:
     if callable(system) and not isinstance(system, type):
         return kernels.from_callable(system)
     raise ValueError(
-        f"system is {arguments.kind_of(system)}, expected a kernel, a function rho(t), a functional or a linear model"
+        f"system is {arguments.kind_of(system)}, expected a kernel, a function rho(t), a functional or a linear model; give for "
+        "example kernels.polynomial(1.5)"
     )
 
 

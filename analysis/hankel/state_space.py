@@ -89,20 +89,22 @@ class StateSpace(Result):
             A, B, C = self.W, self.U, self.c
         else:
             sizes = np.abs(np.linalg.eigvals(self.W))
-            p = step * float(np.sqrt(sizes.min() * sizes.max()))
+            p = step * float(np.sqrt(sizes.min()) * np.sqrt(sizes.max()))
             inverse = np.linalg.inv(p * np.eye(self.states) - self.W)
             A = (p * np.eye(self.states) + self.W) @ inverse
             B, C = np.sqrt(2 * p) * inverse @ self.U, np.sqrt(2 * p) * self.c @ inverse
         return self._doubled(A, B), self._doubled(A.T, C.T)
 
     def _doubled(self, A: Array, L: Array) -> Array:
+        scale = float(np.abs(L).max())
+        L = L / (scale or 1.0)  # the squares of very large or small numbers are none
         for _ in range(_DOUBLINGS):
             more = A @ L
             if not np.isfinite(more).all():
                 break
             L = np.linalg.qr(np.concatenate([L, more], 1).T)[1].T
             if np.linalg.norm(more) <= _ROUNDING * np.linalg.norm(L):
-                return L
+                return scale * L
             A = A @ A
         raise ValueError(f"{self.system} is too close to instability ({self.margin:.2g}): its Gramians cannot be computed")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..linear.theory import KernelL1, kernel_distance
 from ..perturbation import PerturbationCurve
 from ..results import Result
 from .reduction import Truncations
-from .spectrum import hankel_spectrum
+from .spectrum import as_system, hankel_spectrum
 
 Array = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class WidthErrors(Result):
 
 
 def width_errors(
-    target: Kernel | ConvolutionalFunctional,
+    target: Kernel | ConvolutionalFunctional | Callable[[Array], Array],
     widths: Sequence[int],
     horizon: float,
     parameterizations: Sequence[str] = ("direct",),
@@ -63,8 +63,8 @@ def width_errors(
         plot_width_errors(errors, "widths.png")
 
     Args:
-        target: a scalar kernel, or its functional.
-        widths: m, increasing.
+        target: a scalar kernel, a function rho(t), or a functional.
+        widths: m; the result has them sorted, each once.
         horizon: T, positive and finite.
         parameterizations: of the diagonal models that `fit_kernel` fits; may be none.
         trained: curves of trained models by name, with `error="kernel_l1"` on the same horizon: their E_m(0).
@@ -75,9 +75,13 @@ def width_errors(
 
     Source: see `hankel_spectrum` and `balanced_truncation`.
     """
-    kernel = target.kernel if isinstance(target, ConvolutionalFunctional) else target
-    arguments.instance("target", kernel, Kernel, "wrap a function in kernels.from_callable")
+    kernel = as_system(target)
+    if not isinstance(kernel, Kernel):
+        raise ValueError(f"target is the model {kernel.system}, expected a kernel: give hankel_spectrum a model")
     widths, horizon = arguments.counts("widths", widths), arguments.number("horizon", horizon, above=0)
+    widths = tuple(sorted(set(widths)))
+    if isinstance(parameterizations, str):
+        raise ValueError(f"parameterizations is {parameterizations!r}, expected a list of names; give ({parameterizations!r},)")
     if not widths:
         raise ValueError("widths are (), expected at least one; give for example (2, 4, 8)")
     scale = KernelL1.build(kernel, horizon).scale

@@ -35,6 +35,20 @@ def test_a_resonance_has_its_closed_form():
     assert h_infinity_distance(ZERO, kernel) == pytest.approx(1 / (2 * a), rel=1e-8)
 
 
+def test_a_sharp_peak_beside_a_broad_one_is_found():
+    # gains 4 / 2a of the sharp pair, 1 of the slow mode: neither a grid of powers nor its largest value shows the first
+    a, b = 1e-5, 3.3
+    W = np.array([[-a, -b, 0], [b, -a, 0], [0, 0, -0.1]])
+    pair = StateSpace(W, [[1e-4], [0.0], [0.1]], [[0.0, 4.0, 1.0]])
+    assert h_infinity_distance(ZERO, pair) == pytest.approx(4e-4 / (2 * a), rel=1e-2)
+
+
+def test_truncations_and_matrices_are_models_too():
+    reduced = balanced_truncation(kernels.polynomial(2.0), 2)
+    assert h_infinity_distance(reduced, kernels.polynomial(2.0)) == pytest.approx(reduced.bound, rel=1e-6)
+    assert h_infinity_distance(reduced.model(), reduced) < 1e-14
+
+
 def test_a_box_has_its_integral():
     box = kernels.from_callable(lambda t: 1.0 * (t < 2), name="box")
     assert h_infinity_distance(ZERO, box) == pytest.approx(2.0, rel=1e-10)
@@ -43,5 +57,7 @@ def test_a_box_has_its_integral():
 def test_wrong_sizes_are_refused():
     with pytest.raises(ValueError, match="several inputs"):
         h_infinity_distance(StateSpace([[-1.0]], [[1.0, 1.0]], [[1.0]]), kernels.exponential())
+    with pytest.raises(ValueError, match="the model comes first"):
+        h_infinity_distance(kernels.exponential(), ZERO)
     with pytest.raises(ValueError, match="2 channels"):
         h_infinity_distance(ZERO, kernels.stack([kernels.exponential()] * 2))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.hankel import BalancedTruncation, StateSpace, balanced_truncation, hankel_spectrum
+from analysis.hankel import BalancedTruncation, StateSpace, balanced_truncation, h_infinity_distance, hankel_spectrum
+from analysis.hankel.reduction import Truncations
 from analysis.linear.theory import kernel_distance
 from odernn import StateSpaceModel
 from targets import kernels
@@ -99,6 +100,33 @@ def test_pairs_and_input_scales_keep_the_kernel():
         assert BalancedTruncation(W, U, c, 0.0, 0.0, reduced.spectrum)(t) == pytest.approx(reduced(t), abs=1e-9)
 
 
+def test_a_truncation_is_a_system_that_can_be_reduced_again():
+    large = balanced_truncation(POWER, 6)
+    assert hankel_spectrum(large).values == pytest.approx(large.spectrum.values[:6], rel=1e-8)
+    again, direct = balanced_truncation(large, 2), balanced_truncation(POWER, 2)
+    for name in ("W", "U", "c"):  # truncations of balanced systems are their corners
+        assert getattr(again, name) == pytest.approx(getattr(direct, name), abs=1e-9)
+    assert (direct.U >= 0).all()
+
+
+def test_a_kernel_with_a_delay_becomes_a_dense_model_whose_error_lies_above_the_floor():
+    delayed = kernels.from_callable(lambda t: np.where(t > 2, np.exp(2 - t), 0.0), name="delayed")
+    errors = []
+    for m in (4, 8, 12):
+        reduced = balanced_truncation(delayed, m)
+        model = reduced.model()
+        found = h_infinity_distance(model, delayed)
+        assert reduced.floor <= found <= kernel_distance(model, delayed).value * (1 + 1e-3)
+        assert math.isnan(reduced.bound)
+        errors.append(found)
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_the_kernel_of_a_truncation_is_0_before_0():
+    reduced = balanced_truncation(POWER, 2)
+    assert reduced(np.array([-1e9, -1.0, 0.0])) == pytest.approx([0.0, 0.0, (reduced.c @ reduced.U).item()])
+
+
 def test_it_loads_into_a_state_space_model():
     reduced = balanced_truncation(POWER, 3)
     model = StateSpaceModel(1, 3, 1, "linear", bias=False, seed=0, dtype=torch.float64)
@@ -111,6 +139,9 @@ def test_it_loads_into_a_state_space_model():
     [
         (lambda: balanced_truncation(kernels.exponential(), 2), "at most 1"),
         (lambda: balanced_truncation(kernels.exponential(), 0), "m is 0"),
+        (lambda: balanced_truncation(kernels.sine(), 2.5), "m is 2.5"),
+        (lambda: balanced_truncation("exponential", 1), "system is a str"),
+        (lambda: Truncations.build(kernels.polynomial(1.5)).to(64), "not stable to rounding"),
         (lambda: balanced_truncation(kernels.stack([kernels.exponential()] * 2), 1), "one by one"),
         (lambda: balanced_truncation(StateSpace([[0.5]], [[1.0]], [[1.0]], discrete=True), 1), "is a map"),
         (lambda: balanced_truncation(kernels.sine(), 1), "does not converge"),

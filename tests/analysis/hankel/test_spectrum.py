@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.linalg import eigvals, solve_continuous_lyapunov
+from scipy.linalg import block_diag, eigvals, solve_continuous_lyapunov
+from scipy.optimize import brentq
 
 from analysis.hankel import HankelSpectrum, StateSpace, hankel_spectrum
 from analysis.hankel.panels import UnresolvedKernel
@@ -135,6 +136,40 @@ def test_the_range_of_a_large_matrix_holds_all_its_values():
     assert np.sort(np.abs(operator.eigenpairs()[0]))[::-1] == pytest.approx(values, abs=1e-13)
 
 
+@pytest.mark.parametrize(("delay", "rate"), [(5.0, 1.0), (0.3, 2.0)])
+def test_a_delayed_exponential_has_its_closed_form(delay, rate):
+    """e^{-a(t-L)} for t > L: sigma_n = cos(p_n) / a with a L tan(p_n) + 3 p_n = n pi, 0 < p_n < pi / 2,
+    since v'' = a^2 v - v / sigma^2 on [0, L] with v(L) = 2 a g v(0), v'(0) = a v(0), for the eigenvalues g = +-sigma."""
+    spectrum = hankel_spectrum(rho(lambda t: np.where(t > delay, np.exp(-rate * np.maximum(t - delay, 0)), 0.0)))
+    angles = [
+        brentq(lambda p, n=n: rate * delay * math.tan(p) + 3 * p - n * math.pi, 0, math.pi / 2 * (1 - 1e-12), xtol=1e-15)
+        for n in range(1, spectrum.values.size + 1)
+    ]
+    exact = np.cos(angles) / rate
+    assert spectrum.values.size > 10
+    assert (np.abs(spectrum.values - exact) <= spectrum.errors).all()
+    assert spectrum.values[:6] == pytest.approx(exact[:6], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [
+        [(0.2, 5.0)],
+        [(1.0, 50.0)],
+        [(0.1, 1.0), (0.5, 3.0), (0.2, 2.0)],
+        pytest.param([(0.05, 7.0)], marks=pytest.mark.slow),
+        pytest.param([(0.1, 1.0), (0.2, 3.0), (0.05, 8.0)], marks=pytest.mark.slow),
+    ],
+)
+def test_damped_oscillations_have_the_values_of_their_gramians(modes):
+    W = block_diag(*([[-a, -b], [b, -a]] for a, b in modes))
+    U, c = np.tile([[1.0], [0.0]], (len(modes), 1)), np.tile([[1.0, 0.0]], (1, len(modes)))
+    spectrum = hankel_spectrum(rho(lambda t: sum(np.exp(-a * t) * np.cos(b * t) for a, b in modes)))
+    assert spectrum.values.size == 2 * len(modes)
+    assert spectrum.values == pytest.approx(gramian_values(W, U, c), abs=1e-9 * spectrum.values[0])
+    assert spectrum.floor(2 * len(modes)) == 0.0
+
+
 def test_all_singular_values_of_a_delayed_window_obey_the_bound_by_its_size():
     """A pure delay of 9 and a window of 2: almost all are 2 until the delay is used up, and their squares add up to
     int t rho^2."""
@@ -189,8 +224,15 @@ def test_a_finite_horizon_has_smaller_values_than_a_longer_one():
     assert math.isnan(short.ceiling(1))
 
 
-def test_a_sine_on_a_horizon_has_rank_two():
-    assert hankel_spectrum(kernels.sine(), 50.0).values.size == 2
+@pytest.mark.parametrize(("frequency", "horizon"), [(1.0, 50.0), (7.0, 100.0)])
+def test_a_sine_on_a_horizon_has_rank_two(frequency, horizon):
+    """sin w(t+s) = sin wt cos ws + cos wt sin ws on [0, X]: +- the roots of a product of two 2 x 2 matrices. At late times the
+    rounding of wt is no kink."""
+    X, w = horizon / 2, frequency
+    ss, cc, sc = X / 2 - math.sin(2 * w * X) / (4 * w), X / 2 + math.sin(2 * w * X) / (4 * w), math.sin(w * X) ** 2 / (2 * w)
+    exact = np.sort(np.abs(np.linalg.eigvals(np.array([[sc, cc], [ss, sc]]))))[::-1]
+    spectrum = hankel_spectrum(kernels.sine(frequency), horizon)
+    assert spectrum.values == pytest.approx(exact, rel=1e-11)
 
 
 def test_a_vector_kernel_has_the_roots_of_the_sum_of_squares():
@@ -281,6 +323,12 @@ def test_values_scale_with_the_kernel_and_with_time(scale):
     assert slow.values / 1e9 == pytest.approx(large.values / scale, rel=1e-8)
 
 
+@pytest.mark.parametrize(("rate", "gain"), [(1e-200, 1.0), (1e200, 1.0), (1.0, 1e-200), (1.0, 1e200)])
+def test_rates_and_weights_of_any_size_have_values(rate, gain):
+    found = hankel_spectrum(StateSpace(rate * np.diag([-1.0, -2.0]), gain * np.ones((2, 1)), np.ones((1, 2)))).values
+    assert found * rate / gain == pytest.approx(cauchy_values(np.ones(2), np.array([1.0, 2.0])), rel=1e-9)
+
+
 def test_states_that_are_not_used_do_not_count():
     W, U, c = np.diag([-1.0, -2.0, -3.0]), np.array([[1.0], [1.0], [0.0]]), np.ones((1, 3))
     spectrum = hankel_spectrum(StateSpace(W, U, c))
@@ -322,6 +370,20 @@ def test_effective_width_of_equal_values_is_their_number():
     assert spectrum.ceiling(2) == pytest.approx(6)
     with pytest.raises(ValueError, match="unknown kind"):
         spectrum.effective_width("other")
+
+
+def test_the_states_for_an_error_lie_between_floor_and_ceiling():
+    spectrum = hankel_spectrum(kernels.polynomial(2.0))
+    for error in (0.1, 1e-3, 1e-8):
+        necessary, sufficient = spectrum.states_for(error)
+        assert spectrum.floor(necessary) <= error < spectrum.floor(necessary - 1)
+        assert spectrum.ceiling(sufficient) <= error < spectrum.ceiling(sufficient - 1)
+        assert necessary <= sufficient
+    assert spectrum.states_for(10.0) == (0, 0)
+    assert spectrum.states_for(1e-300) == (spectrum.values.size, None)
+    assert hankel_spectrum(kernels.shift(), 20.0).states_for(0.5)[1] is None
+    with pytest.raises(ValueError, match="error is 0"):
+        spectrum.states_for(0.0)
 
 
 def test_a_spectrum_is_the_same_after_json():

@@ -67,11 +67,19 @@ def test_a_kernel_of_finite_rank_has_no_floor_beyond_it(tmp_path):
     plot_width_errors(errors, tmp_path / "widths.png")
 
 
+def test_a_function_is_a_kernel_and_widths_are_sorted():
+    errors = width_errors(lambda t: (1 + t) ** -1.5, (4, 2, 4), HORIZON, ())
+    assert errors.widths == (2, 4)
+    assert errors.floor == pytest.approx(width_errors(POWER, (2, 4), HORIZON, ()).floor)
+
+
 def test_wrong_widths_curves_and_targets_are_refused():
     for call, part in (
         (lambda: width_errors(POWER, (), HORIZON), "widths are"),
         (lambda: width_errors(POWER, (0,), HORIZON), "widths is 0"),
-        (lambda: width_errors("rho", (1,), HORIZON), "wrap a function"),
+        (lambda: width_errors("rho", (1,), HORIZON), "system is a str"),
+        (lambda: width_errors(fit_kernel(POWER, 1, HORIZON), (1,), HORIZON), "expected a kernel"),
+        (lambda: width_errors(POWER, (1,), HORIZON, "exp"), r"give \('exp',\)"),
         (lambda: width_errors(POWER, (1,), math.inf), "horizon is inf"),
         (lambda: width_errors(POWER, (2,), HORIZON, (), {"a": [replace(curve(2), error="mse")]}), "'mse'"),
         (lambda: width_errors(POWER, (2,), HORIZON, (), {"a": [3]}), "give curves"),
