@@ -1,0 +1,342 @@
+"""[VEG] Fig 1 to 3: how sensitive a model becomes to its weights as its memory grows, and whether it can then still be trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, label, picture
+from ..compute.sensitivities import correlated, landscapes, sensitivity_curves, stability_and_curvature
+from ..compute.teacher_student import teacher_student
+from ..engine.figure import Claim, Data, Figure, Job, Options, Result, results_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+
+# Recurrence and parameterisation of the modes, and the exponent of E |dh/dw|^2 in the rate as it goes to 0.
+_MODES: dict[tuple[str, str], float] = {
+    ("diagonal", "direct"): -3.0,
+    ("diagonal", "exp"): -1.0,
+    ("diagonal", "softplus"): -1.0,
+    ("diagonal", "inverse"): 0.0,
+    ("diagonal", "lru"): 0.0,
+    ("lru", "direct"): -2.0,
+    ("lru", "exp"): 0.0,
+    ("lru", "inverse"): 1.0,
+}
+_RATES = np.geomspace(1e-4, 0.9, 41).tolist()
+_MEASURED = np.geomspace(0.02, 0.8, 6).tolist()
+_SLOW, _EXPONENT_TOLERANCE, _MEASURED_TOLERANCE = 1e-3, 0.02, 0.1
+# 1 - |l| and the correlation r of neighbouring samples; values with gamma read off [VEG] Fig 2, to 20 %.
+_DISTANCES = np.geomspace(1e-4, 0.5, 31).tolist()
+_PUBLISHED = {0.0: 0.5, 0.9: 10.0, 0.999: 1e3}
+_CORRELATIONS, _READ_OFF = (0.0, 0.9, 0.99, 0.999, 1.0), 0.2
+# rho* of the teachers of one mode.
+_LANDSCAPES = [1.0, 0.3, 0.1, 0.03, 0.01]
+_KERNEL, _WIDTH = "polynomial:exponent=1.1", 12
+_HORIZONS, _QUICK_HORIZONS = (250.0, 1000.0, 4000.0, 16000.0, 64000.0), (250.0, 4000.0)
+_FITTED = ("direct", "exp", "softplus", "inverse", "lru")
+# An exponent of T below this counts as none: r and curvatures of finite fits wander a little.
+_STAYS = 0.12
+_TEACHERS = {"slowest": [0.36, 0.84, 0.96, 0.98, 0.99], "teacher_size": 10, "student_size": 32, "horizon": 300}
+_STEPS, _QUICK_STEPS, _SEEDS = 1500, 150, [0, 1, 2]
+# Recurrence and parameterisation of the students, with the learning rates of which the best counts.
+_FREE, _PROTECTED = (1e-3, 3e-3, 1e-2), (1e-2, 3e-2, 1e-1)
+_STUDENTS: dict[tuple[str, str], tuple[float, ...]] = {
+    ("dense", "direct"): _FREE,
+    ("complex", "direct"): _FREE,
+    ("complex", "exp"): _PROTECTED,
+    ("complex", "inverse"): _PROTECTED,
+    ("complex", "lru"): _PROTECTED,
+    ("lru", "exp"): _PROTECTED,
+}
+# Of the loss of the dense student over that of the LRU, at the longest memory and at the shortest.
+_FAR_BEHIND, _BESIDE = 100.0, 10.0
+
+_COLOURS = {"direct": VERMILION, "exp": BLUE, "softplus": GREEN, "inverse": ORANGE, "lru": PURPLE}
+_STUDENT_STYLES: dict[tuple[str, str], tuple[str, str]] = {
+    ("dense", "direct"): ("dense", BLACK),
+    ("complex", "direct"): ("pairs, direct", VERMILION),
+    ("complex", "exp"): ("pairs, exp", BLUE),
+    ("complex", "inverse"): ("pairs, inverse", ORANGE),
+    ("complex", "lru"): (r"pairs, exp, $\gamma(w)$", PURPLE),
+    ("lru", "exp"): (r"LRU: exp, $\gamma$ trained", SKY),
+}
+
+
+def _jobs(options: Options) -> list[Job]:
+    simulated = {"step": 0.2, "horizon": 500.0 if options.quick else 1000.0, "batch": 32 if options.quick else 128, "seed": 0}
+    horizons = _QUICK_HORIZONS if options.quick else _HORIZONS
+    training = {**_TEACHERS, "steps": _QUICK_STEPS if options.quick else _STEPS, "seeds": _SEEDS}
+    if options.quick:
+        training["slowest"] = [0.36, 0.99]
+    return [
+        *(
+            Job(sensitivity_curves, {"recurrence": r, "parameterization": f, "rates": _RATES, "measured": _MEASURED, **simulated}, 2)
+            for r, f in _MODES
+        ),
+        *(
+            Job(correlated, {"recurrence": r, "correlation": rho, "distances": _DISTANCES})
+            for r in ("diagonal", "lru")
+            for rho in _CORRELATIONS
+        ),
+        *(Job(landscapes, {"parameterization": f, "rates": _LANDSCAPES}) for f in ("direct", "exp")),
+        *(
+            Job(
+                stability_and_curvature,
+                {"kernel": _KERNEL, "parameterization": f, "hidden_size": _WIDTH, "horizon": T, "seed": 0},
+                cost=0.5,
+            )
+            for f in _FITTED
+            for T in horizons
+        ),
+        *(
+            Job(
+                teacher_student,
+                {"recurrence": r, "parameterization": f, "learning_rate": rate, **training},
+                cost=10.0,
+            )
+            for (r, f), rates in _STUDENTS.items()
+            for rate in (rates[1:2] if options.quick else rates)
+        ),
+    ]
+
+
+def _assemble(results: Sequence[tuple[Job, Result]]) -> Data:
+    return {
+        "modes": results_of(sensitivity_curves, results, "recurrence", "parameterization", "rates"),
+        "measured_rates": results[0][0].settings["measured"],
+        "correlated": results_of(correlated, results, "recurrence", "correlation", "distances"),
+        "landscapes": results_of(landscapes, results, "parameterization", "rates"),
+        "fits": results_of(stability_and_curvature, results, "parameterization", "horizon"),
+        "training": results_of(teacher_student, results, "recurrence", "parameterization", "learning_rate", "slowest", "steps"),
+    }
+
+
+def _plot(data: Data, path: Path) -> None:
+    with picture(path, rows=2, columns=3, width=11.0, height=6.4) as (_, axes):
+        _draw_modes(data, axes[0])
+        _draw_correlated(data, axes[1])
+        _draw_landscapes(data, axes[2])
+        _draw_training(data, axes[3])
+        _draw_fits(data, axes[4], axes[5])
+        for one in axes:
+            if one is not axes[2]:
+                one.set_xscale("log")
+                one.set_yscale("log")
+        for one in (axes[0], axes[1], axes[3], axes[4]):
+            one.invert_xaxis()  # longer memories to the right
+        for one in axes:
+            one.legend(fontsize=6.5)
+
+
+def _draw_modes(data: Data, axes: Axes) -> None:
+    for one in data["modes"]:
+        f, scaled = one["parameterization"], one["recurrence"] == "lru"
+        # exp and softplus coincide on slow modes: both should be seen
+        wide = 3.2 if f == "exp" and not scaled else 1.5
+        axes.plot(one["rates"], one["sensitivities"], color=_COLOURS[f], ls="--" if scaled else "-", lw=wide, label=_name(one))
+        axes.plot(data["measured_rates"], one["measured"], "o", color=_COLOURS[f], mfc="white" if scaled else None)
+    label(axes, x=r"rate $\varrho$", y=r"$E\,|\partial h/\partial w|^2$", title="one mode, white noise (points: measured)")
+
+
+def _draw_correlated(data: Data, axes: Axes) -> None:
+    shades = dict(zip(_CORRELATIONS, (BLUE, SKY, GREEN, ORANGE, VERMILION)))
+    for one in data["correlated"]:
+        r, scaled = one["correlation"], one["recurrence"] == "lru"
+        name = f"r = {r:g}" if scaled else None
+        axes.plot(one["distances"], one["sensitivities"], color=shades[r], ls="-" if scaled else ":", label=name)
+    title = r"exp, correlated inputs, with $\gamma$ (dotted: without)"
+    label(axes, x=r"$1 - |\lambda|$", y=r"$E\,|\partial h/\partial w|^2$", title=title)
+
+
+def _draw_landscapes(data: Data, axes: Axes) -> None:
+    for one in data["landscapes"]:
+        f, last = one["parameterization"], len(one["rates"]) - 1
+        for k, (moves, losses) in enumerate(zip(one["moves"], one["losses"])):
+            style: dict[str, Any] = {"lw": 3.0} if f == "exp" else {}
+            axes.plot(moves, losses, color=_COLOURS[f], alpha=0.3 + 0.7 * k / last, label=f if k == last else None, **style)
+    axes.set_xlim(-1.5, 1.5)
+    slowest = min(data["landscapes"][0]["rates"])
+    label(axes, x="$w - w^*$", y="loss / power", title=rf"one mode learns another: $\varrho^*$ = 1 to {slowest:g} (dark)")
+
+
+def _draw_training(data: Data, axes: Axes) -> None:
+    for kind, (name, colour) in _STUDENT_STYLES.items():
+        n0, ratios = _best(data, kind)
+        distance = 1 - np.array(n0)
+        axes.fill_between(distance, ratios.min(1), ratios.max(1), color=colour, alpha=0.12, lw=0)
+        axes.plot(distance, np.median(ratios, 1), "o-", color=colour, label=name)
+    label(axes, x="$1 - n_0$ of the teacher", y="loss at the end / power", title=f"learning a teacher, {len(_SEEDS)} seeds")
+
+
+def _draw_fits(data: Data, by_rate: Axes, by_radius: Axes) -> None:
+    for f in _FITTED:
+        for blocks, ls in (("recurrent", "-"), ("all", "--")):
+            curvatures, radii = (_along(data, f, key, blocks) for key in ("curvatures", "radii"))
+            name = f if blocks == "recurrent" else None
+            by_rate.plot(_along(data, f, "slowest"), curvatures, f"o{ls}", color=_COLOURS[f], label=name)
+            by_radius.plot(radii, curvatures, f"o{ls}", color=_COLOURS[f], label=name)
+            by_radius.plot(radii[-1:], curvatures[-1:], "D", ms=6, color=_COLOURS[f])
+    label(by_rate, x="slowest rate of the fit", y="largest curvature / power", title="fits of $(1+t)^{-1.1}$ (dashed: all weights)")
+    title = "stable: r stays; trainable: the curvature stays"
+    label(by_radius, x=f"r, on longer horizons (diamond: T = {_horizons(data)[-1]:g})", y="largest curvature / power", title=title)
+
+
+def _along(data: Data, f: str, key: str, blocks: str = "") -> Array:
+    """Of the fits, over T."""
+    found = [one[key] for one in data["fits"] if one["parameterization"] == f]
+    return np.array([one[blocks] if isinstance(one, dict) else one for one in found])
+
+
+def _horizons(data: Data) -> Array:
+    return _along(data, "exp", "horizon")
+
+
+def _exponent(data: Data, f: str, key: str, blocks: str) -> float:
+    """a in T^a from the first horizon to the last."""
+    values, T = _along(data, f, key, blocks), _horizons(data)
+    return float(np.log(values[-1] / values[0]) / np.log(T[-1] / T[0]))
+
+
+def _best(data: Data, kind: tuple[str, str]) -> tuple[list[float], Array]:
+    """n0 and the loss over the power, (n0, seeds), at the learning rate whose median over the seeds is best for that n0."""
+    found = [one for one in data["training"] if (one["recurrence"], one["parameterization"]) == kind]
+    ratios = np.array([one["losses"] for one in found]) / np.array([one["power"] for one in found])
+    best = np.median(ratios, 2).argmin(0)
+    return found[0]["slowest"], ratios[best, np.arange(len(best))]
+
+
+def _claims(data: Data) -> list[Claim]:
+    deviations, exponents, off = {}, {}, 0.0
+    for one in data["modes"]:
+        kind = _name(one)
+        rates, closed = np.array(one["rates"]), np.array(one["sensitivities"])
+        deviations[kind] = float(np.abs(np.array(one["measured"]) / np.array(one["expected"]) - 1).max())
+        slow = rates < _SLOW
+        exponents[kind] = float(np.polyfit(np.log(rates[slow]), np.log(closed[slow]), 1)[0])
+        off = max(off, abs(exponents[kind] - _MODES[one["recurrence"], one["parameterization"]]))
+    at_slowest = {one["correlation"]: one["sensitivities"][0] for one in data["correlated"] if one["recurrence"] == "lru"}
+    read = {r: at_slowest[r] / value for r, value in _PUBLISHED.items()}
+    constant = next(o for o in data["correlated"] if o["recurrence"] == "lru" and o["correlation"] == 1.0)
+    growth = float(np.polyfit(np.log(constant["distances"][:8]), np.log(constant["sensitivities"][:8]), 1)[0])
+    curves = {one["parameterization"]: one for one in data["landscapes"]}
+    sech = 1 - 1 / np.cosh(np.array(curves["exp"]["offsets"]) / 2)
+    flat = float(np.abs(np.array(curves["exp"]["losses"]) - sech).max())
+    n0, dense = _best(data, ("dense", "direct"))
+    lru = _best(data, ("lru", "exp"))[1]
+    far, near = (dense / lru)[-1], (dense / lru)[0]
+    diagonal = {kind: np.median(_best(data, kind)[1][-1]) for kind in _STUDENTS if kind[0] != "dense"}
+    worst = max(diagonal.values()) / np.median(dense[-1])
+    r, a = ({f: {b: _exponent(data, f, key, b) for b in ("recurrent", "all")} for f in _FITTED} for key in ("radii", "curvatures"))
+    protected = [f for f in _FITTED if f != "direct"]
+    return [
+        Claim(
+            f"E |dh/dw|² of simulated models is that of the closed form (fails if one differs by more than {_MEASURED_TOLERANCE:.0%})",
+            max(deviations.values()) <= _MEASURED_TOLERANCE,
+            "largest deviation: " + ", ".join(f"{kind} {value:.1%}" for kind, value in deviations.items()),
+        ),
+        Claim(
+            "Slow modes: E |dh/dw|² grows like rate^-3 (direct), rate^-1 (exp, softplus) and stays (inverse); with γ rate^-2 "
+            f"(direct), it stays (exp, lru), and vanishes like the rate (inverse) (fails if an exponent is off by more than {_EXPONENT_TOLERANCE:g})",
+            off <= _EXPONENT_TOLERANCE,
+            "exponents: " + ", ".join(f"{kind} {value:.3f}" for kind, value in exponents.items()),
+        ),
+        Claim(
+            f"With γ and exp it comes to 0.5, 10 and 1000 at correlations 0, 0.9 and 0.999 (fails if one is off by more than {_READ_OFF:.0%}, to which they could be read)",
+            all(abs(math.log(value)) <= math.log(1 + _READ_OFF) for value in read.values()),
+            ", ".join(f"r = {r:g}: {at_slowest[r]:.4g}" for r in _PUBLISHED),
+        ),
+        Claim(
+            "γ normalises for white noise alone: for a constant input E |dh/dw|² still grows like 1 / (1 - |λ|) (fails if the "
+            "exponent is not within 0.05 of -1)",
+            abs(growth + 1) <= 0.05,
+            f"exponent {growth:.3f}",
+        ),
+        Claim(
+            "With γ = √(2ϱ) and exp the loss of one mode is 1 - sech((w - w*)/2) whatever the memory (fails if it differs by more than 1e-9)",
+            flat <= 1e-9,
+            f"largest difference {flat:.1e}, at rates {max(curves['exp']['rates']):g} to {min(curves['exp']['rates']):g}",
+        ),
+        Claim(
+            f"A dense RNN fails where the teacher's memory is longest, an LRU does not (fails if at n0 = {n0[-1]:g} its loss is less than {_FAR_BEHIND:g} times the LRU's, at one seed)",
+            bool((far >= _FAR_BEHIND).all()),
+            f"quotient by seed {_list(far)}; losses over power {_list(dense[-1])} and {_list(lru[-1])}",
+        ),
+        Claim(
+            f"and it is as good where the memory is short (fails if at n0 = {n0[0]:g} its median is more than {_BESIDE:g} times the LRU's)",
+            bool(np.median(near) <= _BESIDE),
+            f"quotient by seed {_list(near)}",
+        ),
+        Claim(
+            f"It is the diagonal that matters most: every diagonal student is far better than the dense one at n0 = {n0[-1]:g} (fails if the median of one is above a tenth of the dense one's)",
+            bool(worst <= 0.1),
+            "medians " + ", ".join(f"{_STUDENT_STYLES[kind][0]} {value:.2g}" for kind, value in diagonal.items()) + f"; dense {np.median(dense[-1]):.2g}",
+        ),
+        Claim(
+            "In the recurrent weights stable and trainable are the same: direct loses r and its curvature grows, the others keep both "
+            f"(fails if an exponent of T of the others exceeds {_STAYS:g}, or one of direct does not exceed 0.3)",
+            all(abs(x[f]["recurrent"]) <= _STAYS for x in (r, a) for f in protected)
+            and r["direct"]["recurrent"] < -0.3
+            and a["direct"]["recurrent"] > 0.3,
+            "r ~ T^p, curvature ~ T^q, (p, q): " + ", ".join(f"{f} ({r[f]['recurrent']:.2f}, {a[f]['recurrent']:.2f})" for f in _FITTED),
+        ),
+        Claim(
+            "Over all weights they are not: r falls for every parameterisation, and the curvature of the protected ones stays "
+            f"(fails if one r falls by less than T^-0.05, or a curvature of these grows by more than T^{_STAYS:g})",
+            all(r[f]["all"] < -0.05 for f in _FITTED) and all(a[f]["all"] <= _STAYS for f in protected),
+            "(p, q): " + ", ".join(f"{f} ({r[f]['all']:.2f}, {a[f]['all']:.2f})" for f in _FITTED),
+        ),
+    ]
+
+
+def _name(mode: Mapping[str, Any]) -> str:
+    """exp has no factor at the input, 'lru' one that w sets, and the recurrence 'lru' one of its own."""
+    f = mode["parameterization"]
+    return f"{f}, γ" if mode["recurrence"] == "lru" else f"{f}, γ(w)" if f == "lru" else f
+
+
+def _list(values: Any) -> str:
+    return ", ".join(f"{value:.2g}" for value in values)
+
+
+def _rows(data: Data) -> list[dict[str, Any]]:
+    modes = [
+        {"panel": "modes", "recurrence": one["recurrence"], "parameterization": one["parameterization"], "x": rate, "value": value}
+        for one in data["modes"]
+        for rate, value in zip(one["rates"], one["sensitivities"])
+    ]
+    learnt = [
+        {"panel": "teacher-student", "recurrence": one["recurrence"], "parameterization": one["parameterization"], "x": n0, "value": value, "learning_rate": one["learning_rate"], "seed": seed}
+        for one in data["training"]
+        for n0, values in zip(one["slowest"], one["losses"])
+        for seed, value in zip(_SEEDS, values)
+    ]
+    fits = [
+        {"panel": f"fits, {blocks}", "recurrence": "diagonal", "parameterization": one["parameterization"], "x": one["horizon"], "value": one["curvatures"][blocks], "radius": one["radii"][blocks]}
+        for one in data["fits"]
+        for blocks in ("recurrent", "all")
+    ]
+    keys = ("panel", "recurrence", "parameterization", "x", "value", "radius", "learning_rate", "seed")
+    return [{key: row.get(key, "") for key in keys} for row in (*modes, *fits, *learnt)]
+
+
+VANISHING_GRADIENTS = Figure(
+    name="vanishing-gradients",
+    title="Sensitivity and curvature as memory grows: which parameterisations are stable and trainable",
+    source="[VEG] Fig 1 to 3",
+    published="TODO",
+    settings="TODO",
+    jobs=_jobs,
+    assemble=_assemble,
+    plot=_plot,
+    claims=_claims,
+    rows=_rows,
+)
