@@ -1,11 +1,10 @@
-"""Derivatives of a model's outputs or states in its weights, along inputs: E |dy_t / dtheta|^2 as it is measured."""
+"""Sensitivities as they are measured: derivatives of outputs or states in the weights, along a batch of inputs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,112 +13,228 @@ from torch.func import functional_call, jvp, vmap
 from odernn.models import SequenceModel
 from odernn.paths import Interpolation
 from odernn.solvers import Exact, Solver, TorchDiffEq
-from targets import arguments
+from targets import arguments, grids
 
 from ..probes.adapted import first_tensor
 from ..results import Result
+from .poles import Observed
 
 # Bytes of derivatives that are held at once.
 _CHUNK_BYTES = 2**26
+_QUARTERS = 4
+# What has settled changes from the third quarter to the last by no more than so many standard errors, or so large a part; and its
+# standard error must be small enough to tell.
+_ERRORS, _DRIFT, _SCATTER = 3.0, 0.02, 0.1
+# Of linear models: time constants of the slowest mode after which E |dh/dw|^2 is within 1 % of its limit,
+# e^-z (1 + z + z^2 / 2) = 0.01 at z = 2 rho t.
+_SETTLED = 8.41 / 2
+# Steps of rk4 between two samples.
+_SUBSTEPS = 4
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sensitivity(Result):
+    """E |dy_t / dtheta|^2 along time: mean over the sequences, summed over the outputs or states.
+
+    Args:
+        times: (time,).
+        values: of each weight, (time, *shape).
+        quarters: means over each quarter of the times, sequence by sequence, (4, batch, *shape).
+        settled: of linear models the time after which the slowest mode has settled to 1 %, inf of unstable ones; else 0.
+    """
+
+    times: Tensor
+    values: dict[str, Tensor]
+    quarters: dict[str, Tensor]
+    settled: float
+
+    @property
+    def half(self) -> float:
+        """The time from the start to where the second half begins."""
+        return float(self.times[-1] - self.times[0]) / 2
+
+    def stationary(self) -> dict[str, Tensor]:
+        """What it comes to: the mean over the second half of the times.
+
+        Raises:
+            ValueError: it still changes from the third quarter to the last, a linear model's slowest mode takes longer, or the
+                sequences are too few to tell.
+        """
+        return {name: self._settled(name).mean(0) for name in self.values}
+
+    def stderr(self) -> dict[str, Tensor]:
+        """The standard error of `stationary`, from the scatter of sequences.
+
+        Raises:
+            ValueError: as there.
+        """
+        return {name: self._settled(name).std(0) / math.sqrt(len(self.quarters[name][0])) for name in self.values}
+
+    def _settled(self, name: str) -> Tensor:
+        """Means over the second half, (batch, *shape)."""
+        third, last = self.quarters[name][2:]
+        if len(last) < 2:
+            raise ValueError("one sequence cannot tell whether its sensitivity has settled; give a batch of at least 2")
+        both, drift = (third + last) / 2, (last - third).mean(0).abs()
+        size, error = both.mean(0), (last - third).std(0) / math.sqrt(len(last))
+        scatter = both.std(0) / math.sqrt(len(both))
+        moving = (drift > _ERRORS * error) & (drift > _DRIFT * size)
+        if not torch.isfinite(both).all() or moving.any() or self.half < self.settled:
+            needed = f" (it takes T >= {2 * self.settled:.3g})" if math.isfinite(self.settled) and self.half < self.settled else ""
+            raise ValueError(
+                f"the sensitivity to {name} has not settled by t = {float(self.times[-1]):g}{needed}: the horizon is too short for "
+                "the memory, or the model is unstable; take longer inputs, or read .values"
+            )
+        if (scatter > _SCATTER * size).any():
+            raise ValueError(
+                f"the sensitivity to {name} scatters by up to {float((scatter / size)[size > 0].max()):.0%} over the sequences, "
+                f"expected a standard error of at most {_SCATTER:.0%}; take more or longer inputs, or read .values"
+            )
+        return both
+
+
+def measured_sensitivity(
+    system: nn.Module,
+    x: Tensor,
+    t: Tensor | None = None,
+    *,
+    of: Observed = "output",
+    weights: Sequence[str] | None = None,
+    solver: Solver | str | None = None,
+    interpolation: Interpolation = "linear",
+) -> Sensitivity:
+    """E |dy_t/dtheta|^2 of every weight along inputs, by forward-mode differentiation.
+
+    Args:
+        system: a model of `odernn` (one member of an ensemble), or a torch module on (batch, time, channel): torch.nn.LSTM.
+        x: (batch, time, input).
+        t: (time,); None for one time unit a sample.
+        of: 'output' for y, or, of models, 'state' for h.
+        weights: names of `system.named_parameters()`; None for all that are trained.
+        solver: of a model in continuous time: one that is made of plain tensor operations in fixed steps. None for `Exact` where
+            the state equation is linear, else rk4 with four steps between two samples, which warns where they are too long.
+        interpolation: of x, as in `SequenceModel.forward`.
+
+    Raises:
+        ValueError: shapes that do not fit, unknown weights, an ensemble, or a state that a module does not show.
+        DivergedSolve: the state did not stay finite.
+
+    Source: [VEG] 3.
+
+    Example:
+        S = measured_sensitivity(model, x, t, of="state")
+        S.values["layers.0.recurrence.w"]              # (time, m)
+        S.stationary()                                 # an error where T is too short for the memory
+    """
+    x = arguments.floating_tensor("x", x, shape="(batch, time, channel)")
+    if x.ndim != 3 or not x.numel() or x.shape[1] < _QUARTERS:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected (batch, time, channel) of at least {_QUARTERS} times")
+    t = torch.arange(x.shape[1], dtype=torch.float64) if t is None else grids.tensor(t, least=2)
+    if t.shape != x.shape[1:2]:
+        raise ValueError(f"t has shape {tuple(t.shape)}, x {tuple(x.shape)}, expected t (time,) and x (batch, time, channel)")
+    derivatives = Derivatives(system, of=of, weights=weights, solver=solver, interpolation=interpolation)
+    means, quarters = [], []
+    with torch.no_grad():
+        size = derivatives(derivatives.theta, x, t).numel() * x.element_size()
+        for columns in derivatives.columns(lambda theta: derivatives(theta, x, t), size):
+            squares = columns.square().sum(-1)  # (k, batch, time)
+            means.append(squares.mean(1))
+            quarters.append(torch.stack([part.mean(-1) for part in squares.tensor_split(_QUARTERS, -1)], 1))
+    along, late = torch.cat(means).mT, torch.cat(quarters).movedim(0, -1)
+    return Sensitivity(t, derivatives.split(along), derivatives.split(late), _settled(system, float(t.diff().mean())))
+
+
+class Derivatives:
+    """y or h along inputs as a function of one flat vector of weights, and its derivatives by forward mode.
+
+    Args:
+        system, of, weights, solver, interpolation: as in `measured_sensitivity`.
+
+    Attributes:
+        weights: the chosen ones at this moment, by name.
+        theta: all their entries, (K,).
+    """
+
+    def __init__(
+        self,
+        system: nn.Module,
+        *,
+        of: Observed = "output",
+        weights: Sequence[str] | None = None,
+        solver: Solver | str | None = None,
+        interpolation: Interpolation = "linear",
+    ) -> None:
+        arguments.instance("system", system, nn.Module, "give a model of odernn, or a torch module")
+        arguments.choice("of", of, ("output", "state"))
+        if isinstance(system, SequenceModel):
+            if system.ensemble:
+                raise ValueError(f"the model is an ensemble of shape {system.ensemble}; give one member at a time")
+            if solver is None and not system.is_map:
+                exact = Exact(backend="torch")
+                solver = exact if exact.supports(system.field()) else None
+        elif of == "state" or solver is not None:
+            raise ValueError(f"a {type(system).__name__} shows no state and takes no solver; leave of and solver out")
+        self.module = _Along(system, of, solver, interpolation)
+        self.weights = _chosen(system, weights)
+        self.theta = torch.cat([weight.flatten() for weight in self.weights.values()])
+
+    def __call__(self, theta: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """(batch, time, output), of the state (batch, time, m)."""
+        named = {f"system.{name}": weight for name, weight in self.split(theta).items()}
+        result: Tensor = functional_call(self.module, named, (x, t))
+        return result
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(weight.shape) for weight in self.weights.values())
+
+    def split(self, values: Tensor) -> dict[str, Tensor]:
+        """(..., K) by the names of the weights, (..., *shape)."""
+        parts = values.split([math.prod(shape) for shape in self.shapes], -1)
+        return {name: part.reshape(*part.shape[:-1], *shape) for name, part, shape in zip(self.weights, parts, self.shapes)}
+
+    def columns(self, function: Callable[[Tensor], Tensor], size: int) -> Iterator[Tensor]:
+        """The derivatives of a function of theta in some entries at a time, (k, *result); size: bytes of one result."""
+        count = self.theta.numel()
+        for rows in torch.arange(count).split(max(1, _CHUNK_BYTES // max(size, 1))):
+            basis = torch.zeros(len(rows), count).to(self.theta)
+            basis[torch.arange(len(rows)), rows] = 1.0
+            yield vmap(lambda direction: jvp(function, (self.theta,), (direction,))[1])(basis)
 
 
 class _Along(nn.Module):
-    """A system along given inputs, as a module of its weights alone."""
+    """A system along inputs, as a module."""
 
-    def __init__(self, system: nn.Module, of: str, solver: Solver | str | None, interpolation: Interpolation) -> None:
+    def __init__(self, system: nn.Module, of: Observed, solver: Solver | str | None, interpolation: Interpolation) -> None:
         super().__init__()
         self.system, self.of, self.solver, self.interpolation = system, of, solver, interpolation
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         system = self.system
         if isinstance(system, SequenceModel):
-            response = system.respond(x, t, solver=self.solver, interpolation=self.interpolation)
+            solver = self.solver
+            if solver is None and not system.is_map:
+                solver = TorchDiffEq("rk4", adjoint=False, step_size=float(t.diff().min()) / _SUBSTEPS)
+            response = system.respond(x, t, solver=solver, interpolation=self.interpolation)
             return response.y if self.of == "output" else response.solution.h
         if isinstance(system, nn.RNNBase) and not system.batch_first:
             return first_tensor(system(x.transpose(0, 1))).transpose(0, 1)
         return first_tensor(system(x))
 
 
-class Derivatives:
-    """y or h along inputs as a function of one flat vector of weights, and its derivatives by forward mode."""
-
-    def __init__(
-        self,
-        system: nn.Module,
-        *,
-        of: str = "output",
-        weights: Sequence[str] | None = None,
-        solver: Solver | str | None = None,
-        interpolation: Interpolation = "linear",
-    ) -> None:
-        arguments.instance("system", system, nn.Module, "give a model of odernn or a torch module")
-        if isinstance(system, SequenceModel):
-            if system.ensemble:
-                raise ValueError(f"the model is an ensemble of shape {system.ensemble}; give one member at a time")
-            if solver is None and not system.is_map:
-                exact = Exact(backend="torch")
-                solver = exact if exact.supports(system.field()) else TorchDiffEq("rk4", adjoint=False)
-        elif of != "output":
-            raise ValueError(f"of is {of!r}, expected 'output': a {type(system).__name__} shows no state")
-        self.module = _Along(system, arguments.choice("of", of, ("output", "state")), solver, interpolation)
-        known = {name: weight.detach() for name, weight in system.named_parameters() if weight.requires_grad}
-        unknown = sorted(set(weights or ()) - known.keys())
-        if unknown or not known or (weights is not None and not list(weights)):
-            raise ValueError(f"weights are {list(weights or ())}, expected some of {', '.join(known) or 'none: it has no weights'}")
-        self.weights = {name: weight for name, weight in known.items() if weights is None or name in weights}
-        self.theta = torch.cat([weight.flatten() for weight in self.weights.values()])
-
-    def __call__(self, theta: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        named, start = {}, 0
-        for name, weight in self.weights.items():
-            named[f"system.{name}"] = theta[start : start + weight.numel()].reshape(weight.shape)
-            start += weight.numel()
-        return functional_call(self.module, named, (x, t))
-
-    def split(self, values: Tensor) -> dict[str, Tensor]:
-        """(..., K) by the names of the weights, (..., *shape)."""
-        parts = values.split([weight.numel() for weight in self.weights.values()], -1)
-        return {name: part.unflatten(-1, weight.shape or (1,)) for (name, weight), part in zip(self.weights.items(), parts)}
-
-    def columns(self, function: Callable[[Tensor], Tensor], size: int) -> Iterator[Tensor]:
-        """The derivatives of a function of theta in some entries of it at a time, (k, *output); size: bytes of its output."""
-        for rows in torch.arange(self.theta.numel()).split(max(1, _CHUNK_BYTES // max(size, 1))):
-            basis = torch.zeros(len(rows), self.theta.numel()).to(self.theta)
-            basis[torch.arange(len(rows)), rows] = 1.0
-            yield vmap(lambda v: jvp(function, (self.theta,), (v,))[1])(basis)
+def _settled(system: nn.Module, step: float) -> float:
+    if not isinstance(system, SequenceModel) or not system.field().linear:
+        return 0.0
+    rate = float(system.slowest_rate(step).detach())
+    return _SETTLED / rate if rate > 0 else math.inf
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Sensitivity(Result):
-    """E |dy_t / dtheta|^2 along time, mean over the sequences, summed over the outputs or states.
-
-    Args:
-        times: (time,).
-        names: of the weights.
-        values: of each weight (time, *shape).
-        stderr: of the mean over sequences, alike; nan of a single one.
-    """
-
-    times: Tensor
-    values: dict[str, Tensor]
-    stderr: dict[str, Tensor]
-
-    def stationary(self) -> dict[str, Tensor]:
-        """Means over the last half."""
-        out = {}
-        n = len(self.times)
-        for name, value in self.values.items():
-            out[name] = value[n // 2 :].mean(0)
-        return out
-
-
-def measured_sensitivity(system, x, t=None, **options):
-    d = Derivatives(system, **options)
-    t = torch.arange(x.shape[1], dtype=torch.float64) if t is None else t
-    means, errors = [], []
-    size = x.shape[0] * x.shape[1] * getattr(system, "hidden_size", 1) * x.element_size()
-    with torch.no_grad():
-      for c in d.columns(lambda theta: d(theta, x, t), size):
-        squares = c.square().sum(-1)  # k, batch, time
-        means.append(squares.mean(1)); errors.append(squares.std(1) / math.sqrt(x.shape[0]))
-    return Sensitivity(t, d.split(torch.cat(means).mT), d.split(torch.cat(errors).mT))
+def _chosen(system: nn.Module, weights: Sequence[str] | None) -> Mapping[str, Tensor]:
+    known = {name: weight.detach() for name, weight in system.named_parameters() if weight.requires_grad}
+    if not known:
+        raise ValueError(f"the {type(system).__name__} has no weights that are trained; set requires_grad of those you mean")
+    if weights is None:
+        return known
+    if isinstance(weights, str) or not list(weights) or set(weights) - known.keys():
+        raise ValueError(f"weights is {weights!r}, expected a list of some of {', '.join(known)}")
+    return {name: weight for name, weight in known.items() if name in weights}

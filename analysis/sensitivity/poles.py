@@ -1,109 +1,153 @@
-"""Linear models as poles and residues: y_o = sum_i sum_p a_oip (k_p * x_i), k_p(t) = e^{l_p t}, of maps l_p^k."""
+"""Linear models of one layer as poles and residues, and as impulse responses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from odernn.fields import VectorField
 from odernn.models import SequenceModel
 from odernn.parameterizations import Time
-from odernn.state_matrices import DenseMatrix
-from targets import arguments, grids
+from odernn.state_matrices import DenseMatrix, StateMatrix
+from targets import arguments
 
-# Eigenvectors of a dense W with a larger condition number: their residues cancel, and keep fewer than 8 digits.
+Observed = Literal["output", "state"]
+# Eigenvectors of a dense W with a larger condition number: residues cancel, and keep fewer than 8 digits.
 _WORST_CONDITION = 1e8
 
 
 @dataclass(frozen=True)
 class Poles:
-    """The response of a linear model of one layer, differentiable in its raw weights.
+    """The response of a linear model, differentiable in its raw weights:
+
+        y_o = mean_o + sum_i sum_p a_oip (k_p * x_i),   k_p(t) = e^{l_p t},   of maps k_p(n) = l_p^{n-1}, n >= 1.
 
     Args:
-        l: eigenvalues of what advances the state, complex, (..., P), conjugate partners both among them.
+        l: eigenvalues, complex, (..., P), with both partners of every pair.
         a: residues, complex, (..., output, input, P).
+        mean: what the bias makes of no input, (..., output).
         time: whether the state flows or jumps once a sample.
-        step: time between two samples of a map, 1 in continuous time.
+        step: time between two samples of a map.
     """
 
     l: Tensor
     a: Tensor
+    mean: Tensor
     time: Time
     step: float
 
 
-def poles(model: SequenceModel, *, of: str = "output", dt: float | None = None) -> Poles:
-    """Poles and residues of one linear layer.
+@dataclass(frozen=True)
+class _Linear:
+    """h' = W h + U x, of maps the next state, and y = c h, in double precision."""
+
+    W: StateMatrix
+    U: Tensor
+    c: Tensor
+    mean: Tensor
+    time: Time
+    step: float
+
+
+def poles(model: SequenceModel, *, of: Observed = "output", dt: float | None = None) -> Poles:
+    """Poles and residues of one linear layer, in double precision.
 
     Args:
-        model: linear, one layer; its bias, which x does not see, is left out.
-        of: 'output' for y, or 'state' for h itself (its m entries stand where outputs do).
-        dt: time between two samples, of a `DiscreteRNN`, whose step it is.
+        model: linear, one layer; an ensemble has leading axes.
+        of: 'output' for y, or 'state' for h: its m entries stand where outputs do.
+        dt: time between two samples of a map, 1 by default; a `DiscreteRNN` must be given it.
 
     Raises:
         ValueError: another kind of model, a missing dt, or a dense W whose eigenvectors all but coincide.
     """
-    arguments.instance("model", model, SequenceModel, "give a model of odernn")
-    arguments.choice("of", of, ("output", "state"))
-    field = model.field()
-    if len(field.layers) != 1 or not field.activation.linear:
-        raise ValueError(
-            f"second moments in closed form are those of one linear layer, got {len(field.layers)} layer(s) with activation "
-            f"{field.activation.name!r}; take measured_sensitivity, or activation='linear'"
-        )
-    layer, m = field.layers[0], model.hidden_size
-    W, U = layer.W, layer.U
-    c = field.c if of == "output" else torch.eye(m, dtype=U.dtype, device=U.device)
+    linear = _linear(model, arguments.choice("of", of, ("output", "state")), dt)
+    W, U, c = linear.W, linear.U, linear.c
     if isinstance(W, DenseMatrix):
         l, V = torch.linalg.eig(W.W)
         condition = float(torch.linalg.cond(V.detach()).max())
         if not condition < _WORST_CONDITION:
             raise ValueError(
-                f"the eigenvectors of W have the condition number {condition:.2g}, and residues lose their digits: "
-                "expected a W that is well diagonalisable; take measured_sensitivity"
+                f"the eigenvectors of W have the condition number {condition:.2g}, and their residues lose their digits; "
+                "perturb W, or take measured_sensitivity and loss_curvature"
             )
-        left, right = c.to(V) @ V, torch.linalg.solve(V, U.to(V))
-        a = left.unsqueeze(-2) * right.mT.unsqueeze(-3)
-    elif W.imag is None:
-        l = torch.complex(W.real, torch.zeros_like(W.real))
-        real = c.unsqueeze(-2) * U.mT.unsqueeze(-3)
-        a = torch.complex(real, torch.zeros_like(real))
+        a = _residues(c.to(V) @ V, torch.linalg.solve(V, U.to(V)).mT)
     else:
-        half = W.to_modes(c).conj().unsqueeze(-2) * W.to_modes(U.mT).unsqueeze(-3) / 2
-        l, a = torch.cat([W.eigenvalue, W.eigenvalue.conj()], -1), torch.cat([half, half.conj()], -1)
+        a = _residues(W.to_modes(c).conj(), W.to_modes(U.mT))
+        l = W.eigenvalue
+        if l.is_complex():
+            l, a = torch.cat([l, l.conj()], -1), torch.cat([a, a.conj()], -1) / 2
+        else:
+            l, a = torch.complex(l, torch.zeros_like(l)), torch.complex(a, torch.zeros_like(a))
+    return Poles(l, a, linear.mean, linear.time, linear.step)
+
+
+def impulse_response(model: SequenceModel, count: int, *, dt: float | None = None) -> Tensor:
+    """g_1, ..., g_count of a linear map of one layer, y_n = mean + sum_k g_k x_{n-k}: g_k = c W^{k-1} U.
+
+    Unstable ones have their true, large values. Dense W by doubling, W^n [U, .., W^{n-1} U]; others by powers.
+
+    Args:
+        model: as in `poles`.
+        count: how many.
+        dt: as in `poles`.
+
+    Returns:
+        (..., output, input, count).
+
+    Raises:
+        ValueError: a model in continuous time, or as `poles`.
+    """
+    count = arguments.count("count", count)
+    linear = _linear(model, "output", dt)
+    if linear.time == "continuous":
+        raise ValueError(f"impulse responses by sample are those of maps, got a {type(model).__name__}; take DiscreteSSM")
+    W, U, c = linear.W, linear.U, linear.c
+    if isinstance(W, DenseMatrix):
+        power, states, n = W.W, U, 1  # states: (..., m, n input), columns W^k U
+        while n < count:
+            states, power, n = torch.cat([states, power @ states], -1), power @ power, 2 * n
+        g = (c @ states)[..., : count * U.shape[-1]]
+        return g.unflatten(-1, (count, -1)).mT
+    a = _residues(W.to_modes(c).conj(), W.to_modes(U.mT))
+    l, k = W.eigenvalue.unsqueeze(-1), torch.arange(count).to(U)
+    if l.is_complex():
+        size, turn = l.abs() ** k, l.angle() * k
+        g = a.real.flatten(-3, -2) @ (size * turn.cos()) - a.imag.flatten(-3, -2) @ (size * turn.sin())
+    else:
+        g = a.flatten(-3, -2) @ l**k
+    return g.unflatten(-2, a.shape[-3:-1])
+
+
+def resting_output(model: SequenceModel, *, dt: float | None = None) -> Tensor:
+    """What the bias of a linear model makes of no input, (..., output)."""
+    return _linear(model, "output", dt).mean
+
+
+def _residues(c: Tensor, u: Tensor) -> Tensor:
+    """(..., output, input, modes) of c (..., output, modes) and u (..., input, modes)."""
+    return c.unsqueeze(-2) * u.unsqueeze(-3)
+
+
+def _linear(model: SequenceModel, of: Observed, dt: float | None) -> _Linear:
+    arguments.instance("model", model, SequenceModel, "give a model of odernn")
+    field: VectorField = model.field()
+    if len(field.layers) != 1 or not field.activation.linear:
+        what = f"{len(field.layers)} layers" if len(field.layers) != 1 else f"activation {field.activation.name!r}"
+        raise ValueError(
+            f"exact expectations are those of models of one linear layer, got {what}; take activation='linear', or "
+            "measured_sensitivity and loss_curvature"
+        )
+    field = field.mapped(torch.Tensor.double)
+    layer, step = field.layers[0], 1.0 if dt is None else arguments.number("dt", dt, above=0)
+    eye = torch.eye(model.hidden_size).to(layer.U)
+    c = field.c if of == "output" else eye.expand(*model.ensemble, -1, -1)
+    rest = field.rest_state(discrete=model.time == "discrete").unsqueeze(-1)
+    mean = (c @ rest).squeeze(-1)
     if model.is_map and model.time == "continuous":  # h + dt (W h + U x)
         if dt is None:
-            raise ValueError(f"{type(model).__name__} moves by a step dt, got none; give dt, the time between two samples")
-        step = arguments.number("dt", dt, above=0)
-        return Poles(1 + step * l, step * a, "discrete", step)
-    return Poles(l, a, "discrete" if model.is_map else "continuous", 1.0 if dt is None else arguments.number("dt", dt, above=0))
-
-
-def impulse_response(model: SequenceModel, count: int) -> Tensor:
-    """g_k, k = 1, ..., count, of a linear map of one layer: y_n = sum_k g_k x_{n-k}, (..., output * input, count).
-
-    Dense W by doubling (W^{2 n} [..] = W^n [W^n ..]), so that unstable ones have their true, large values; diagonal W by powers.
-    """
-    field, count = model.field(), arguments.count("count", count)
-    W, U, c = field.layers[0].W, field.layers[0].U, field.c
-    if isinstance(W, DenseMatrix):
-        A, states = W.W, U  # (..., m, d n), columns W^k U
-        d, n = U.shape[-1], 1
-        while n < count:
-            states = torch.cat([states, A @ states], -1)
-            A, n = A @ A, 2 * n
-        g = (c @ states)[..., : d * count].unflatten(-1, (count, d))  # (..., output, count, d)
-        return g.mT.flatten(-3, -2)
-    modes = W.to_modes(c).conj().unsqueeze(-2) * W.to_modes(U.mT).unsqueeze(-3)
-    l = W.eigenvalue
-    k = torch.arange(count, dtype=U.dtype, device=U.device)
-    modulus, angle = (l.abs(), l.angle()) if l.is_complex() else (l.abs(), None)
-    size = modulus.unsqueeze(-1) ** k
-    if angle is None:
-        power = size * torch.where((l < 0).unsqueeze(-1) & (k % 2 == 1), -1.0, 1.0)
-        return (modes.flatten(-3, -2) @ power)
-    turn = angle.unsqueeze(-1) * k
-    modes = modes.flatten(-3, -2)
-    return modes.real @ (size * turn.cos()) - modes.imag @ (size * turn.sin())
+            raise ValueError(f"a {type(model).__name__} moves by the time between two samples; give dt")
+        return _Linear(layer.W.scaled_plus_identity(step), step * layer.U, c, mean, "discrete", step)
+    return _Linear(layer.W, layer.U, c, mean, "discrete" if model.is_map else "continuous", step)

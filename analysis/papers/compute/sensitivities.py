@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from odernn.models import ContinuousRNN, DiscreteSSM, SequenceModel, StateSpaceModel
-from targets import inputs, kernels
+from targets import Kernel, inputs, kernels
 
 from ...linear.fits import fit_kernel
 from ...linear.theory import kernel_distance
-from ...perturbation import perturbation_error
+from ...perturbation import PerturbationCurve, perturbation_error
 from ...sensitivity.expected import expected_gauss_newton, expected_loss
 from ...sensitivity.measured import measured_sensitivity
 from ...sensitivity.noise import Correlated, WhiteNoise
@@ -24,6 +26,7 @@ _WEIGHT = "layers.0.recurrence.w"
 # Of the recurrence 'lru', whose frequencies are positive: far below the rate.
 _LEAST_FREQUENCY = 1e-6
 # Betas on which a radius is looked for around its bound, then again where it lies.
+_BETAS = np.geomspace(5e-7, 50.0, 25)
 _SEARCH: dict[str, Any] = {"error": "kernel_l1", "draws": 4, "restarts": 1}
 
 
@@ -130,33 +133,30 @@ def stability_and_curvature(kernel: str, parameterization: str, hidden_size: int
     model = fit_kernel(rho, hidden_size, horizon, parameterization, seed=seed)
     distance = kernel_distance(model, rho, horizon)
     moments = expected_gauss_newton(model, WhiteNoise())
-    G = moments.G.numpy()
     power = _power(model)
-    recurrent = moments.rows(_WEIGHT)
-    block = G[np.ix_(recurrent, recurrent)]
-    bound = 1.0
+    blocks = {"recurrent": moments.block(_WEIGHT), "all": moments}
     return {
         "error": distance.value,
         "slowest": float(model.slowest_rate().detach()),
-        "radii": {blocks: _radius(model, rho, horizon, blocks, 0.05) for blocks in ("recurrent", "all")},
-        "curvatures": {"recurrent": float(np.linalg.eigvalsh(block)[-1]) / power, "all": float(np.linalg.eigvalsh(G)[-1]) / power},
-        "traces": {"recurrent": float(np.trace(block)) / power, "all": float(np.trace(G)) / power},
+        "radii": {name: _radius(model, rho, horizon, name) for name in blocks},
+        "curvatures": {name: block.largest / power for name, block in blocks.items()},
+        "traces": {name: block.trace / power for name, block in blocks.items()},
     }
 
 
+@torch.no_grad()
 def _power(model: ContinuousRNN) -> float:
     """E y^2 on white noise."""
-    from ...sensitivity.modes import pair_moments
-    from ...sensitivity.poles import poles
-    with torch.no_grad():
-        p = poles(model)
-        a = p.a.flatten()
-        return float((a @ pair_moments(p.l, WhiteNoise(), p.time).hh @ a).real)
+    silent = copy.deepcopy(model)
+    silent.c.zero_()
+    return float(expected_loss(model, silent))
 
 
-def _radius(model: ContinuousRNN, kernel: Any, horizon: float, blocks: str, near: float) -> float:
-    def curve(betas: Any) -> Any:
+def _radius(model: ContinuousRNN, kernel: Kernel, horizon: float, blocks: str) -> float:
+    """r by ascent: on betas of every size, then on close ones where it lies."""
+
+    def curve(betas: NDArray[np.float64]) -> PerturbationCurve:
         return perturbation_error(model, kernel, None, None, betas, blocks=blocks, horizon=horizon, **_SEARCH)
 
-    low, high = curve(near * np.geomspace(1e-5, 1e3, 25)).radius_bracket()
-    return float(curve(np.geomspace(low, high, 8)).tolerance_radius())
+    low, high = curve(_BETAS).radius_bracket()
+    return curve(np.geomspace(low, high, 8)).tolerance_radius()

@@ -11,7 +11,6 @@ from torch import Tensor
 from odernn.models import DiscreteSSM
 
 from ...sensitivity.expected import expected_loss
-from ...sensitivity.poles import impulse_response
 from ..engine.figure import job
 
 # Adam's defaults.
