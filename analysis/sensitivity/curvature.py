@@ -37,8 +37,11 @@ def loss_curvature(
 ) -> WeightMatrix:
     """The second derivatives of a training loss in the weights.
 
-    Of L = sum_n a_n (y_n - target_n)^2 the Hessian is 2 J^T diag(a) J + 2 sum_n a_n (y_n - target_n) d2y_n/dtheta2, J = dy/dtheta;
-    the first term, Gauss-Newton's, has no negative eigenvalues, and is all of it where the model fits the data.
+    For L = sum_n a_n (y_n - target_n)^2 and J = dy/dtheta the Hessian is
+
+        2 J^T diag(a) J + 2 sum_n a_n (y_n - target_n) d2y_n/dtheta2,
+
+    whose first term, Gauss-Newton's, has no negative eigenvalues, and is all of it where the model fits the data.
 
     Args:
         model: a model of `odernn` (one member of an ensemble), or a torch module on (batch, time, channel).
@@ -52,7 +55,7 @@ def loss_curvature(
         The matrix; .largest is the largest eigenvalue, .trace the trace, .block("c") a part.
 
     Raises:
-        ValueError: a model, data or loss that does not fit, more than 4096 weights (name some), or a curvature that is not finite.
+        ValueError: a model, data or loss that does not fit, more than 4096 weights (name some), a curvature that is not finite.
         DivergedSolve: the state did not stay finite.
 
     Source: of recurrent models [VEG] Fig 4.
@@ -66,7 +69,9 @@ def loss_curvature(
     along = Derivatives(model, weights=weights, solver=solver, interpolation=interpolation)
     count = along.theta.numel()
     if count > _MOST_WEIGHTS:
-        raise ValueError(f"the curvature has {count} weights, expected at most {_MOST_WEIGHTS}; name some: {', '.join(along.weights)}")
+        raise ValueError(
+            f"the curvature has {count} weights, expected at most {_MOST_WEIGHTS}; name some: {', '.join(along.weights)}"
+        )
     matrix = _hessian(along, data, function) if kind == "hessian" else _gauss_newton(along, data, function)
     if not torch.isfinite(matrix).all():
         raise ValueError("the curvature is not finite: derivatives overflow; take a model that is stable on these inputs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -12,28 +13,26 @@ from odernn.models import SequenceModel
 from targets import arguments
 
 from .modes import pair_moments
-from .noise import Noise, WhiteNoise
+from .noise import WHITE, Noise, WhiteNoise
 from .poles import Observed, Poles, impulse_response, poles, resting_output
 from .weight_matrix import WeightMatrix
-
-_WHITE = WhiteNoise()
 
 
 def expected_loss(
     model: SequenceModel,
     target: SequenceModel,
-    noise: Noise = _WHITE,
+    noise: Noise = WHITE,
     *,
     horizon: int | None = None,
     dt: float | None = None,
 ) -> Tensor:
     """E |y - y*|^2 / outputs of two linear models under one input: what `odernn.losses.mse` comes to on endless data.
 
-    With the poles l_p of both and the residues a_p, those of the target with the opposite sign,
+    With the poles z_p of both and the residues a_p, those of the target with the opposite sign,
 
         E (y - y*)^2 = sum_pq a_p a_q E h_p h_q,
 
-    differentiable, with exact gradients. [VEG] has half of it.
+    differentiable, with exact gradients. ([VEG] has half of it.)
 
     Args:
         model, target: linear, one layer, of as many inputs and outputs, both in continuous time or both maps. Either may be an
@@ -45,12 +44,12 @@ def expected_loss(
 
     Returns:
         (*ensemble,), in double precision; inf where a mode of model or target does not decay, with a gradient that is not
-        finite.
+        finite. (Weights in single precision leave 1 - |z| of a slow map few digits: give such models float64.)
 
     Raises:
         ValueError: models that do not fit, or are not linear.
 
-    Source: [VEG] 4 for one mode; their loss of length T is drawn, not computed.
+    Source: for one mode and white noise [VEG] 4; a student of theirs is trained on drawn inputs.
 
     Example:
         student = DiscreteSSM(1, 8, 1, "linear", "complex", "exp", dtype=torch.float64)
@@ -62,18 +61,21 @@ def expected_loss(
     if sizes[0] != sizes[1] or model.is_map != target.is_map:
         kinds = [f"{type(one).__name__} of {one.input_size} inputs and {one.output_size} outputs" for one in (model, target)]
         raise ValueError(
-            f"model and target do not fit, a {kinds[0]} and a {kinds[1]}; take two maps, or two models in continuous time, of one size"
+            f"model and target do not fit, a {kinds[0]} and a {kinds[1]}; take two maps or two models in continuous time, of one "
+            "size"
         )
     arguments.instance("noise", noise, Noise, "give WhiteNoise() or OrnsteinUhlenbeck(timescale)")
     if horizon is not None:
         return _finite_loss(model, target, noise, arguments.count("horizon", horizon, least=2), dt)
     own, other = poles(model, dt=dt), poles(target, dt=dt)
     difference = _difference(own, other)
-    moments = pair_moments(difference.l, noise, own.time, own.step)
+    moments = pair_moments(difference.z, noise, own.time, own.step)
     a = difference.a.flatten(-3, -2)
     squares = ((a @ moments.hh) * a).sum((-2, -1)).real + difference.mean.square().sum(-1)
-    # rounding may leave less than 0 at the minimum; x / 0 is inf, and so is its gradient
-    return squares.clamp_min(0) / moments.stationary.flatten(-2).all(-1).to(squares) / model.output_size
+    # Rounding may leave less than 0 at the minimum: moved to 0, with its derivatives.
+    squares = squares - squares.detach().clamp_max(0)
+    # x / 0 is inf, and its gradient is not finite.
+    return squares / moments.stationary.flatten(-2).all(-1).to(squares) / model.output_size
 
 
 def _finite_loss(model: SequenceModel, target: SequenceModel, noise: Noise, horizon: int, dt: float | None) -> Tensor:
@@ -87,20 +89,20 @@ def _finite_loss(model: SequenceModel, target: SequenceModel, noise: Noise, hori
 
 
 def _difference(own: Poles, other: Poles) -> Poles:
-    shape = torch.broadcast_shapes(own.l.shape[:-1], other.l.shape[:-1])
-    l = torch.cat([one.l.expand(*shape, -1) for one in (own, other)], -1)
+    shape = torch.broadcast_shapes(own.z.shape[:-1], other.z.shape[:-1])
+    z = torch.cat([one.z.expand(*shape, -1) for one in (own, other)], -1)
     a = torch.cat([sign * one.a.expand(*shape, -1, -1, -1) for sign, one in ((1, own), (-1, other))], -1)
-    return Poles(l, a, own.mean - other.mean, own.time, own.step)
+    return Poles(z, a, own.mean - other.mean, own.time, own.step)
 
 
 def expected_gauss_newton(
-    model: SequenceModel, noise: Noise = _WHITE, *, of: Observed = "output", dt: float | None = None
+    model: SequenceModel, noise: Noise = WHITE, *, of: Observed = "output", dt: float | None = None
 ) -> WeightMatrix:
     """G_kl = E sum_o (dy_o/dtheta_k)(dy_o/dtheta_l) over the trained weights of a linear model, exactly.
 
-    With poles l_p and residues a_p, h_p the modes and S_p = dh_p/dl_p,
+    With poles z_p and residues a_p, h_p the modes and S_p = dh_p/dz_p,
 
-        dy/dtheta = sum_p (da_p/dtheta h_p + a_p dl_p/dtheta S_p),
+        dy/dtheta = sum_p (da_p/dtheta h_p + a_p dz_p/dtheta S_p),
 
     where da/dtheta holds what the parameterisation makes of the input scale gamma. 2 G / outputs is the Hessian of
     `expected_loss` at its minimum, and the Gauss-Newton part of it for any target that is independent of the weights.
@@ -128,22 +130,24 @@ def expected_gauss_newton(
     arguments.instance("noise", noise, Noise, "give WhiteNoise() or OrnsteinUhlenbeck(timescale)")
     if model.ensemble:
         raise ValueError(f"the model is an ensemble of shape {model.ensemble}; give one member at a time")
+    # In double precision whatever the model's: 1 - |z| of slow modes has few digits in single precision.
+    model = copy.deepcopy(model).double()
     weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
     if not weights:
         raise ValueError("the model has no weights that are trained; set requires_grad of those you mean")
     along = _AsModule(model, of, dt)
     with torch.no_grad():
         here = poles(model, of=of, dt=dt)
-        moments = pair_moments(here.l, noise, here.time, here.step)
+        moments = pair_moments(here.z, noise, here.time, here.step)
 
     def parts(weights: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         found = functional_call(along, {f"model.{name}": weight for name, weight in weights.items()}, ())
-        return torch.view_as_real(found.l), torch.view_as_real(found.a), found.mean
+        return torch.view_as_real(found.z), torch.view_as_real(found.a), found.mean
 
-    dl, da, dmean = (_by_weight(part, weights) for part in jacfwd(parts)(weights))
+    dz, da, dmean = (_by_weight(part, weights) for part in jacfwd(parts)(weights))
     # (K, output * input, P), of h_p and of S_p
     of_h = torch.view_as_complex(da.contiguous()).flatten(1, 2)
-    of_S = (here.a * torch.view_as_complex(dl.contiguous())[:, None, None]).flatten(1, 2)
+    of_S = (here.a * torch.view_as_complex(dz.contiguous())[:, None, None]).flatten(1, 2)
     mixed = _form(of_S, moments.Sh, of_h)
     G = (_form(of_h, moments.hh, of_h) + mixed + mixed.mT + _form(of_S, moments.SS, of_S)).real + dmean @ dmean.mT
     moving = ~moments.stationary.diagonal()
@@ -153,7 +157,7 @@ def expected_gauss_newton(
 
 
 def expected_sensitivity(
-    model: SequenceModel, noise: Noise = _WHITE, *, of: Observed = "state", dt: float | None = None
+    model: SequenceModel, noise: Noise = WHITE, *, of: Observed = "state", dt: float | None = None
 ) -> dict[str, Tensor]:
     """E |dh/dtheta|^2 of every raw weight, by name and in its shape: the diagonal of `expected_gauss_newton`.
 

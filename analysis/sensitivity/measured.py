@@ -51,7 +51,7 @@ class Sensitivity(Result):
     @property
     def half(self) -> float:
         """The time from the start to where the second half begins."""
-        return float(self.times[-1] - self.times[0]) / 2
+        return float(self.times[len(self.times) // 2] - self.times[0])
 
     def stationary(self) -> dict[str, Tensor]:
         """What it comes to: the mean over the second half of the times.
@@ -80,10 +80,11 @@ class Sensitivity(Result):
         scatter = both.std(0) / math.sqrt(len(both))
         moving = (drift > _ERRORS * error) & (drift > _DRIFT * size)
         if not torch.isfinite(both).all() or moving.any() or self.half < self.settled:
-            needed = f" (it takes T >= {2 * self.settled:.3g})" if math.isfinite(self.settled) and self.half < self.settled else ""
+            known = self.half < self.settled < math.inf
             raise ValueError(
-                f"the sensitivity to {name} has not settled by t = {float(self.times[-1]):g}{needed}: the horizon is too short for "
-                "the memory, or the model is unstable; take longer inputs, or read .values"
+                f"the sensitivity to {name} has not settled by t = {float(self.times[-1]):g}: the horizon is too short for the "
+                f"memory{f', which needs T >= {2 * self.settled:.3g}' if known else ', or the model is unstable'}; take longer "
+                "inputs, or read .values"
             )
         if (scatter > _SCATTER * size).any():
             raise ValueError(

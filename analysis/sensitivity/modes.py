@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from odernn.parameterizations import Time
+from targets import arguments
 
-from .noise import Noise
+from .noise import WHITE, Noise
 
 
 @dataclass(frozen=True)
 class PairMoments:
-    """Moments of every pair of modes i, j, complex, (..., P, P): h_i and S_i = dh_i/dl_i under one input.
+    """Of modes h_i under one input and S_i = dh_i/dz_i, for each pair, complex, (..., P, P).
 
     Args:
         hh: E h_i h_j.
@@ -30,61 +32,80 @@ class PairMoments:
     stationary: Tensor
 
 
-def pair_moments(l: Tensor, noise: Noise, time: Time, step: float = 1.0) -> PairMoments:
-    """The stationary moments of modes dh/dt = l h + x, of maps h_{k+1} = l h_k + x_k. With F as in `Noise`
+def pair_moments(z: Tensor, noise: Noise, time: Time, step: float = 1.0) -> PairMoments:
+    """The stationary moments of modes dh/dt = z h + x, of maps h_{k+1} = z h_k + x_k. With F as in `Noise`
 
-        E h_i h_j = (F(l_i) + F(l_j) - R) / D,   D = -(l_i + l_j) and R = 0,   of maps D = 1 - l_i l_j and R = R(0),
+        E h_i h_j = (F(z_i) + F(z_j) - R) / D,   D = -(z_i + z_j), R = 0,   of maps D = 1 - z_i z_j, R = R(0),
 
-    and the others are its derivatives d/dl_i and d2/dl_i dl_j. (Without conjugates: for E |h_i|^2 take the partner
-    l_j = conj(l_i).)
+    without conjugates: E |h_i|^2 has z_j = conj(z_i). The others are its derivatives, d/dz_i and d2/dz_i dz_j.
 
     Args:
-        l: (..., P) complex.
+        z: (..., P), complex.
         noise: the input.
         time, step: as in `Noise.transform`.
 
-    Source: for maps and one mode Zucchet and Orvieto (2024), Eqs. 5 and 6; here for pairs, and in continuous time.
+    Source: for one mode of a map [VEG] Eqs. 5 and 6 (Zucchet and Orvieto, NeurIPS 2024); here for pairs, and in continuous time.
     """
-    a, b = l.unsqueeze(-1), l.unsqueeze(-2)
-    D = -(a + b) if time == "continuous" else 1 - a * b
-    decays = l.real < 0 if time == "continuous" else l.abs() < 1
+    a, b = z.unsqueeze(-1), z.unsqueeze(-2)
+    decays = z.real < 0 if time == "continuous" else z.abs() < 1
     stationary = decays.unsqueeze(-1) & decays.unsqueeze(-2)
-    D = torch.where(stationary, D, 1.0)
-    F, dF, twice = noise.transform(torch.where(decays, l, 0.0 if time == "discrete" else -1.0), time, step)
-    B, dFa, dFb = F.unsqueeze(-1) + F.unsqueeze(-2) - twice, dF.unsqueeze(-1), dF.unsqueeze(-2)
-    # Of D: -dD/dl_i, -dD/dl_j and -d2D/dl_i dl_j.
+    # What does not decay is replaced before it is divided by: a gradient of inf times 0 would be NaN.
+    D = torch.where(stationary, -(a + b) if time == "continuous" else 1 - a * b, 1.0)
+    F, dF, twice = noise.transform(torch.where(decays, z, -1.0 if time == "continuous" else 0.0), time, step)
+    B, dF_a, dF_b = F.unsqueeze(-1) + F.unsqueeze(-2) - twice, dF.unsqueeze(-1), dF.unsqueeze(-2)
+    # -dD/dz_i, -dD/dz_j and -d2D/dz_i dz_j
     one = torch.ones_like(D)
-    Da, Db, Dab = (one, one, 0 * one) if time == "continuous" else (b * one, a * one, one)
+    D_a, D_b, D_ab = (one, one, torch.zeros_like(D)) if time == "continuous" else (b * one, a * one, one)
     hh = B / D
-    Sh = dFa / D + B * Da / D**2
-    SS = (dFa * Db + dFb * Da + B * Dab) / D**2 + 2 * B * Da * Db / D**3
+    Sh = dF_a / D + B * D_a / D**2
+    SS = (dF_a * D_b + dF_b * D_a + B * D_ab) / D**2 + 2 * B * D_a * D_b / D**3
     return PairMoments(*(torch.where(stationary, moment, 0.0) for moment in (hh, Sh, SS)), stationary)
 
 
 @dataclass(frozen=True)
 class ModeMoments:
-    """Moments of single modes, real, shape of l: E |h|^2, Re E S conj(h), E |S|^2; inf where the mode does not decay."""
+    """Of single modes, real, of the shape of z; inf where the mode does not decay.
+
+    Args:
+        state: E |h|^2.
+        cross: Re E S conj(h), S = dh/dz.
+        sensitivity: E |S|^2.
+    """
 
     state: Tensor
     cross: Tensor
     sensitivity: Tensor
 
 
-def mode_moments(l: Tensor, noise: Noise, time: Time, step: float = 1.0) -> ModeMoments:
-    """`pair_moments` of each mode with its own conjugate.
+def mode_moments(
+    eigenvalues: Tensor | Sequence[float], noise: Noise = WHITE, time: Time = "continuous", step: float = 1.0
+) -> ModeMoments:
+    """The stationary moments of single modes, each with its own conjugate.
 
-        mode_moments(torch.tensor([-0.01]), WhiteNoise(), "continuous").sensitivity      # 1 / (4 * 0.01^3)
+    White noise, n = |z| and rho = -Re z:
+
+        E |h|^2 = 1 / (2 rho),       E |dh/dz|^2 = 1 / (4 rho^3)                    in continuous time,
+        E |h|^2 = 1 / (1 - n^2),     E |dh/dz|^2 = (1 + n^2) / (1 - n^2)^3          of maps.
 
     Args:
-        l: eigenvalues, real or complex, any shape.
-        noise, time, step: as in `pair_moments`.
+        eigenvalues: z, real or complex, of any shape.
+        noise: the input.
+        time: 'continuous', or 'discrete' for maps.
+        step: time between two samples of a map.
 
-    Returns:
-        With n = |l|, white noise: E |h|^2 = 1 / (1 - n^2), E |dh/dl|^2 = (1 + n^2) / (1 - n^2)^3 for maps; 1 / (2 rho) and
-        1 / (4 rho^3), rho = -Re l, in continuous time.
+    Raises:
+        ValueError: eigenvalues that are no numbers, or a noise that is none.
+
+    Source: as `pair_moments`.
+
+    Example:
+        mode_moments([-0.01]).sensitivity                                             # 250,000
+        mode_moments([0.99], Correlated(0.9), "discrete").state
     """
-    z = l if l.is_complex() else torch.complex(l, torch.zeros_like(l))
-    moments = pair_moments(torch.stack([z, z.conj()], -1), noise, time, step)
+    arguments.instance("noise", noise, Noise, "give WhiteNoise() or OrnsteinUhlenbeck(timescale)")
+    arguments.choice("time", time, ("continuous", "discrete"))
+    z = arguments.real_tensor("eigenvalues", eigenvalues, or_complex=True).to(torch.complex128)
+    moments = pair_moments(torch.stack([z, z.conj()], -1), noise, time, arguments.number("step", step, above=0))
     exists = moments.stationary[..., 0, 1]
 
     def real(moment: Tensor) -> Tensor:

@@ -23,17 +23,17 @@ _WORST_CONDITION = 1e8
 class Poles:
     """The response of a linear model, differentiable in its raw weights:
 
-        y_o = mean_o + sum_i sum_p a_oip (k_p * x_i),   k_p(t) = e^{l_p t},   of maps k_p(n) = l_p^{n-1}, n >= 1.
+        y_o = mean_o + sum_i sum_p a_oip (k_p * x_i),   k_p(t) = e^{z_p t},   of maps k_p(n) = z_p^{n-1}, n >= 1.
 
     Args:
-        l: eigenvalues, complex, (..., P), with both partners of every pair.
+        z: eigenvalues, complex, (..., P), with both partners of every pair.
         a: residues, complex, (..., output, input, P).
         mean: what the bias makes of no input, (..., output).
         time: whether the state flows or jumps once a sample.
         step: time between two samples of a map.
     """
 
-    l: Tensor
+    z: Tensor
     a: Tensor
     mean: Tensor
     time: Time
@@ -66,7 +66,7 @@ def poles(model: SequenceModel, *, of: Observed = "output", dt: float | None = N
     linear = _linear(model, arguments.choice("of", of, ("output", "state")), dt)
     W, U, c = linear.W, linear.U, linear.c
     if isinstance(W, DenseMatrix):
-        l, V = torch.linalg.eig(W.W)
+        z, V = torch.linalg.eig(W.W)
         condition = float(torch.linalg.cond(V.detach()).max())
         if not condition < _WORST_CONDITION:
             raise ValueError(
@@ -76,12 +76,12 @@ def poles(model: SequenceModel, *, of: Observed = "output", dt: float | None = N
         a = _residues(c.to(V) @ V, torch.linalg.solve(V, U.to(V)).mT)
     else:
         a = _residues(W.to_modes(c).conj(), W.to_modes(U.mT))
-        l = W.eigenvalue
-        if l.is_complex():
-            l, a = torch.cat([l, l.conj()], -1), torch.cat([a, a.conj()], -1) / 2
+        z = W.eigenvalue
+        if z.is_complex():
+            z, a = torch.cat([z, z.conj()], -1), torch.cat([a, a.conj()], -1) / 2
         else:
-            l, a = torch.complex(l, torch.zeros_like(l)), torch.complex(a, torch.zeros_like(a))
-    return Poles(l, a, linear.mean, linear.time, linear.step)
+            z, a = torch.complex(z, torch.zeros_like(z)), torch.complex(a, torch.zeros_like(a))
+    return Poles(z, a, linear.mean, linear.time, linear.step)
 
 
 def impulse_response(model: SequenceModel, count: int, *, dt: float | None = None) -> Tensor:
@@ -112,12 +112,12 @@ def impulse_response(model: SequenceModel, count: int, *, dt: float | None = Non
         g = (c @ states)[..., : count * U.shape[-1]]
         return g.unflatten(-1, (count, -1)).mT
     a = _residues(W.to_modes(c).conj(), W.to_modes(U.mT))
-    l, k = W.eigenvalue.unsqueeze(-1), torch.arange(count).to(U)
-    if l.is_complex():
-        size, turn = l.abs() ** k, l.angle() * k
+    z, k = W.eigenvalue.unsqueeze(-1), torch.arange(count).to(U)
+    if z.is_complex():
+        size, turn = z.abs() ** k, z.angle() * k
         g = a.real.flatten(-3, -2) @ (size * turn.cos()) - a.imag.flatten(-3, -2) @ (size * turn.sin())
     else:
-        g = a.flatten(-3, -2) @ l**k
+        g = a.flatten(-3, -2) @ z**k
     return g.unflatten(-2, a.shape[-3:-1])
 
 
