@@ -1,24 +1,17 @@
-"""[VEG] Fig 1 to 3: how sensitive a model becomes to its weights as its memory grows, and whether it can then still be trained."""
+"""[VEG] Fig 1 to 3: how sensitive models become to their weights as memory grows, and whether they can then still be trained."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, label, picture
 from ..compute.sensitivities import correlated, landscapes, sensitivity_curves, stability_and_curvature
 from ..compute.teacher_student import teacher_student
 from ..engine.figure import Claim, Data, Figure, Job, Options, Result, results_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-Array = NDArray[np.float64]
+from ..panels.sensitivities import BLOCKS, FITTED, STUDENT_STYLES, along_horizons, best_losses, horizons, mode_name, plot
 
 # Recurrence and parameterisation of the modes, and the exponent of E |dh/dw|^2 in the rate as it goes to 0.
 _MODES: dict[tuple[str, str], float] = {
@@ -33,6 +26,8 @@ _MODES: dict[tuple[str, str], float] = {
 }
 _RATES = np.geomspace(1e-4, 0.9, 41).tolist()
 _MEASURED = np.geomspace(0.02, 0.8, 6).tolist()
+_SIMULATED = {"step": 0.2, "horizon": 1000.0, "batch": 128, "seed": 0}
+_QUICK_SIMULATED = {**_SIMULATED, "horizon": 600.0}
 _SLOW, _EXPONENT_TOLERANCE, _MEASURED_TOLERANCE, _ROUNDING = 1e-3, 0.02, 0.1, 1e-9
 # 1 - |l| and the correlation r of neighbouring samples; values with gamma read off [VEG] Fig 2, to 20 %.
 _DISTANCES = np.geomspace(1e-4, 0.5, 31).tolist()
@@ -42,12 +37,16 @@ _CORRELATIONS, _READ_OFF = (0.0, 0.9, 0.99, 0.999, 1.0), 0.2
 _LANDSCAPES = [1.0, 0.3, 0.1, 0.03, 0.01]
 _KERNEL, _WIDTH = "polynomial:exponent=1.1", 12
 _HORIZONS, _QUICK_HORIZONS = (250.0, 1000.0, 4000.0, 16000.0, 64000.0), (250.0, 4000.0)
-_FITTED = ("direct", "exp", "softplus", "inverse", "lru")
 # Exponents of T: what counts as none (r and curvatures of finite fits wander a little), what as lost, and the least fall of r.
 _STAYS, _GOES, _FALLS = 0.12, 0.3, 0.05
-_BLOCKS = ("recurrent", "all")
-_TEACHERS = {"slowest": [0.36, 0.84, 0.96, 0.98, 0.99], "teacher_size": 10, "student_size": 32, "horizon": 300}
-_STEPS, _QUICK_STEPS, _SEEDS = 1500, 150, [0, 1, 2]
+_TEACHERS: dict[str, Any] = {
+    "slowest": [0.36, 0.84, 0.96, 0.98, 0.99],
+    "teacher_size": 10,
+    "student_size": 32,
+    "horizon": 300,
+    "seeds": [0, 1, 2],
+}
+_STEPS, _QUICK_STEPS = 1500, 150
 # Recurrence and parameterisation of the students, with the learning rates of which the best counts.
 _FREE, _PROTECTED = (1e-3, 3e-3, 1e-2), (1e-2, 3e-2, 1e-1)
 _STUDENTS: dict[tuple[str, str], tuple[float, ...]] = {
@@ -63,32 +62,13 @@ _FAR_BEHIND, _BESIDE = 100.0, 10.0
 # Of the median loss of any diagonal student over that of the dense one.
 _APART = 0.1
 
-_COLOURS = {"direct": VERMILION, "exp": BLUE, "softplus": GREEN, "inverse": ORANGE, "lru": PURPLE}
-_STUDENT_STYLES: dict[tuple[str, str], tuple[str, str]] = {
-    ("dense", "direct"): ("dense", BLACK),
-    ("complex", "direct"): ("pairs, direct", VERMILION),
-    ("complex", "exp"): ("pairs, exp", BLUE),
-    ("complex", "inverse"): ("pairs, inverse", ORANGE),
-    ("complex", "lru"): ("pairs, exp, γ(w)", PURPLE),
-    ("lru", "exp"): ("LRU: exp, γ trained", SKY),
-}
-
 
 def _jobs(options: Options) -> list[Job]:
-    simulated = {"step": 0.2, "horizon": 500.0 if options.quick else 1000.0, "batch": 32 if options.quick else 128, "seed": 0}
-    horizons = _QUICK_HORIZONS if options.quick else _HORIZONS
-    training = {**_TEACHERS, "steps": _QUICK_STEPS if options.quick else _STEPS, "seeds": _SEEDS}
-    if options.quick:
-        training["slowest"] = [0.36, 0.99]
+    simulated = {"rates": _RATES, "measured": _MEASURED, **(_QUICK_SIMULATED if options.quick else _SIMULATED)}
+    longest = _QUICK_HORIZONS if options.quick else _HORIZONS
+    training = {**_TEACHERS, **({"slowest": [0.36, 0.99], "steps": _QUICK_STEPS} if options.quick else {"steps": _STEPS})}
     return [
-        *(
-            Job(
-                sensitivity_curves,
-                {"recurrence": r, "parameterization": f, "rates": _RATES, "measured": _MEASURED, **simulated},
-                2,
-            )
-            for r, f in _MODES
-        ),
+        *(Job(sensitivity_curves, {"recurrence": r, "parameterization": f, **simulated}, cost=2.0) for r, f in _MODES),
         *(
             Job(correlated, {"recurrence": r, "correlation": rho, "distances": _DISTANCES})
             for r in ("diagonal", "lru")
@@ -101,15 +81,11 @@ def _jobs(options: Options) -> list[Job]:
                 {"kernel": _KERNEL, "parameterization": f, "hidden_size": _WIDTH, "horizon": T, "seed": 0},
                 cost=0.5,
             )
-            for f in _FITTED
-            for T in horizons
+            for f in FITTED
+            for T in longest
         ),
         *(
-            Job(
-                teacher_student,
-                {"recurrence": r, "parameterization": f, "learning_rate": rate, **training},
-                cost=10.0,
-            )
+            Job(teacher_student, {"recurrence": r, "parameterization": f, "learning_rate": rate, **training}, cost=10.0)
             for (r, f), rates in _STUDENTS.items()
             for rate in (rates[1:2] if options.quick else rates)
         ),
@@ -127,102 +103,10 @@ def _assemble(results: Sequence[tuple[Job, Result]]) -> Data:
     }
 
 
-def _plot(data: Data, path: Path) -> None:
-    with picture(path, rows=2, columns=3, width=11.0, height=6.4) as (_, axes):
-        _draw_modes(data, axes[0])
-        _draw_correlated(data, axes[1])
-        _draw_landscapes(data, axes[2])
-        _draw_training(data, axes[3])
-        _draw_fits(data, axes[4], axes[5])
-        for one in axes:
-            if one is not axes[2]:
-                one.set_xscale("log")
-                one.set_yscale("log")
-        for one in (axes[0], axes[1], axes[3], axes[4]):
-            one.invert_xaxis()  # longer memories to the right
-        for one in axes:
-            one.legend(fontsize=6.5)
-
-
-def _draw_modes(data: Data, axes: Axes) -> None:
-    for one in data["modes"]:
-        f, scaled = one["parameterization"], one["recurrence"] == "lru"
-        # exp and softplus coincide on slow modes: both should be seen
-        wide = 3.2 if f == "exp" and not scaled else 1.5
-        axes.plot(one["rates"], one["sensitivities"], color=_COLOURS[f], ls="--" if scaled else "-", lw=wide, label=_name(one))
-        axes.plot(data["measured_rates"], one["measured"], "o", color=_COLOURS[f], mfc="white" if scaled else None)
-    label(axes, x=r"rate $\varrho$", y=r"$E\,|\partial h/\partial w|^2$", title="one mode, white noise (points: measured)")
-
-
-def _draw_correlated(data: Data, axes: Axes) -> None:
-    shades = dict(zip(_CORRELATIONS, (BLUE, SKY, GREEN, ORANGE, VERMILION)))
-    for one in data["correlated"]:
-        r, scaled = one["correlation"], one["recurrence"] == "lru"
-        name = f"r = {r:g}" if scaled else None
-        axes.plot(one["distances"], one["sensitivities"], color=shades[r], ls="-" if scaled else ":", label=name)
-    title = r"exp, correlated inputs, with $\gamma$ (dotted: without)"
-    label(axes, x=r"$1 - |\lambda|$", y=r"$E\,|\partial h/\partial w|^2$", title=title)
-
-
-def _draw_landscapes(data: Data, axes: Axes) -> None:
-    for one in data["landscapes"]:
-        f, last = one["parameterization"], len(one["rates"]) - 1
-        for k, (moves, losses) in enumerate(zip(one["moves"], one["losses"])):
-            style: dict[str, Any] = {"lw": 3.0} if f == "exp" else {}
-            axes.plot(moves, losses, color=_COLOURS[f], alpha=0.3 + 0.7 * k / last, label=f if k == last else None, **style)
-    axes.set_xlim(-1.5, 1.5)
-    slowest = min(data["landscapes"][0]["rates"])
-    label(axes, x="$w - w^*$", y="loss / power", title=rf"one mode learns another: $\varrho^*$ = 1 to {slowest:g} (dark)")
-
-
-def _draw_training(data: Data, axes: Axes) -> None:
-    for kind, (name, colour) in _STUDENT_STYLES.items():
-        n0, ratios = _best(data, kind)
-        distance = 1 - np.array(n0)
-        axes.fill_between(distance, ratios.min(1), ratios.max(1), color=colour, alpha=0.12, lw=0)
-        axes.plot(distance, np.median(ratios, 1), "o-", color=colour, label=name)
-    label(axes, x="$1 - n_0$ of the teacher", y="loss at the end / power", title=f"learning a teacher, {len(_SEEDS)} seeds")
-
-
-def _draw_fits(data: Data, by_rate: Axes, by_radius: Axes) -> None:
-    for f in _FITTED:
-        for blocks, ls in (("recurrent", "-"), ("all", "--")):
-            curvatures, radii = (_along(data, f, key, blocks) for key in ("curvatures", "radii"))
-            name = f if blocks == "recurrent" else None
-            by_rate.plot(_along(data, f, "slowest"), curvatures, f"o{ls}", color=_COLOURS[f], label=name)
-            by_radius.plot(radii, curvatures, f"o{ls}", color=_COLOURS[f], label=name)
-            by_radius.plot(radii[-1:], curvatures[-1:], "D", ms=6, color=_COLOURS[f])
-    label(
-        by_rate, x="slowest rate of the fit", y="largest curvature / power", title="fits of $(1+t)^{-1.1}$ (dashed: all weights)"
-    )
-    title = "stable: r stays; trainable: the curvature stays"
-    label(
-        by_radius, x=f"r, on longer horizons (diamond: T = {_horizons(data)[-1]:g})", y="largest curvature / power", title=title
-    )
-
-
-def _along(data: Data, f: str, key: str, blocks: str = "") -> Array:
-    """Of the fits, over T."""
-    found = [one[key] for one in data["fits"] if one["parameterization"] == f]
-    return np.array([one[blocks] if isinstance(one, dict) else one for one in found])
-
-
-def _horizons(data: Data) -> Array:
-    return _along(data, "exp", "horizon")
-
-
 def _exponent(data: Data, f: str, key: str, blocks: str) -> float:
     """a in T^a from the first horizon to the last."""
-    values, T = _along(data, f, key, blocks), _horizons(data)
+    values, T = along_horizons(data, f, key, blocks), horizons(data)
     return float(np.log(values[-1] / values[0]) / np.log(T[-1] / T[0]))
-
-
-def _best(data: Data, kind: tuple[str, str]) -> tuple[list[float], Array]:
-    """n0 and the loss over the power, (n0, seeds), at the learning rate whose median over the seeds is best for that n0."""
-    found = [one for one in data["training"] if (one["recurrence"], one["parameterization"]) == kind]
-    ratios = np.array([one["losses"] for one in found]) / np.array([one["power"] for one in found])
-    best = np.median(ratios, 2).argmin(0)
-    return found[0]["slowest"], ratios[best, np.arange(len(best))]
 
 
 def _claims(data: Data) -> list[Claim]:
@@ -237,8 +121,8 @@ def _mode_claims(data: Data) -> list[Claim]:
         slow = rates < _SLOW
         exponent = float(np.polyfit(np.log(rates[slow]), np.log(closed[slow]), 1)[0])
         off = max(off, abs(exponent - _MODES[one["recurrence"], one["parameterization"]]))
-        exponents[_name(one)] = exponent
-        deviations[_name(one)] = float(np.abs(np.array(one["measured"]) / np.array(one["expected"]) - 1).max())
+        exponents[mode_name(one)] = exponent
+        deviations[mode_name(one)] = float(np.abs(np.array(one["measured"]) / np.array(one["expected"]) - 1).max())
     (flat,) = (one for one in data["landscapes"] if one["parameterization"] == "exp")
     sech = 1 - 1 / np.cosh(np.array(flat["offsets"]) / 2)
     difference = float(np.abs(np.array(flat["losses"]) - sech).max())
@@ -272,8 +156,8 @@ def _correlated_claims(data: Data) -> list[Claim]:
     growth = np.polyfit(np.log(constant["distances"][few]), np.log(constant["sensitivities"][few]), 1)[0]
     return [
         Claim(
-            "With γ and exp it is 0.5, 10 and 1000 for the slowest modes at correlations 0, 0.9 and 0.999 (fails if one is off by "
-            f"more than {_READ_OFF:.0%}, to which the published plot can be read)",
+            "With γ and exp it is 0.5, 10 and 1000 for the slowest modes at correlations 0, 0.9 and 0.999 (fails if one is off "
+            f"by more than {_READ_OFF:.0%}, to which the published plot can be read)",
             all(abs(math.log(slowest[r] / read)) <= math.log(1 + _READ_OFF) for r, read in _PUBLISHED.items()),
             f"at 1 - |λ| = {constant['distances'][0]:g}: " + ", ".join(f"{slowest[r]:.4g}" for r in _PUBLISHED),
         ),
@@ -287,14 +171,14 @@ def _correlated_claims(data: Data) -> list[Claim]:
 
 
 def _training_claims(data: Data) -> list[Claim]:
-    n0, dense = _best(data, ("dense", "direct"))
-    quotient = dense / _best(data, ("lru", "exp"))[1]
-    medians = {kind: float(np.median(_best(data, kind)[1][-1])) for kind in _STUDENTS}
+    n0, dense = best_losses(data, ("dense", "direct"))
+    quotient = dense / best_losses(data, ("lru", "exp"))[1]
+    medians = {kind: float(np.median(best_losses(data, kind)[1][-1])) for kind in _STUDENTS}
     diagonal = {kind: value for kind, value in medians.items() if kind[0] != "dense"}
     return [
         Claim(
-            "Dense RNNs do not learn the teacher of the longest memory, LRUs do (fails if at one seed the dense one's loss is less "
-            f"than {_FAR_BEHIND:g} times the LRU's at n0 = {n0[-1]:g})",
+            "Dense RNNs do not learn the teacher of the longest memory, LRUs do (fails if at one seed the dense one's loss is "
+            f"less than {_FAR_BEHIND:g} times the LRU's at n0 = {n0[-1]:g})",
             bool((quotient[-1] >= _FAR_BEHIND).all()),
             f"quotients by seed {_list(quotient[-1])}",
         ),
@@ -308,19 +192,19 @@ def _training_claims(data: Data) -> list[Claim]:
             "The diagonal matters more than parameterisation and γ: all students of pairs learn it (fails if the median loss of "
             f"one is above a {1 / _APART:g}th of the dense one's at n0 = {n0[-1]:g})",
             max(diagonal.values()) <= _APART * medians["dense", "direct"],
-            "median losses over the power: " + "; ".join(f"{_STUDENT_STYLES[k][0]} {value:.2g}" for k, value in medians.items()),
+            "median losses over the power: " + "; ".join(f"{STUDENT_STYLES[k][0]} {value:.2g}" for k, value in medians.items()),
         ),
     ]
 
 
 def _fit_claims(data: Data) -> list[Claim]:
     r, curvature = (
-        {f: {blocks: _exponent(data, f, key, blocks) for blocks in _BLOCKS} for f in _FITTED} for key in ("radii", "curvatures")
+        {f: {blocks: _exponent(data, f, key, blocks) for blocks in BLOCKS} for f in FITTED} for key in ("radii", "curvatures")
     )
-    protected = [f for f in _FITTED if f != "direct"]
+    protected = [f for f in FITTED if f != "direct"]
 
     def both(blocks: str) -> str:
-        pairs = "; ".join(f"{f} {r[f][blocks]:.2f} and {curvature[f][blocks]:.2f}" for f in _FITTED)
+        pairs = "; ".join(f"{f} {r[f][blocks]:.2f} and {curvature[f][blocks]:.2f}" for f in FITTED)
         return f"exponents of T of r and of the curvature: {pairs}"
 
     return [
@@ -335,16 +219,10 @@ def _fit_claims(data: Data) -> list[Claim]:
         Claim(
             "Over all weights they are not: r falls with every parameterisation, while the curvature of the protected ones stays "
             f"(fails if r falls by less than T^-{_FALLS:g}, or if one of these curvatures grows by more than T^{_STAYS:g})",
-            all(r[f]["all"] <= -_FALLS for f in _FITTED) and all(curvature[f]["all"] <= _STAYS for f in protected),
+            all(r[f]["all"] <= -_FALLS for f in FITTED) and all(curvature[f]["all"] <= _STAYS for f in protected),
             both("all"),
         ),
     ]
-
-
-def _name(mode: Mapping[str, Any]) -> str:
-    """exp has no factor at the input, 'lru' one that w sets, and the recurrence 'lru' one of its own."""
-    f = mode["parameterization"]
-    return f"{f}, γ" if mode["recurrence"] == "lru" else f"{f}, γ(w)" if f == "lru" else f
 
 
 def _list(values: Any) -> str:
@@ -375,7 +253,7 @@ def _rows(data: Data) -> list[dict[str, Any]]:
         }
         for one in data["training"]
         for n0, values in zip(one["slowest"], one["losses"])
-        for seed, value in zip(_SEEDS, values)
+        for seed, value in zip(_TEACHERS["seeds"], values)
     ]
     fits = [
         {
@@ -387,7 +265,7 @@ def _rows(data: Data) -> list[dict[str, Any]]:
             "radius": one["radii"][blocks],
         }
         for one in data["fits"]
-        for blocks in _BLOCKS
+        for blocks in BLOCKS
     ]
     keys = ("panel", "recurrence", "parameterization", "x", "value", "radius", "learning_rate", "seed")
     return [{key: row.get(key, "") for key in keys} for row in (*modes, *fits, *learnt)]
@@ -395,48 +273,49 @@ def _rows(data: Data) -> list[dict[str, Any]]:
 
 def _findings(data: Data) -> str:
     losses = {
-        kind: np.median(_best(data, kind)[1][-1] * np.array(data["training"][0]["power"])[-1])
+        kind: np.median(best_losses(data, kind)[1][-1] * np.array(data["training"][0]["power"])[-1])
         for kind in (("dense", "direct"), ("lru", "exp"))
     }
     n0, steps = data["training"][0]["slowest"][-1], data["training"][0]["steps"]
-    T = _horizons(data)
+    T = horizons(data)
     slopes = {
         f: np.log(r[-1] / r[-2]) / np.log(T[-1] / T[-2])
-        for f, r in ((f, _along(data, f, "radii", "all")) for f in ("exp", "lru"))
+        for f, r in ((f, along_horizons(data, f, "radii", "all")) for f in ("exp", "lru"))
     }
-    return f"""At n0 = {n0:g} the losses themselves, after {steps} steps, have the medians {losses["dense", "direct"]:.2g} (dense) and
-{losses["lru", "exp"]:.2g} (LRU); the published ones, after 10,000 steps with drawn inputs, are 0.4 and 2.5e-5.
+    return f"""At n0 = {n0:g} the losses themselves, after {steps} steps, have the medians {losses["dense", "direct"]:.2g}
+(dense) and {losses["lru", "exp"]:.2g} (LRU); the published ones, after 10,000 steps with drawn inputs, are 0.4 and 2.5e-5.
 
-Whether w moves γ, too, makes a factor of two: with γ as a weight of its own, as in the recurrence `lru` and in the published curves,
-E |∂h/∂w|² of white noise comes to 1/2, where w sets γ, as in the parameterisation `lru`, to 1/4. What is flat depends on the noise and
-on the normalisation: without γ it is the inverse parameterisation, whose f'² falls like the third power of the rate; with γ it is
-exp, and inverse then hardly sees its slow modes.
+Whether w moves γ, too, makes a factor of two: with γ as a weight of its own, as in the recurrence `lru` and in the published
+curves, E |∂h/∂w|² of white noise comes to 1/2, where w sets γ, as in the parameterisation `lru`, to 1/4. What is flat
+depends on the noise and on the normalisation: without γ it is the inverse parameterisation, whose f'² falls like the third
+power of the rate; with γ it is exp, and inverse then hardly sees its slow modes.
 
-Over all weights r falls least with `lru`: between the last two horizons like T^{slopes["lru"]:.2f}, with exp like T^{slopes["exp"]:.2f}.
-Moving U and c of the slowest mode by β adds β² γ / l to the error, l its rate; γ is 1 for exp and √(2l) for lru, so that r² is at most
-of the order of l for the one and of √l for the other. It tends to 0 for both."""
+Over all weights r falls least with `lru`: between the last two horizons like T^{slopes["lru"]:.2f}, with exp like
+T^{slopes["exp"]:.2f}. Moving U and c of the slowest mode by β adds β² γ / l to the error, l its rate; γ is 1 for exp and
+√(2l) for lru, so that r² is at most of the order of l for the one and of √l for the other. It tends to 0 for both."""
 
 
 VANISHING_GRADIENTS = Figure(
     name="vanishing-gradients",
     title="Sensitivity and curvature as memory grows: which parameterisations are stable and trainable",
     source="[VEG] Fig 1 to 3",
-    published="""Even with stable dynamics the state of a linear mode becomes ever more sensitive to its eigenvalue as memory grows:
-E |dh/dλ|² = (1 + |λ|²)/(1 - |λ|²)³ for white noise, and more for correlated inputs (Fig 1A, 2). Normalising the input by γ = √(1 - |λ|²)
-and λ = exp(-exp(w)) keep it bounded. Students of 64 states learn teachers of 10 states with moduli from n0 to 1: dense RNNs reach
-losses of 8e-9, 5e-4 and 0.4 at n0 = 0.36, 0.96 and 0.99, LRUs 5e-8, 5e-6 and 2.5e-5 (Fig 3; Adam, 10,000 steps, 10 seeds).""",
-    settings=f"""Top left: single modes in continuous time, white noise of unit intensity, U = 1; γ = √(1 - e^(-2ϱ)) is a weight of its
-own (recurrence `lru`), γ(w) = √(ϱ(2 - ϱ)) that of the parameterisation `lru`; points are simulations on 128 sequences. Top middle:
-maps with λ = exp(-exp(w)), input R(d) = r^d. Top right: the exact loss of one normalised mode against another. Bottom left:
-students of {_TEACHERS["student_size"]} states and teachers of {_TEACHERS["teacher_size"]}, on the exact expected loss of sequences of
-{_TEACHERS["horizon"]} samples, which needs no inputs; Adam with a cosine schedule, {_STEPS} steps, the best of three learning rates by
-the median over the seeds, loss over the power of the teacher. No feedthrough D. Lines are medians, bands all seeds. Bottom middle and
-right: linear diagonal models of {_WIDTH} units fitted to (1+t)^-1.1 on [0, T], T = {_HORIZONS[0]:g} to {_HORIZONS[-1]:g}: the largest
-eigenvalue of E (∂y/∂θ)(∂y/∂θ)ᵀ on white noise, over E y², and the tolerance radius r of E_m(β) by ascent; solid for the recurrent
-weights, dashed for all.""",
+    published="""Even with stable dynamics the state of a linear mode becomes ever more sensitive to its eigenvalue as memory
+grows: E |dh/dλ|² = (1 + |λ|²)/(1 - |λ|²)³ for white noise, and more for correlated inputs (Fig 1A, 2). Normalising the input
+by γ = √(1 - |λ|²) and λ = exp(-exp(w)) keep it bounded. Students of 64 states learn teachers of 10 states with moduli from
+n0 to 1: dense RNNs reach losses of 8e-9, 5e-4 and 0.4 at n0 = 0.36, 0.96 and 0.99, LRUs 5e-8, 5e-6 and 2.5e-5 (Fig 3; Adam,
+10,000 steps, 10 seeds).""",
+    settings=f"""Top left: single modes in continuous time, white noise of unit intensity, U = 1; γ = √(1 - e^(-2ϱ)) is a
+weight of its own (recurrence `lru`), γ(w) = √(ϱ(2 - ϱ)) that of the parameterisation `lru`; points are simulations on 128
+sequences. Top middle: maps with λ = exp(-exp(w)), input R(d) = r^d. Top right: the exact loss of one normalised mode against
+another. Bottom left: students of {_TEACHERS["student_size"]} states and teachers of {_TEACHERS["teacher_size"]}, on the
+exact expected loss of sequences of {_TEACHERS["horizon"]} samples, which needs no inputs; Adam with a cosine schedule,
+{_STEPS} steps, the best of three learning rates by the median over the seeds, loss over the power of the teacher. No
+feedthrough D. Lines are medians, bands all seeds. Bottom middle and right: linear diagonal models of {_WIDTH} units fitted
+to (1+t)^-1.1 on [0, T], T = {_HORIZONS[0]:g} to {_HORIZONS[-1]:g}: the largest eigenvalue of E (∂y/∂θ)(∂y/∂θ)ᵀ on white
+noise, over E y², and the tolerance radius r of E_m(β) by ascent; solid for the recurrent weights, dashed for all.""",
     jobs=_jobs,
     assemble=_assemble,
-    plot=_plot,
+    plot=plot,
     claims=_claims,
     rows=_rows,
     findings=_findings,
