@@ -16,11 +16,9 @@ from odernn.training import Data
 from targets import arguments
 
 from .measured import Derivatives
-from .weight_matrix import WeightMatrix
+from .weight_matrix import WeightMatrix, check_weights
 
 Kind = Literal["gauss_newton", "hessian"]
-# Weights beyond which the matrix is not made: in double precision it has 128 MB.
-_MOST_WEIGHTS = 4096
 # Bytes of the derivatives of some sequences in all weights.
 _JACOBIAN_BYTES = 2**28
 
@@ -67,11 +65,7 @@ def loss_curvature(
     arguments.instance("data", data, Data, "make one with Data.split(t, x, y)")
     function: Loss = LOSSES[arguments.choice("loss", loss, LOSSES)] if isinstance(loss, str) else loss
     along = Derivatives(model, weights=weights, solver=solver, interpolation=interpolation)
-    count = along.theta.numel()
-    if count > _MOST_WEIGHTS:
-        raise ValueError(
-            f"the curvature has {count} weights, expected at most {_MOST_WEIGHTS}; name some: {', '.join(along.weights)}"
-        )
+    check_weights(along.weights, "name some with weights=")
     matrix = _hessian(along, data, function) if kind == "hessian" else _gauss_newton(along, data, function)
     if not torch.isfinite(matrix).all():
         raise ValueError("the curvature is not finite: derivatives overflow; take a model that is stable on these inputs")

@@ -14,8 +14,8 @@ from targets import arguments
 
 from .modes import pair_moments
 from .noise import WHITE, Noise, WhiteNoise
-from .poles import Observed, Poles, impulse_response, poles, resting_output
-from .weight_matrix import WeightMatrix
+from .poles import Observed, Poles, impulse_response, poles
+from .weight_matrix import WeightMatrix, check_weights
 
 
 def expected_loss(
@@ -68,10 +68,11 @@ def expected_loss(
     if horizon is not None:
         return _finite_loss(model, target, noise, arguments.count("horizon", horizon, least=2), dt)
     own, other = poles(model, dt=dt), poles(target, dt=dt)
-    difference = _difference(own, other)
-    moments = pair_moments(difference.z, noise, own.time, own.step)
-    a = difference.a.flatten(-3, -2)
-    squares = ((a @ moments.hh) * a).sum((-2, -1)).real + difference.mean.square().sum(-1)
+    members = torch.broadcast_shapes(own.z.shape[:-1], other.z.shape[:-1])
+    z = torch.cat([one.z.expand(*members, -1) for one in (own, other)], -1)
+    a = torch.cat([sign * one.a.flatten(-3, -2).expand(*members, -1, -1) for sign, one in ((1, own), (-1, other))], -1)
+    moments = pair_moments(z, noise, own.time, own.step)
+    squares = ((a @ moments.hh) * a).sum((-2, -1)).real + (own.mean - other.mean).square().sum(-1)
     # Rounding may leave less than 0 at the minimum: moved to 0, with its derivatives.
     squares = squares - squares.detach().clamp_max(0)
     # x / 0 is inf, and its gradient is not finite.
@@ -83,16 +84,9 @@ def _finite_loss(model: SequenceModel, target: SequenceModel, noise: Noise, hori
         raise ValueError(f"the loss on a horizon is that of white noise, got {noise!r}; leave horizon out, or noise")
     g, target_g = (impulse_response(one, horizon - 1, dt=dt) for one in (model, target))
     weights = 1 - torch.arange(1, horizon).to(g) / horizon
-    means = [resting_output(one, dt=dt) for one in (model, target)]
-    squares = (weights * (g - target_g).square()).sum((-3, -2, -1)) + (means[0] - means[1]).square().sum(-1)
+    means = [(one.field().c @ one.rest_state().unsqueeze(-1)).squeeze(-1) for one in (model, target)]
+    squares = (weights * (g - target_g).square()).sum((-3, -2, -1)) + (means[0] - means[1]).double().square().sum(-1)
     return squares / model.output_size
-
-
-def _difference(own: Poles, other: Poles) -> Poles:
-    shape = torch.broadcast_shapes(own.z.shape[:-1], other.z.shape[:-1])
-    z = torch.cat([one.z.expand(*shape, -1) for one in (own, other)], -1)
-    a = torch.cat([sign * one.a.expand(*shape, -1, -1, -1) for sign, one in ((1, own), (-1, other))], -1)
-    return Poles(z, a, own.mean - other.mean, own.time, own.step)
 
 
 def expected_gauss_newton(
@@ -117,7 +111,7 @@ def expected_gauss_newton(
         depends on.
 
     Raises:
-        ValueError: a model that is not linear, an ensemble, a model without trained weights.
+        ValueError: a model that is not linear, an ensemble, a model without trained weights or with more than 4096.
 
     Source: for one mode [VEG] Eqs. 5 and 6.
 
@@ -133,25 +127,24 @@ def expected_gauss_newton(
     # In double precision whatever the model's: 1 - |z| of slow modes has few digits in single precision.
     model = copy.deepcopy(model).double()
     weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
-    if not weights:
-        raise ValueError("the model has no weights that are trained; set requires_grad of those you mean")
+    check_weights(weights, "freeze some with requires_grad_(False)")
     along = _AsModule(model, of, dt)
     with torch.no_grad():
         here = poles(model, of=of, dt=dt)
         moments = pair_moments(here.z, noise, here.time, here.step)
 
-    def parts(weights: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def parts(weights: dict[str, Tensor]) -> tuple[Tensor, ...]:
         found = functional_call(along, {f"model.{name}": weight for name, weight in weights.items()}, ())
-        return torch.view_as_real(found.z), torch.view_as_real(found.a), found.mean
+        return *(torch.view_as_real(part) for part in (found.z, found.a, found.bias)), found.mean
 
-    dz, da, dmean = (_by_weight(part, weights) for part in jacfwd(parts)(weights))
+    dz, da, dbias, dmean = (_by_weight(part, weights) for part in jacfwd(parts)(weights))
     # (K, output * input, P), of h_p and of S_p
     of_h = torch.view_as_complex(da.contiguous()).flatten(1, 2)
     of_S = (here.a * torch.view_as_complex(dz.contiguous())[:, None, None]).flatten(1, 2)
     mixed = _form(of_S, moments.Sh, of_h)
     G = (_form(of_h, moments.hh, of_h) + mixed + mixed.mT + _form(of_S, moments.SS, of_S)).real + dmean @ dmean.mT
-    moving = ~moments.stationary.diagonal()
-    touched = ((of_h.abs() + of_S.abs())[..., moving] > 0).flatten(1).any(-1)
+    of_all = torch.cat([of_h, of_S, torch.view_as_complex(dbias.contiguous())], 1)
+    touched = (of_all[..., ~here.decays] != 0).flatten(1).any(-1)
     G = torch.where(touched.unsqueeze(-1) & touched, math.inf, (G + G.mT) / 2)
     return WeightMatrix(G, tuple(weights), tuple(tuple(weight.shape) for weight in weights.values()))
 

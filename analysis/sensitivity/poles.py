@@ -28,26 +28,38 @@ class Poles:
     Args:
         z: eigenvalues, complex, (..., P), with both partners of every pair.
         a: residues, complex, (..., output, input, P).
-        mean: what the bias makes of no input, (..., output).
+        bias: residues of the bias, complex, (..., output, P).
         time: whether the state flows or jumps once a sample.
         step: time between two samples of a map.
     """
 
     z: Tensor
     a: Tensor
-    mean: Tensor
+    bias: Tensor
     time: Time
     step: float
+
+    @property
+    def decays(self) -> Tensor:
+        """Of each pole, bool."""
+        return self.z.real < 0 if self.time == "continuous" else self.z.abs() < 1
+
+    @property
+    def mean(self) -> Tensor:
+        """What the bias makes of no input by the modes that decay, (..., output)."""
+        z = torch.where(self.decays, self.z, -1.0 if self.time == "continuous" else 0.0)
+        gain = torch.where(self.decays, -1 / z if self.time == "continuous" else 1 / (1 - z), 0.0)
+        return (self.bias * gain.unsqueeze(-2)).sum(-1).real
 
 
 @dataclass(frozen=True)
 class _Linear:
-    """h' = W h + U x, of maps the next state, and y = c h, in double precision."""
+    """h' = W h + U x + b, of maps the next state, and y = c h, in double precision."""
 
     W: StateMatrix
     U: Tensor
+    b: Tensor
     c: Tensor
-    mean: Tensor
     time: Time
     step: float
 
@@ -64,7 +76,8 @@ def poles(model: SequenceModel, *, of: Observed = "output", dt: float | None = N
         ValueError: another kind of model, a missing dt, or a dense W whose eigenvectors all but coincide.
     """
     linear = _linear(model, arguments.choice("of", of, ("output", "state")), dt)
-    W, U, c = linear.W, linear.U, linear.c
+    W, c = linear.W, linear.c
+    U = torch.cat([linear.U, linear.b.unsqueeze(-1)], -1)
     if isinstance(W, DenseMatrix):
         z, V = torch.linalg.eig(W.W)
         condition = float(torch.linalg.cond(V.detach()).max())
@@ -81,7 +94,7 @@ def poles(model: SequenceModel, *, of: Observed = "output", dt: float | None = N
             z, a = torch.cat([z, z.conj()], -1), torch.cat([a, a.conj()], -1) / 2
         else:
             z, a = torch.complex(z, torch.zeros_like(z)), torch.complex(a, torch.zeros_like(a))
-    return Poles(z, a, linear.mean, linear.time, linear.step)
+    return Poles(z, a[..., :-1, :], a[..., -1, :], linear.time, linear.step)
 
 
 def impulse_response(model: SequenceModel, count: int, *, dt: float | None = None) -> Tensor:
@@ -121,11 +134,6 @@ def impulse_response(model: SequenceModel, count: int, *, dt: float | None = Non
     return g.unflatten(-2, a.shape[-3:-1])
 
 
-def resting_output(model: SequenceModel, *, dt: float | None = None) -> Tensor:
-    """What the bias of a linear model makes of no input, (..., output)."""
-    return _linear(model, "output", dt).mean
-
-
 def _residues(c: Tensor, u: Tensor) -> Tensor:
     """(..., output, input, modes) of c (..., output, modes) and u (..., input, modes)."""
     return c.unsqueeze(-2) * u.unsqueeze(-3)
@@ -144,10 +152,9 @@ def _linear(model: SequenceModel, of: Observed, dt: float | None) -> _Linear:
     layer, step = field.layers[0], 1.0 if dt is None else arguments.number("dt", dt, above=0)
     eye = torch.eye(model.hidden_size).to(layer.U)
     c = field.c if of == "output" else eye.expand(*model.ensemble, -1, -1)
-    rest = field.rest_state(discrete=model.time == "discrete").unsqueeze(-1)
-    mean = (c @ rest).squeeze(-1)
+    b = torch.zeros_like(layer.U[..., 0]) if layer.b is None else layer.b
     if model.is_map and model.time == "continuous":  # h + dt (W h + U x)
         if dt is None:
             raise ValueError(f"a {type(model).__name__} moves by the time between two samples; give dt")
-        return _Linear(layer.W.scaled_plus_identity(step), step * layer.U, c, mean, "discrete", step)
-    return _Linear(layer.W, layer.U, c, mean, "discrete" if model.is_map else "continuous", step)
+        return _Linear(layer.W.scaled_plus_identity(step), step * layer.U, step * b, c, "discrete", step)
+    return _Linear(layer.W, layer.U, b, c, "discrete" if model.is_map else "continuous", step)

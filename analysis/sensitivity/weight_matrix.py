@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..results import Result
+
+# Beyond so many weights the matrix is not made: in double precision it has 128 MB.
+_MOST_WEIGHTS = 4096
+
+
+def check_weights(weights: Mapping[str, Tensor], remedy: str) -> None:
+    """Refuses weights of which there are none, or too many for a matrix over them."""
+    count = sum(weight.numel() for weight in weights.values())
+    if not 0 < count <= _MOST_WEIGHTS:
+        raise ValueError(
+            f"the model has {count} weights that are trained, expected 1 to {_MOST_WEIGHTS}; {remedy if count else 'train some'}: "
+            f"{', '.join(weights)}"
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,13 +69,6 @@ class WeightMatrix(Result):
         unknown = sorted(set(names) - set(self.names))
         if unknown or not names:
             raise ValueError(f"weights are {list(names)}, expected some of {', '.join(self.names)}")
-        rows, start = [], 0
-        kept = []
-        for name, shape in zip(self.names, self.shapes):
-            end = start + math.prod(shape)
-            if name in names:
-                rows += range(start, end)
-                kept.append((name, shape))
-            start = end
-        index = torch.tensor(rows)
-        return WeightMatrix(self.matrix[index][:, index], tuple(name for name, _ in kept), tuple(shape for _, shape in kept))
+        chosen = torch.cat([torch.full((math.prod(shape),), name in names) for name, shape in zip(self.names, self.shapes)])
+        kept = [(name, shape) for name, shape in zip(self.names, self.shapes) if name in names]
+        return WeightMatrix(self.matrix[chosen][:, chosen], tuple(name for name, _ in kept), tuple(shape for _, shape in kept))
