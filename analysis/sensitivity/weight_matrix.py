@@ -20,8 +20,8 @@ def check_weights(weights: Mapping[str, Tensor], remedy: str) -> None:
     count = sum(weight.numel() for weight in weights.values())
     if not 0 < count <= _MOST_WEIGHTS:
         raise ValueError(
-            f"the model has {count} weights that are trained, expected 1 to {_MOST_WEIGHTS}; {remedy if count else 'train some'}: "
-            f"{', '.join(weights)}"
+            f"the model has {count} weights that are trained, expected 1 to {_MOST_WEIGHTS}; "
+            f"{remedy if count else 'train some'}: {', '.join(weights) or 'it has none'}"
         )
 
 
