@@ -26,7 +26,7 @@ a power law (1+t)^-p of any p > 0 the slowest rate must go to 0 with the accurac
 order adds |c_j u_j| ~ l^p against what 2 allows, l^2, which for p < 2 is not met either. docs/all_blocks.md has the numbers.
 
 A parameterisation that multiplies the input, 'lru', has u_j = s_j U_j, s_j = sqrt(l_j (2 - l_j)), and perturbs U: d_j above reads
-s_j d_j, and c_j g_j below s_j c_j g_j. Then 1 is E(beta) >= beta^2 max_j s_j g_j - E(0), so that r falls like l^1/4, and more slowly
+s_j d_j, and c_j g_j below s_j c_j g_j. Then 1 is E(beta) >= beta^2 max_j s_j g_j - E(0), so that r falls like l^1/4, more slowly
 than without s; but it falls, and the argument above goes through with l >= (beta^2 / (C + E_m(0)))^2.
 """
 
@@ -134,8 +134,8 @@ def _modes(model: SequenceModel, horizon: float) -> tuple[Array, Array, Array, A
 
 
 def _largest_change(g: Array, c: Array, u: Array, s: Array, beta: float) -> float:
-    """max sum_j g_j (s_j |c_j| x_j + |u_j| y_j + s_j x_j y_j): each of x and y is best along the other's gradient. What they rise to
-    from the slowest mode is compared with what they rise to from all modes alike."""
+    """max sum_j g_j (s_j |c_j| x_j + |u_j| y_j + s_j x_j y_j): each of x and y is best along the other's gradient. What they rise
+    to from the slowest mode is compared with what they rise to from all modes alike."""
     c, u, value = np.abs(c), np.abs(u), 0.0
     for start in (np.eye(g.size)[(s * g).argmax()], np.full(g.size, g.size**-0.5)):
         x, last = beta * start, -1.0
