@@ -176,8 +176,10 @@ def _form(left: Tensor, moments: Tensor, right: Tensor) -> Tensor:
 
 def _by_weight(jacobian: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
     """(K, *shape) of derivatives (*shape, *weight) by name."""
-    shapes = {name: part.shape[: part.ndim - weights[name].ndim] for name, part in jacobian.items()}
-    return torch.cat([part.reshape(*shapes[name], -1) for name, part in jacobian.items()], -1).movedim(-1, 0)
+    parts = [
+        jacobian[name].reshape(*jacobian[name].shape[: jacobian[name].ndim - weight.ndim], -1) for name, weight in weights.items()
+    ]
+    return torch.cat(parts, -1).movedim(-1, 0)
 
 
 class _AsModule(nn.Module):

@@ -51,7 +51,7 @@ class Gains(nn.Module):
         return torch.view_as_real(gains), mean
 
 
-def by_frequencies(model, noise, of, count=8000):
+def by_frequencies(model, noise, of, count=400):
     """G as the integral over frequencies of derivatives of the gains by autograd."""
     middle = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     if model.time == "discrete":
@@ -67,8 +67,8 @@ def by_frequencies(model, noise, of, count=8000):
     along = Gains(model, s, of)
     weights_of = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
     gains, mean = jacfwd(lambda raw: functional_call(along, raw, ()))(weights_of)
-    J = torch.cat([torch.view_as_complex(part.flatten(4).movedim(3, -1).contiguous()) for part in gains.values()], -1)
-    Jm = torch.cat([part.flatten(1) for part in mean.values()], -1)
+    parts = [torch.view_as_complex(gains[name].flatten(4).movedim(3, -1).contiguous()) for name in weights_of]
+    J, Jm = torch.cat(parts, -1), torch.cat([mean[name].flatten(1) for name in weights_of], -1)
     return torch.einsum("f,foik,foil->kl", (weights * power).to(J), J, J.conj()).real + Jm.mT @ Jm
 
 

@@ -12,7 +12,7 @@ from targets import inputs
 
 T = torch.linspace(0, 2, 9, dtype=torch.float64)
 X = inputs.white_noise(T, 3, channels=2, seed=0)
-STEPS = TorchDiffEq("rk4", adjoint=False, step_size=0.0625)
+STEPS = TorchDiffEq("rk4", adjoint=False, step_size=0.0625, check=False)
 
 
 class Net(nn.Module):
@@ -46,7 +46,7 @@ def by_differences(system, run, step=1e-5):
 KINDS = {
     "tanh": lambda: ContinuousRNN(2, 2, 2, "tanh", "symmetric", "softplus", seed=0, dtype=torch.float64),
     "stack": lambda: StateSpaceModel(2, 2, 1, "tanh", "complex", "lru", num_layers=2, seed=0, dtype=torch.float64),
-    "leaky": lambda: LeakyRNN(2, 2, 1, "sigmoid", seed=0, dtype=torch.float64),
+    "leaky": lambda: LeakyRNN(2, 2, 1, "tanh", seed=0, dtype=torch.float64),
     "linear": lambda: StateSpaceModel(2, 2, 1, "linear", "dense", seed=0, dtype=torch.float64),
     "euler": lambda: DiscreteRNN(2, 2, 1, "relu", "dense", seed=0, dtype=torch.float64),
     "map": lambda: DiscreteSSM(2, 2, 1, "tanh", "lru", "inverse", seed=0, dtype=torch.float64),
