@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +167,7 @@ class Derivatives:
         interpolation: Interpolation = "linear",
     ) -> None:
         arguments.instance("system", system, nn.Module, "give a model of odernn, or a torch module")
-        arguments.choice("of", of, ("output", "state"))
+        arguments.choice("of", of, get_args(Observed))
         if isinstance(system, SequenceModel):
             if system.ensemble:
                 raise ValueError(f"the model is an ensemble of shape {system.ensemble}; give one member at a time")
@@ -219,8 +220,15 @@ class _Along(nn.Module):
             response = system.respond(x, t, solver=solver, interpolation=self.interpolation)
             return response.y if self.of == "output" else response.solution.h
         if isinstance(system, nn.RNNBase) and not system.batch_first:
-            return first_tensor(system(x.transpose(0, 1))).transpose(0, 1)
-        return first_tensor(system(x))
+            return self._sequences(system(x.transpose(0, 1))).transpose(0, 1)
+        return self._sequences(system(x))
+
+    def _sequences(self, found: Any) -> Tensor:
+        y = first_tensor(found)
+        if y is None or y.ndim != 3:
+            came = type(found).__name__ if y is None else f"a tensor {tuple(y.shape)}"
+            raise ValueError(f"the system gave {came}, expected (batch, time, output); wrap it in analysis.Adapted")
+        return y
 
 
 def _settled(system: nn.Module, step: float) -> float:

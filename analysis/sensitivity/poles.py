@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -75,7 +75,8 @@ def poles(model: SequenceModel, *, of: Observed = "output", dt: float | None = N
     Raises:
         ValueError: another kind of model, a missing dt, or a dense W whose eigenvectors all but coincide.
     """
-    linear = _linear(model, arguments.choice("of", of, ("output", "state")), dt)
+    arguments.choice("of", of, get_args(Observed))
+    linear = _linear(model, of, dt)
     W, c = linear.W, linear.c
     U = torch.cat([linear.U, linear.b.unsqueeze(-1)], -1)
     if isinstance(W, DenseMatrix):

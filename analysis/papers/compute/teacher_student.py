@@ -103,7 +103,7 @@ def _student(recurrence: str, parameterization: str, m: int, members: list[tuple
         pairs.append(torch.polar((n0**2 + (1 - n0**2) * area).sqrt(), math.pi * turn))
     W, U, c = (torch.stack(part) for part in zip(*dense))
     z = torch.stack(pairs)
-    matrix = DenseMatrix(W) if recurrence == "dense" else DiagonalMatrix(z.real, z.imag)
+    matrix: StateMatrix = DenseMatrix(W) if recurrence == "dense" else DiagonalMatrix(z.real, z.imag)
     return _model(recurrence, parameterization, matrix, U, c)
 
 

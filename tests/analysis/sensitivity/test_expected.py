@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.linalg
+import sympy
 import torch
 from torch import nn
 from torch.func import functional_call, jacfwd
@@ -81,6 +82,32 @@ def test_moments_of_all_weights_are_those_of_gains_by_autograd(kind, recurrence,
     torch.testing.assert_close(
         expected_gauss_newton(model, noise, of=of).matrix, by_frequencies(model, noise, of), rtol=1e-6, atol=1e-8
     )
+
+
+@pytest.mark.parametrize("r", [0.0, 0.9])
+def test_the_moments_of_eigenvalues_are_the_published_hessian_of_a_diagonal_layer(r):
+    """[VEG] A.3 and its code: with S(z_i, z_j) = d2/dz_i dz_j (1 - r^2 z_i z_j) / ((1 - z_i z_j) (1 - r z_i) (1 - r z_j)),
+    A = a_i a_j S(z_i, z_j) and B = a_i conj(a_j) S(z_i, conj z_j) the block of the real and imaginary parts of z_i and z_j is
+    [[Re (A + B), Im (B - A)], [-Im (A + B), Re (B - A)]] / 2."""
+    model = linear(DiscreteSSM, "complex", "direct", size=4, outputs=1, bias=False, seed=2)
+    own = model.layer_weights[0]
+    n, angle = own.recurrence.w.detach(), own.recurrence.omega.detach()
+    z = torch.polar(n, angle)
+    a = torch.complex(model.c[0, ::2], -model.c[0, 1::2]) * torch.complex(own.U[::2, 0], own.U[1::2, 0])
+    s1, s2 = sympy.symbols("s1 s2")
+    S = sympy.lambdify((s1, s2), sympy.diff((1 - r**2 * s1 * s2) / ((1 - s1 * s2) * (1 - r * s1) * (1 - r * s2)), s1, s2))
+    matrix = np.empty((4, 4))
+    for i in range(2):
+        for j in range(2):
+            zi, zj, ai, aj = (complex(part.detach()) for part in (z[i], z[j], a[i], a[j]))
+            A, B = ai * aj * S(zi, zj), ai * aj.conjugate() * S(zi, zj.conjugate())
+            block = np.array([[(A + B).real, (B - A).imag], [-(A + B).imag, (B - A).real]]) / 2
+            polar = [
+                np.array([[np.cos(t), -m * np.sin(t)], [np.sin(t), m * np.cos(t)]]) for m, t in zip(n.numpy(), angle.numpy())
+            ]
+            matrix[np.ix_([i, 2 + i], [j, 2 + j])] = polar[i].T @ block @ polar[j]
+    found = expected_gauss_newton(model, Correlated(r)).block("layers.0.recurrence.w", "layers.0.recurrence.omega")
+    np.testing.assert_allclose(found.matrix.numpy(), matrix, rtol=1e-10, atol=1e-12)
 
 
 def test_an_euler_step_is_a_map_of_its_own_eigenvalues():

@@ -158,6 +158,7 @@ def test_growth_is_seen_where_no_spectrum_is_known_and_few_sequences_do_not_tell
         (lambda: measured_sensitivity(Net(), X, of="state"), "shows no state"),
         (lambda: measured_sensitivity(torch.tanh, X), "system is"),
         (lambda: measured_sensitivity(nn.Tanh(), X), "no weights"),
+        (lambda: measured_sensitivity(nn.Sequential(nn.Linear(2, 1).double(), nn.Flatten()), X), r"gave a tensor \(3, 9\)"),
         (lambda: measured_sensitivity(DiscreteSSM(2, 2, 1, ensemble=(2,), dtype=torch.float64), X, T), "ensemble"),
         (lambda: measured_sensitivity(KINDS["tanh"](), X, T, solver="dopri5"), "forward mode"),
     ],
