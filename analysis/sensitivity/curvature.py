@@ -66,6 +66,8 @@ def loss_curvature(
     function: Loss = LOSSES[arguments.choice("loss", loss, LOSSES)] if isinstance(loss, str) else loss
     along = Derivatives(model, weights=weights, solver=solver, interpolation=interpolation)
     check_weights(along.weights, "name some with weights=")
+    with torch.no_grad():
+        along(along.theta, data.x, data.t)  # says so where the solve diverges, or where its steps are too long
     matrix = _hessian(along, data, function) if kind == "hessian" else _gauss_newton(along, data, function)
     if not torch.isfinite(matrix).all():
         raise ValueError("the curvature is not finite: derivatives overflow; take a model that is stable on these inputs")

@@ -13,7 +13,7 @@ from torch.func import functional_call, jvp, vmap
 
 from odernn.models import SequenceModel
 from odernn.paths import Interpolation
-from odernn.solvers import Exact, Solver, TorchDiffEq
+from odernn.solvers import Exact, Solver, TorchDiffEq, named
 from targets import arguments, grids
 
 from ..probes.adapted import first_tensor
@@ -137,7 +137,8 @@ def measured_sensitivity(
     derivatives = Derivatives(system, of=of, weights=weights, solver=solver, interpolation=interpolation)
     means, quarters = [], []
     with torch.no_grad():
-        size = derivatives(derivatives.theta, x, t).numel() * x.element_size()
+        here = derivatives(derivatives.theta, x, t)
+        size = here.numel() * here.element_size()
         for columns in derivatives.columns(lambda theta: derivatives(theta, x, t), size):
             squares = columns.square().sum(-1)  # (k, batch, time)
             means.append(squares.mean(1))
@@ -176,7 +177,7 @@ class Derivatives:
                 solver = exact if exact.supports(system.field()) else None
         elif of == "state" or solver is not None:
             raise ValueError(f"a {type(system).__name__} shows no state and takes no solver; leave of and solver out")
-        self.module = _Along(system, of, solver, interpolation)
+        self.module = _Along(system, of, named(solver), interpolation)
         self.weights = _chosen(system, weights)
         self.theta = torch.cat([weight.flatten() for weight in self.weights.values()])
 
@@ -207,7 +208,7 @@ class Derivatives:
 class _Along(nn.Module):
     """A system along inputs, as a module."""
 
-    def __init__(self, system: nn.Module, of: Observed, solver: Solver | str | None, interpolation: Interpolation) -> None:
+    def __init__(self, system: nn.Module, of: Observed, solver: Solver | None, interpolation: Interpolation) -> None:
         super().__init__()
         self.system, self.of, self.solver, self.interpolation = system, of, solver, interpolation
 
@@ -217,7 +218,11 @@ class _Along(nn.Module):
             solver = self.solver
             if solver is None and not system.is_map:
                 solver = TorchDiffEq("rk4", adjoint=False, step_size=float(t.diff().min()) / _SUBSTEPS)
-            response = system.respond(x, t, solver=solver, interpolation=self.interpolation)
+            # Judged by the solve itself, before it is differentiated.
+            check = not arguments.transformed()
+            if solver is not None and not check:
+                solver = solver.unchecked()
+            response = system.respond(x, t, solver=solver, interpolation=self.interpolation, check=check)
             return response.y if self.of == "output" else response.solution.h
         if isinstance(system, nn.RNNBase) and not system.batch_first:
             return self._sequences(system(x.transpose(0, 1))).transpose(0, 1)

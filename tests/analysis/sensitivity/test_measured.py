@@ -8,6 +8,7 @@ from torch import nn
 
 from analysis import OrnsteinUhlenbeck, WhiteNoise, expected_sensitivity, measured_sensitivity
 from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, LeakyRNN, StateSpaceModel, TorchDiffEq
+from odernn.solvers.resolution import InaccurateSolve
 from targets import inputs
 
 T = torch.linspace(0, 2, 9, dtype=torch.float64)
@@ -66,6 +67,16 @@ def test_sensitivities_of_every_kind_of_model_are_those_of_differences(name, of)
 
     for weight, expected in by_differences(model, run).items():
         torch.testing.assert_close(found.values[weight], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_default_steps_of_a_nonlinear_model_are_fine_enough_or_say_so():
+    model = KINDS["tanh"]()
+    fine = TorchDiffEq("rk4", adjoint=False, step_size=0.01)
+    found, expected = (measured_sensitivity(model, X, T, solver=solver) for solver in (None, fine))
+    for name, value in expected.values.items():
+        torch.testing.assert_close(found.values[name], value, rtol=1e-3, atol=1e-6)
+    with pytest.warns(InaccurateSolve, match="smaller steps"):
+        measured_sensitivity(model, 20 * X, 4 * T)
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
