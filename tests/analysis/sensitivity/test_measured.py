@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from analysis import OrnsteinUhlenbeck, WhiteNoise, expected_sensitivity, measured_sensitivity
-from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, LeakyRNN, StateSpaceModel, TorchDiffEq
-from odernn.solvers.resolution import InaccurateSolve
+from odernn import ContinuousRNN, DiscreteRNN, DiscreteSSM, InaccurateSolve, LeakyRNN, StateSpaceModel, TorchDiffEq
 from targets import inputs
 
 T = torch.linspace(0, 2, 9, dtype=torch.float64)
