@@ -13,6 +13,8 @@ from .lyapunov import LyapunovExponents
 from .memory import MemoryFunction
 from .perturbation.curve import PerturbationCurve
 from .results import line
+from .sensitivity.measured import Sensitivity
+from .sensitivity.weight_matrix import WeightMatrix
 from .target_memory import TargetMemory
 from .verdict import BlockVerdict, Verdict
 
@@ -83,6 +85,19 @@ def _(found: Verdict) -> str:
     judged = ", ".join(f"{one.judgement} ({one.block})" for one in found.blocks.values()) or found.judgement
     errors = ", ".join(f"{error:.2g}" for error in found.initial_errors)
     return f"Verdict({judged}: m = {shown(found.widths)}, T = {found.horizon:g}, E(0) = ({errors}) |H|{_advice(found)})"
+
+
+@line.register
+def _(found: Sensitivity) -> str:
+    largest = ", ".join(f"{name} {float(value[-1].max()):.3g}" for name, value in list(found.values.items())[:4])
+    more = ", ..." if len(found.values) > 4 else ""
+    return f"Sensitivity(largest E |dy/dtheta|^2 at t = {float(found.times[-1]):.4g}: {largest}{more}; {len(found.times)} times)"
+
+
+@line.register
+def _(found: WeightMatrix) -> str:
+    names = ", ".join(found.names[:4]) + (", ..." if len(found.names) > 4 else "")
+    return f"WeightMatrix({len(found.matrix)} weights: {names}; trace {found.trace:.4g})"
 
 
 def _advice(found: Verdict | BlockVerdict) -> str:

@@ -14,6 +14,8 @@ from .perturbation.curve import PerturbationCurve
 from .perturbation.picture import draw_perturbation, marks_of
 from .plotting import GREY, draw_fit, label, log_limits, plot_memory
 from .results import draw
+from .sensitivity.measured import Sensitivity
+from .sensitivity.weight_matrix import WeightMatrix
 from .target_memory import TargetMemory
 from .verdict import BlockVerdict, Verdict
 
@@ -98,6 +100,27 @@ def _(found: Verdict, axes: Axes, **options: Any) -> None:
         axes.plot(found.widths, radii, "o-", **{"label": f"{block}: {judged}"} | options)
     _logarithmic(axes, found.widths, [r for radii in found.radii.values() for r in radii])
     label(axes, x="width $m$", y="tolerance radius $r$")
+    axes.legend()
+
+
+@draw.register(Sensitivity)
+def _(found: Sensitivity, axes: Axes, **options: Any) -> None:
+    """The largest entry of each weight, along time."""
+    for name, values in found.values.items():
+        axes.plot(found.times.cpu(), values.reshape(len(values), -1).amax(-1).cpu(), **{"label": name} | options)
+    axes.set_yscale("log")
+    label(axes, x="time $t$", y=r"$E\,|\partial y_t/\partial\theta|^2$, largest entry")
+    axes.legend()
+
+
+@draw.register(WeightMatrix)
+def _(found: WeightMatrix, axes: Axes, **options: Any) -> None:
+    """The positive eigenvalues, the largest first."""
+    positive = found.eigenvalues[found.eigenvalues > 0].cpu()
+    rank = np.arange(1, len(positive) + 1)
+    axes.plot(rank, positive, "o", **{"label": f"{len(found.matrix)} weights, trace {found.trace:.3g}"} | options)
+    axes.set_yscale("log")
+    label(axes, x="number", y="eigenvalue")
     axes.legend()
 
 

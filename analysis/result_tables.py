@@ -13,6 +13,8 @@ from .lyapunov import LyapunovExponents
 from .memory import MemoryFunction
 from .perturbation.curve import PerturbationCurve
 from .results import columns
+from .sensitivity.measured import Sensitivity
+from .sensitivity.weight_matrix import WeightMatrix
 from .target_memory import TargetMemory
 from .verdict import BlockVerdict, Verdict
 
@@ -90,3 +92,16 @@ def _(found: Verdict) -> dict[str, Any]:
             for name, value in zip(table, (block, judged, *row)):
                 table[name].append(value)
     return table
+
+
+@columns.register
+def _(found: Sensitivity) -> dict[str, Any]:
+    """One row for each time, with the sum over the entries of each weight."""
+    sums = {name: value.reshape(len(value), -1).sum(-1).cpu().numpy() for name, value in found.values.items()}
+    return {"time": found.times.cpu().numpy()} | sums
+
+
+@columns.register
+def _(found: WeightMatrix) -> dict[str, Any]:
+    """One row for each weight, with the sum over its entries of the diagonal."""
+    return {"weight": list(found.names), "trace": [float(value.sum()) for value in found.by_name().values()]}

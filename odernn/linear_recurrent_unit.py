@@ -32,6 +32,10 @@ class LinearRecurrentUnit(Pairs):
         self.theta_log = nn.Parameter((1 - omega).log())
         self.gamma_log = nn.Parameter(self._normalization().log())
 
+    def normalize(self) -> None:
+        """Sets gamma to what it would start as for the w of this moment."""
+        self._copy("gamma_log", self._normalization().log())
+
     def _normalization(self) -> Tensor:
         """sqrt(1 - |l|^2), l the factor by which a mode falls in one time unit."""
         value = self.parameterization(self.w.detach())

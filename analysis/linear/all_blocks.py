@@ -24,6 +24,10 @@ So families of growing m with E_m(beta) <= C for one beta > 0 have, on [0, inf),
 the same bound for every m: the target's kernel decays exponentially. That is [IA] Thm 3.9 for these models, by U and c alone. For
 a power law (1+t)^-p of any p > 0 the slowest rate must go to 0 with the accuracy, and so does r, like l^1/2 or faster: the first
 order adds |c_j u_j| ~ l^p against what 2 allows, l^2, which for p < 2 is not met either. docs/all_blocks.md has the numbers.
+
+A parameterisation that multiplies the input, 'lru', has u_j = s_j U_j, s_j = sqrt(l_j (2 - l_j)), and perturbs U: d_j above reads
+s_j d_j, and c_j g_j below s_j c_j g_j. Then 1 is E(beta) >= beta^2 max_j s_j g_j - E(0), so that r falls like l^1/4, more slowly
+than without s; but it falls, and the argument above goes through with l >= (beta^2 / (C + E_m(0)))^2.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
@@ -56,7 +61,7 @@ class ReadoutBounds(Result):
 
     Args:
         least, most: bounds of r. They differ by what E(0) leaves open if all c_j u_j >= 0, and more if not.
-        slowest_mode: sqrt((|H| / 2 + E(0)) / max_j g_j), what the slowest mode alone allows.
+        slowest_mode: sqrt((|H| / 2 + E(0)) / max_j s_j g_j), what the slowest mode alone allows.
         slowest_rate: min_j l_j, 1/time.
         positive: whether all c_j u_j >= 0.
     """
@@ -85,16 +90,16 @@ def readout_bounds(model: SequenceModel, target: Functional | Kernel, horizon: f
     """
     kernel, horizon = linear_kernel(model, target), arguments.number("horizon", horizon, above=0, finite=False)
     distance = kernel_distance(model, kernel, horizon).value
-    g, c, u, rates = _modes(model, horizon)
+    g, c, u, s, rates = _modes(model, horizon)
     tolerated = TOLERANCE * KernelL1.build(kernel, horizon).scale
     positive = bool((c * u >= 0).all())
-    slowest = math.sqrt((tolerated + distance) / g.max())
+    slowest = math.sqrt((tolerated + distance) / (s * g).max())
     above = tolerated + distance
-    first_order = above / max(float(np.linalg.norm(c * g)), float(np.linalg.norm(u * g)), np.finfo(np.float64).tiny)
+    first_order = above / max(float(np.linalg.norm(s * c * g)), float(np.linalg.norm(u * g)), np.finfo(np.float64).tiny)
     most = min(slowest, first_order)
     if positive:
-        most = min(most, _inverse(g, c, u, above, most))
-    least = _inverse(g, c, u, tolerated - distance, most) if tolerated > distance else 0.0
+        most = min(most, _inverse(g, c, u, s, above, most))
+    least = _inverse(g, c, u, s, tolerated - distance, most) if tolerated > distance else 0.0
     return ReadoutBounds(least, most, slowest, float(rates.min()), positive)
 
 
@@ -106,12 +111,12 @@ def largest_change(model: SequenceModel, beta: float, horizon: float) -> float:
         model, horizon: as in `readout_bounds`.
         beta: >= 0.
     """
-    g, c, u, _ = _modes(model, arguments.number("horizon", horizon, above=0, finite=False))
-    return _largest_change(g, c, u, arguments.number("beta", beta, least=0))
+    g, c, u, s, _ = _modes(model, arguments.number("horizon", horizon, above=0, finite=False))
+    return _largest_change(g, c, u, s, arguments.number("beta", beta, least=0))
 
 
-def _modes(model: SequenceModel, horizon: float) -> tuple[Array, Array, Array, Array]:
-    """g, c, u and the rates l of every mode, (m,)."""
+def _modes(model: SequenceModel, horizon: float) -> tuple[Array, Array, Array, Array, Array]:
+    """g, c, u, the input scale s and the rates l of every mode, (m,)."""
     arguments.instance("model", model, SequenceModel, "give a model of odernn")
     field = model.field()
     W = field.layers[0].W if len(field.layers) == 1 and field.activation.linear and not model.is_map else None
@@ -119,23 +124,25 @@ def _modes(model: SequenceModel, horizon: float) -> tuple[Array, Array, Array, A
         raise ValueError(
             "readout bounds are for linear models of one real diagonal layer, one input and one output: give such a one"
         )
-    rates, u, c = (part.detach().double().numpy() for part in (-W.real, field.layers[0].U.squeeze(-1), field.c.squeeze(-2)))
+    (layer,) = model.layer_weights
+    parts = (-W.real, field.layers[0].U.squeeze(-1), field.c.squeeze(-2), layer.scale_input(torch.ones_like(layer.U)).squeeze(-1))
+    rates, u, c, s = (part.detach().double().numpy() for part in parts)
     if not (rates > 0).all():
         raise ValueError(f"the slowest rate is {rates.min():.3g}, expected rates > 0: a mode that grows has no bound")
     g = -np.expm1(-rates * horizon) / rates
-    return g, c, u, rates
+    return g, c, u, s, rates
 
 
-def _largest_change(g: Array, c: Array, u: Array, beta: float) -> float:
-    """max sum_j g_j (|c_j| x_j + |u_j| y_j + x_j y_j): each of x and y is best along the other's gradient. What they rise to from
-    the slowest mode is compared with what they rise to from all modes alike."""
+def _largest_change(g: Array, c: Array, u: Array, s: Array, beta: float) -> float:
+    """max sum_j g_j (s_j |c_j| x_j + |u_j| y_j + s_j x_j y_j): each of x and y is best along the other's gradient. What they rise
+    to from the slowest mode is compared with what they rise to from all modes alike."""
     c, u, value = np.abs(c), np.abs(u), 0.0
-    for start in (np.eye(g.size)[g.argmax()], np.full(g.size, g.size**-0.5)):
+    for start in (np.eye(g.size)[(s * g).argmax()], np.full(g.size, g.size**-0.5)):
         x, last = beta * start, -1.0
         for _ in range(_ROUNDS):
-            y = beta * _unit(g * (u + x))
-            x = beta * _unit(g * (c + y))
-            now = float(g @ (c * x + u * y + x * y))
+            y = beta * _unit(g * (u + s * x))
+            x = beta * _unit(s * g * (c + y))
+            now = float(g @ (s * c * x + u * y + s * x * y))
             if now <= last * (1 + _LEAST_GAIN):
                 break
             last = now
@@ -148,8 +155,8 @@ def _unit(v: Array) -> Array:
     return np.asarray(v / max(float(np.linalg.norm(v)), np.finfo(np.float64).tiny))
 
 
-def _inverse(g: Array, c: Array, u: Array, value: float, above: float) -> float:
+def _inverse(g: Array, c: Array, u: Array, s: Array, value: float, above: float) -> float:
     """The beta <= above at which Q(beta) = value; `above` where Q is smaller there."""
-    if _largest_change(g, c, u, above) <= value:
+    if _largest_change(g, c, u, s, above) <= value:
         return above
-    return float(brentq(lambda beta: _largest_change(g, c, u, beta) - value, 0.0, above, xtol=1e-12 * above, rtol=1e-10))
+    return float(brentq(lambda beta: _largest_change(g, c, u, s, beta) - value, 0.0, above, xtol=1e-12 * above, rtol=1e-10))

@@ -37,6 +37,8 @@ def results():
         "block": verdict.blocks["all"],
         "fixed": analysis.fixed_points(model),
         "report": analysis.stability_report(model),
+        "sensitivity": analysis.measured_sensitivity(model, X, T),
+        "matrix": analysis.expected_gauss_newton(model),
     }
 
 

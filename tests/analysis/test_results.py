@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import analysis
 from analysis import (
     ExponentialSum,
+    expected_gauss_newton,
     fit_decay,
     fit_minimax,
     fixed_points,
@@ -26,6 +27,7 @@ from analysis import (
     laplace_sum,
     linear_curves,
     lyapunov_exponents,
+    measured_sensitivity,
     memory_capacity,
     memory_function,
     perturbation_error,
@@ -62,6 +64,8 @@ def examples():
         *verdict.blocks.values(),
         perturbation_error(linear, KERNEL, None, None, [0.0, 0.1], error="kernel_l1", horizon=10.0, draws=1, restarts=0),
         stability_report(linear),
+        expected_gauss_newton(linear),
+        measured_sensitivity(stepped, torch.ones(2, 5, 1, dtype=torch.float64), TIMES[:5]),
         memory_function(ConvolutionalFunctional(KERNEL), TIMES),
         memory_capacity(stepped, TIMES[:5], samples=100),
         lyapunov_exponents(stepped, TIMES),
