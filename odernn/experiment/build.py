@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from targets import grids
 
+from ..generalization import InputMoments, rescale_readout
 from ..losses import relative_l2
 from ..runs import RunDirectory
 from ..seals import fingerprint
@@ -70,6 +71,8 @@ class Experiment:
             widen(load_run(config.warm_start, trust_code=trust_code, trusted=config.code()).model, self.model)
         self._targets: list[float] | None = None
         self.data = self._generated() if own is None else own.to(self.device, self.dtype)
+        if warm and config.rescale_readout:
+            rescale_readout(self.model, InputMoments.measured(self.data.t, self.data.x, config.interpolation))
         # Whence memory functions are drawn.
         self.t = times_of(config) if own is None else probe_times(own.t)
         self.solver = self._solver()
