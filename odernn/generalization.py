@@ -25,22 +25,24 @@ from targets.functionals import Interpolation
 
 from .activations import ACTIVATIONS
 from .fields import Layer, VectorField
-from .models import SequenceModel
+from .models import DiscreteRNN, DiscreteSSM, SequenceModel
 from .paths import heaviside
 from .short_repr import short_repr
 from .solvers import Exact
 from .state_matrices import DenseMatrix
 
-# Gauss-Legendre nodes between two samples.
-_NODES = 4
-# Where modes turn by more radians than this between two samples, there are twice the nodes, or four times, up to so many times.
-_TURN, _MOST_CUTS = 2.0, 64
+# Gauss-Legendre nodes in a panel. A step between samples is a panel, or is cut into 2, 4, ..., _MOST_CUTS, so that [0, T] has so
+# many panels (|rho| has kinks, where the error is that of one panel) and modes turn by no more than so many radians in each.
+_NODES, _PANELS, _TURN, _MOST_CUTS = 4, 200, 2.0, 64
 # Lags before the last sample are cut geometrically so often: modes may fall much faster than samples come.
 _OCTAVES = 20
 # Steps are even if they differ by no more than this part.
 _EVEN = 1e-9
 # Covariances may be negative by this part: rounding.
 _ROUNDING = 1e-10
+
+# State equations of maps whose kernels are known.
+_MAPS = (DiscreteRNN.state_equation, DiscreteSSM.state_equation)
 
 Moments = Callable[[Tensor], Tensor]
 
@@ -79,8 +81,8 @@ class InputMoments:
                 f"t has shape {tuple(t.shape)}, times of each sequence, expected (time,): tau takes the covariance of the inputs "
                 "at each time, so bring all sequences to the same times"
             )
-        t = grids.tensor(t, "t", least=2).double()
-        x = arguments.floating_tensor("x", x, shape="(batch, time, input)").detach().double()
+        t = grids.tensor(t, "t", least=2).double().cpu()
+        x = arguments.floating_tensor("x", x, shape="(batch, time, input)").detach().double().cpu()
         if x.ndim != 3 or x.shape[1] != len(t) or len(x) < 2 or not x.shape[2]:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}, expected (batch, {len(t)}, input) with two sequences or more, of which tau takes "
@@ -109,9 +111,7 @@ class InputMoments:
         return InputMoments(t, mu, covariance)
 
     @staticmethod
-    def given(
-        t: Tensor, covariance: float | Callable[[Tensor, Tensor], Tensor], mean: float | Moments = 0.0
-    ) -> InputMoments:
+    def given(t: Tensor, covariance: float | Callable[[Tensor, Tensor], Tensor], mean: float | Moments = 0.0) -> InputMoments:
         """Inputs whose law is known.
 
             InputMoments.given(t, 1.0)                                                # any stationary process of variance 1
@@ -129,7 +129,7 @@ class InputMoments:
         Raises:
             ValueError: other shapes, or values that are not finite, or no covariance.
         """
-        t = grids.tensor(t, "t", least=2).double()
+        t = grids.tensor(t, "t", least=2).double().cpu()
         variance = None if callable(covariance) else arguments.number("covariance", covariance, least=0)
         constant = None if callable(mean) else arguments.number("mean", mean)
 
@@ -154,7 +154,8 @@ class InputMoments:
         means = mu(t)
         if means.shape not in ((len(t), channels), (len(t), 1)) or not torch.isfinite(means).all():
             raise ValueError(
-                f"mean gives {tuple(means.shape)} at {len(t)} times, expected finite numbers ({len(t)},) or ({len(t)}, {channels})"
+                f"mean gives {tuple(means.shape)} at {len(t)} times, expected finite numbers ({len(t)},), or ({len(t)}, "
+                f"{channels}) for several channels; give mu(s)"
             )
         return InputMoments(t, lambda s: mu(s).expand(-1, channels), K)
 
@@ -203,8 +204,9 @@ def generalization_measure(model: SequenceModel, moments: InputMoments) -> Tenso
         moments: of the inputs.
 
     Returns:
-        One value per ensemble member, in the square of the unit of y; nan where a mode turns by more than 128 radians between two
-        samples, which no quadrature here resolves, and where W is singular and b is not 0.
+        One value per ensemble member, in the square of the unit of y, by quadrature to some 1e-5 (the kinks of |rho|); nan where
+        a mode turns by more than 128 radians between two samples, which the quadrature does not resolve, where W is singular and
+        b is not 0, and where weights are not finite.
 
     Raises:
         ValueError: a model of another kind or with other channels than the inputs.
@@ -242,11 +244,12 @@ def require_measurable(model: SequenceModel, channels: int) -> None:
     """Raises ValueError unless `generalization_measure` takes such a model with inputs of so many channels."""
     arguments.instance("model", model, SequenceModel, "give a model of odernn")
     field = model.field()
-    if field.opaque or len(field.layers) != 1 or not field.linear:
-        kind = "code of its own" if field.opaque else f"{len(field.layers)} layer(s) with activation {field.activation.name!r}"
+    own = field.opaque or (model.is_map and (type(model).state_equation not in _MAPS or "state_equation" in vars(model)))
+    if own or len(field.layers) != 1 or not field.linear:
+        kind = "code of its own" if own else f"{len(field.layers)} layer(s) with activation {field.activation.name!r}"
         raise ValueError(
-            f"the generalisation measure tau is that of one layer that is linear in its state, got model {model.name!r} of {kind}: "
-            "take model 'ssm' or activation 'linear'"
+            f"the generalisation measure tau is that of one layer that is linear in its state, got model {model.name!r} of "
+            f"{kind}: take model 'ssm' or activation 'linear'"
         )
     if model.input_size != channels:
         raise ValueError(f"the model takes {model.input_size} channels, the inputs have {channels}: match them")
@@ -262,6 +265,8 @@ def _roots(model: SequenceModel, moments: InputMoments) -> Tensor:
     require_measurable(model, moments.channels)
     field = model.field()
     (layer,) = field.layers
+    if not all(torch.isfinite(one).all() for one in layer.W.tensors):
+        return math.nan * field.c.sum(-1)
     plain = field.activation.linear
     # What tau is taken of: the outputs, or every state behind a nonlinear readout.
     c = field.c if plain else torch.eye(model.hidden_size).to(field.c)
@@ -269,9 +274,10 @@ def _roots(model: SequenceModel, moments: InputMoments) -> Tensor:
         rule = moments.rule(0)
         rho, unresolved = _map_kernel(model, layer, c, moments.t), None
     else:
-        turn = layer.W.eigenvalues().detach().imag.abs().amax(-1) * float(moments.t.diff().max())
-        cuts = min(_MOST_CUTS, 2 ** max(0, math.ceil(math.log2(max(float(turn.max()) / _TURN, 1.0)))))
-        rule, unresolved = moments.rule(cuts), turn > _TURN * _MOST_CUTS
+        steps = moments.t.diff()
+        turn = layer.W.eigenvalues().detach().imag.abs().amax(-1) * float(steps.max())
+        least = max(float(turn.max()) / _TURN, _PANELS / len(steps), 1.0)
+        rule, unresolved = moments.rule(min(2 ** math.ceil(math.log2(least)), _MOST_CUTS)), turn > _TURN * _MOST_CUTS
         rho = _kernel(layer, c, rule)
     weights = rule.weights.to(rho).unsqueeze(-1)
     spread = (torch.linalg.vector_norm(rho @ rule.root.to(rho), dim=-1) * weights).sum(-2)

@@ -89,11 +89,11 @@ class TrainingConfig:
         if self.regularizer_weight is not None:
             arguments.number("regularizer_weight", self.regularizer_weight, least=0)
             if self.regularizer == "none":
-                raise ValueError("regularizer_weight has no effect without a regularizer: give regularizer='tau', or leave it out")
+                raise ValueError(
+                    "regularizer_weight has no effect without a regularizer: give regularizer='tau', or leave it out"
+                )
         if self.optimizer == "lm" and self.regularizer != "none":
-            raise ValueError(
-                "optimizer 'lm' eliminates the readout, which regularizer 'tau' weighs: choose lbfgs, adam or adamw"
-            )
+            raise ValueError("optimizer 'lm' eliminates the readout, which regularizer 'tau' weighs: choose lbfgs, adam or adamw")
         if self.optimizer in ("auto", "lm", "lbfgs"):
             for name in ("batch_size", "gradient_clip", "chunk"):
                 if getattr(self, name) is not None:

@@ -29,8 +29,8 @@ DEFAULT_ITERATIONS = {"lbfgs": 10, "lm": 1}
 def resolve(config: TrainingConfig, model: SequenceModel, data: Data, solver: Solver | None) -> TrainingConfig:
     """The config with the optimiser that 'auto' stands for: 'lm' where it fits, else 'lbfgs'.
 
-    It fits on the CPU in double precision, where no learning rate and no regulariser is asked for, where solves are compiled and the Jacobian has at
-    most 2^23 entries: a step takes a solve for each of its columns.
+    It fits on the CPU in double precision, where no learning rate and no regulariser is asked for, where solves are compiled and
+    the Jacobian has at most 2^23 entries: a step takes a solve for each of its columns.
 
     Raises:
         ValueError: 'lm' in another precision.

@@ -240,9 +240,7 @@ def entry_of(run: RunDirectory, content: dict[str, Any]) -> dict[str, Any]:
 
 def _told_apart(training: dict[str, Any]) -> dict[str, Any]:
     """The settings that tell one training from another; those that earlier versions did not have only where they are set."""
-    return {
-        name: value for name, value in training.items() if name not in _FREE and (name not in LATER or value != LATER[name])
-    }
+    return {name: value for name, value in training.items() if name not in _FREE and (name not in LATER or value != LATER[name])}
 
 
 def resumed_settings(run: RunDirectory, epochs: int | None) -> tuple[dict[str, Any], TrainingConfig, Solver | None]:

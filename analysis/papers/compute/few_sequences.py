@@ -100,9 +100,7 @@ def _labels(target: str, x: Tensor, t: Tensor) -> Tensor:
 
 
 def _model(hidden_size: int, seed: int) -> StateSpaceModel:
-    model = StateSpaceModel(
-        1, hidden_size, 1, "linear", "complex", "exp", bias=False, seed=seed, dtype=torch.float64
-    )
+    model = StateSpaceModel(1, hidden_size, 1, "linear", "complex", "exp", bias=False, seed=seed, dtype=torch.float64)
     turns = math.pi * torch.arange(hidden_size // 2, dtype=torch.float64)
     turning = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
     model.set_matrix(torch.kron(torch.diag(turns), turning) - 0.5 * torch.eye(hidden_size, dtype=torch.float64))
