@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ class InputMoments:
                 f"t has shape {tuple(t.shape)}, times of each sequence, expected (time,): tau takes the covariance of the inputs "
                 "at each time, so bring all sequences to the same times"
             )
-        t = grids.tensor(t, "t", least=2).double().cpu()
+        t = grids.tensor(t, "t", least=2).detach().double().cpu()
         x = arguments.floating_tensor("x", x, shape="(batch, time, input)").detach().double().cpu()
         if x.ndim != 3 or x.shape[1] != len(t) or len(x) < 2 or not x.shape[2]:
             raise ValueError(
@@ -129,28 +129,31 @@ class InputMoments:
         Raises:
             ValueError: other shapes, or values that are not finite, or no covariance.
         """
-        t = grids.tensor(t, "t", least=2).double().cpu()
+        t = grids.tensor(t, "t", least=2).detach().double().cpu()
         variance = None if callable(covariance) else arguments.number("covariance", covariance, least=0)
         constant = None if callable(mean) else arguments.number("mean", mean)
 
         def K(s: Tensor) -> Tensor:
-            values = torch.full_like(s, variance) if variance is not None else covariance(s, s)  # type: ignore[operator]
+            values = _numbers("covariance", covariance(s, s) if callable(covariance) else variance, s)
             return values[:, None, None] if values.ndim == 1 else values
 
         def mu(s: Tensor) -> Tensor:
-            values = torch.full_like(s, constant) if constant is not None else mean(s)  # type: ignore[operator]
+            values = _numbers("mean", mean(s) if callable(mean) else constant, s)
             return values[:, None] if values.ndim == 1 else values
 
         sizes = K(t)
         channels = sizes.shape[-1]
-        if sizes.shape != (len(t), channels, channels) or not torch.isfinite(sizes).all():
+        if not channels or sizes.shape != (len(t), channels, channels) or not torch.isfinite(sizes).all():
             raise ValueError(
                 f"covariance gives {tuple(sizes.shape)} at {len(t)} times, expected finite numbers ({len(t)},), or "
                 f"({len(t)}, input, input) for several channels; give K(s, u)"
             )
-        lowest = torch.linalg.eigvalsh(sizes)[:, 0]
-        if (lowest < -_ROUNDING * sizes.diagonal(dim1=-2, dim2=-1).abs().amax()).any():
-            raise ValueError(f"covariance K(s, s) is negative, {float(lowest.min()):.3g}, at some time; give that of a process")
+        lowest, rounding = torch.linalg.eigvalsh(sizes)[:, 0], _ROUNDING * sizes.abs().max()
+        if (lowest < -rounding).any() or ((sizes - sizes.mT).abs() > rounding).any():
+            raise ValueError(
+                f"covariance K(s, s) is that of no process (least eigenvalue {float(lowest.min()):.3g}), expected a variance, or a "
+                "symmetric positive semidefinite matrix; give K(s, u)"
+            )
         means = mu(t)
         if means.shape not in ((len(t), channels), (len(t), 1)) or not torch.isfinite(means).all():
             raise ValueError(
@@ -253,6 +256,12 @@ def require_measurable(model: SequenceModel, channels: int) -> None:
         )
     if model.input_size != channels:
         raise ValueError(f"the model takes {model.input_size} channels, the inputs have {channels}: match them")
+
+
+def _numbers(name: str, values: Any, s: Tensor) -> Tensor:
+    """What a law gives at times s, in float64; a number holds at all of them."""
+    values = arguments.real_tensor(name, values, finite=False).detach().double().cpu()
+    return values.expand_as(s) if values.ndim == 0 else values
 
 
 def _listed(values: Tensor) -> str:
