@@ -33,7 +33,7 @@ from .state_matrices import DenseMatrix
 
 # Gauss-Legendre nodes in a panel. A step between samples is a panel, or is cut into 2, 4, ..., _MOST_CUTS, so that [0, T] has so
 # many panels (|rho| has kinks, where the error is that of one panel) and modes turn by no more than so many radians in each.
-_NODES, _PANELS, _TURN, _MOST_CUTS = 4, 200, 2.0, 64
+_NODES, _PANELS, _TURN, _MOST_CUTS = 4, 200, 1.0, 128
 # Lags before the last sample are cut geometrically so often: modes may fall much faster than samples come.
 _OCTAVES = 20
 # Steps are even if they differ by no more than this part.
@@ -151,8 +151,8 @@ class InputMoments:
         lowest, rounding = torch.linalg.eigvalsh(sizes)[:, 0], _ROUNDING * sizes.abs().max()
         if (lowest < -rounding).any() or ((sizes - sizes.mT).abs() > rounding).any():
             raise ValueError(
-                f"covariance K(s, s) is that of no process (least eigenvalue {float(lowest.min()):.3g}), expected a variance, or a "
-                "symmetric positive semidefinite matrix; give K(s, u)"
+                f"covariance K(s, s) is that of no process (least eigenvalue {float(lowest.min()):.3g}), expected a variance, or "
+                "a symmetric positive semidefinite matrix; give K(s, u)"
             )
         means = mu(t)
         if means.shape not in ((len(t), channels), (len(t), 1)) or not torch.isfinite(means).all():
@@ -207,9 +207,9 @@ def generalization_measure(model: SequenceModel, moments: InputMoments) -> Tenso
         moments: of the inputs.
 
     Returns:
-        One value per ensemble member, in the square of the unit of y, by quadrature to some 1e-5 (the kinks of |rho|); nan where
-        a mode turns by more than 128 radians between two samples, which the quadrature does not resolve, where W is singular and
-        b is not 0, and where weights are not finite.
+        One value per ensemble member, in the square of the unit of y, by quadrature to some 1e-5 (|rho| has kinks), or 1e-3
+        where modes turn many times between two samples; nan where they do by more than 128 radians, which is not resolved, where
+        W is singular and b is not 0, and where weights are not finite.
 
     Raises:
         ValueError: a model of another kind or with other channels than the inputs.

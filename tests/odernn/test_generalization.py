@@ -94,8 +94,13 @@ def test_members_of_an_ensemble_have_a_value_each():
         assert torch.allclose(generalization_measure(stack(models), moments), alone, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("rates", [[0.01, 0.5, 2.0], [1.0, 1e4, 1e7]], ids=["slow", "far faster than samples come"])
-def test_positive_kernels_have_a_closed_form(rates):
+@pytest.mark.parametrize(
+    ("rates", "tolerance"),
+    # Where a mode falls within an octave of lags, four nodes are good for 1e-6 of its own integral.
+    [([0.01, 0.5, 2.0], 1e-10), ([1.0, 1e4, 1e7], 1e-6)],
+    ids=["slow", "far faster than samples come"],
+)
+def test_positive_kernels_have_a_closed_form(rates, tolerance):
     """int_0^T sum_j c_j e^{-r_j s} ds, for variance 1 and mean 0; and twice that for variance 1 and mean 1."""
     rates = torch.tensor(rates, dtype=F64)
     for recurrence in ("diagonal", "dense"):
@@ -107,7 +112,7 @@ def test_positive_kernels_have_a_closed_form(rates):
         integral = float((-torch.expm1(-4 * rates) / rates.sqrt()).sum())
         for mean in (0.0, 1.0):
             found = generalization_measure(model, InputMoments.given(T, 1.0, mean))
-            assert found.item() == pytest.approx(((1 + mean) * integral) ** 2, rel=1e-8)
+            assert found.item() == pytest.approx(((1 + mean) * integral) ** 2, rel=tolerance)
 
 
 def test_brownian_motion_by_its_covariance():
@@ -228,6 +233,10 @@ def test_nothing_is_divided_by_0():
     assert not model.c.any()
 
 
+def own_field(t, h, x):
+    return x - h
+
+
 class OwnMap(DiscreteSSM):
     def state_equation(self, h, value, step):
         return 0.5 * value
@@ -242,11 +251,11 @@ class OwnMap(DiscreteSSM):
         (StateSpaceModel(1, 3, 1, "tanh", num_layers=2, dtype=F64), "of 2 layer\\(s\\)"),
         (ContinuousRNN(1, 3, 1, "linear", num_layers=2, dtype=F64), "of 2 layer\\(s\\)"),
         (OwnMap(1, 3, 1, "linear", dtype=F64), "of code of its own"),
-        (NeuralODE(torch.nn.Linear(3, 2, dtype=F64), 1, 2, 1, dtype=F64), "of code of its own"),
+        (NeuralODE(own_field, 2, dtype=F64), "of code of its own"),
         (StateSpaceModel(2, 3, 1, dtype=F64), "the model takes 2 channels, the inputs have 1"),
         (torch.nn.LSTM(1, 3), "model is"),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else "",
+    ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else None,
 )
 def test_models_that_have_no_kernel_are_refused(model, message):
     with pytest.raises(ValueError, match=message):

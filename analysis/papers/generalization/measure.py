@@ -269,8 +269,8 @@ At λ = {_DEFAULT:g} the test error of {sum(raised)} of {len(raised)} single ser
 
 Rescaling alone changes little once models are trained: the test error by {min(changes):+.0%} to {max(changes):+.0%}, by
 {np.median(np.abs(changes)):.1%} in the median. Nor does it make outputs equal over b: it bounds them from above, E y(T)² ≤ τ,
-with equality only for inputs that are one random number times a shape. As b falls the inputs become white: K(s, s) grows like 1/b and
-E y(T)² does not, so that the rescaled output falls like √b."""
+with equality only for inputs that are one random number times a shape. As b falls the inputs become white: K(s, s) grows like
+1/b and E y(T)² does not, so that the rescaled output falls, in the limit like √b."""
 
 
 GEN_TAU = Figure(
@@ -284,8 +284,8 @@ size over b, and λτ in the loss lowers the test error.""",
 input weights 1, {_SIZES["epochs"]} full-batch steps of Adam at {_SHARED["learning_rate"]:g}, nothing chosen by validation. Inputs
 on [0, 1] at 101 samples, of covariance e^(-(s-t)²/b²) / (b√π). {_SHARED["sequences"]} sequences for training, few enough to be
 fitted too well, {_SIZES["test_sequences"]} for the test. Two labels at time 1: ∫ρ(1-s) x(s) ds with ρ = (1+t)^-1.5 and noise of
-half its standard deviation (the test error counts as much noise), and the published sin x(1/2), which no linear model has. The readout
-as drawn and rescaled, {len(_SEEDS)} seeds: {_COUNT} models. τ takes mean and covariance of the training inputs. The paper's
+half its standard deviation (the test error counts as much noise), and the published sin x(1/2), which no linear model has. The
+readout as drawn and rescaled, {len(_SEEDS)} seeds: {_COUNT} models. τ takes mean and covariance of the training inputs. The paper's
 formulas were not at hand and were derived anew: E y(T)² ≤ τ is tested against samples, τ against a fine quadrature.""",
     jobs=_jobs,
     assemble=_assemble,
