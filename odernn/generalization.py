@@ -214,7 +214,7 @@ def generalization_measure(model: SequenceModel, moments: InputMoments) -> Tenso
     Raises:
         ValueError: a model of another kind or with other channels than the inputs.
 
-    Source: Liu and Li (2024), the bound and Eq 9; the derivation of the other cases is that of the paper, term by term.
+    Source: Liu and Li (2024), the bound and Eq 9. (The other cases follow by Cauchy and Schwarz in the same way.)
 
     Example:
         model = StateSpaceModel(1, 16, 1, "linear", "complex", "softplus")

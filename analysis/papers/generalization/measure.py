@@ -285,8 +285,8 @@ input weights 1, {_SIZES["epochs"]} full-batch steps of Adam at {_SHARED["learni
 on [0, 1] at 101 samples, of covariance e^(-(s-t)²/b²) / (b√π). {_SHARED["sequences"]} sequences for training, few enough to be
 fitted too well, {_SIZES["test_sequences"]} for the test. Two labels at time 1: ∫ρ(1-s) x(s) ds with ρ = (1+t)^-1.5 and noise of
 half its standard deviation (the test error counts as much noise), and the published sin x(1/2), which no linear model has. The
-readout as drawn and rescaled, {len(_SEEDS)} seeds: {_COUNT} models. τ takes mean and covariance of the training inputs. The paper's
-formulas were not at hand and were derived anew: E y(T)² ≤ τ is tested against samples, τ against a fine quadrature.""",
+readout as drawn and rescaled, {len(_SEEDS)} seeds: {_COUNT} models. τ takes mean and covariance of the training inputs. The
+paper's formulas were not at hand and were derived anew: E y(T)² ≤ τ is tested against samples, τ against a fine quadrature.""",
     jobs=_jobs,
     assemble=_assemble,
     claims=_claims,
