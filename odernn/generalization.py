@@ -44,7 +44,7 @@ _ROUNDING = 1e-10
 # State equations of maps whose kernels are known.
 _MAPS = (DiscreteRNN.state_equation, DiscreteSSM.state_equation)
 
-Moments = Callable[[Tensor], Tensor]
+_OverTime = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +58,8 @@ class InputMoments:
     """
 
     t: Tensor
-    mean: Moments
-    covariance: Moments
+    mean: _OverTime
+    covariance: _OverTime
 
     __repr__ = short_repr
 
@@ -111,7 +111,7 @@ class InputMoments:
         return InputMoments(t, mu, covariance)
 
     @staticmethod
-    def given(t: Tensor, covariance: float | Callable[[Tensor, Tensor], Tensor], mean: float | Moments = 0.0) -> InputMoments:
+    def given(t: Tensor, covariance: float | Callable[[Tensor, Tensor], Tensor], mean: float | _OverTime = 0.0) -> InputMoments:
         """Inputs whose law is known.
 
             InputMoments.given(t, 1.0)                                                # any stationary process of variance 1
@@ -239,12 +239,17 @@ def rescale_readout(model: SequenceModel, moments: InputMoments) -> None:
     with torch.no_grad():
         tau = generalization_measure(model, moments)
         if not (torch.isfinite(tau).all() and (tau > 0).all()):
-            raise ValueError(f"tau is {_listed(tau)}, expected positive numbers to divide c by: start from other weights")
+            shown = ", ".join(f"{value:.3g}" for value in tau.flatten().tolist()[:4])
+            raise ValueError(f"tau is {shown}, expected positive numbers to divide c by: start from other weights")
         model.c.div_(tau.sqrt()[..., None, None])
 
 
-def require_measurable(model: SequenceModel, channels: int) -> None:
-    """Raises ValueError unless `generalization_measure` takes such a model with inputs of so many channels."""
+def measured_field(model: SequenceModel, channels: int) -> VectorField:
+    """The field of a model that has a tau for inputs of so many channels.
+
+    Raises:
+        ValueError: as `generalization_measure`.
+    """
     arguments.instance("model", model, SequenceModel, "give a model of odernn")
     field = model.field()
     own = field.opaque or (model.is_map and (type(model).state_equation not in _MAPS or "state_equation" in vars(model)))
@@ -256,6 +261,7 @@ def require_measurable(model: SequenceModel, channels: int) -> None:
         )
     if model.input_size != channels:
         raise ValueError(f"the model takes {model.input_size} channels, the inputs have {channels}: match them")
+    return field
 
 
 def _numbers(name: str, values: Any, s: Tensor) -> Tensor:
@@ -264,24 +270,19 @@ def _numbers(name: str, values: Any, s: Tensor) -> Tensor:
     return values.expand_as(s) if values.ndim == 0 else values
 
 
-def _listed(values: Tensor) -> str:
-    return ", ".join(f"{value:.3g}" for value in values.flatten().tolist()[:4])
-
-
 def _roots(model: SequenceModel, moments: InputMoments) -> Tensor:
     """tau^(1/2) of each output, (*ensemble, output)."""
     arguments.instance("moments", moments, InputMoments, "make them with InputMoments.measured(t, x)")
-    require_measurable(model, moments.channels)
-    field = model.field()
+    field = measured_field(model, moments.channels)
     (layer,) = field.layers
     if not all(torch.isfinite(one).all() for one in layer.W.tensors):
         return math.nan * field.c.sum(-1)
     plain = field.activation.linear
     # What tau is taken of: the outputs, or every state behind a nonlinear readout.
     c = field.c if plain else torch.eye(model.hidden_size).to(field.c)
+    unresolved = None
     if model.is_map:
-        rule = moments.rule(0)
-        rho, unresolved = _map_kernel(model, layer, c, moments.t), None
+        rule, rho = moments.rule(0), _map_kernel(model, layer, c, moments.t)
     else:
         steps = moments.t.diff()
         turn = layer.W.eigenvalues().detach().imag.abs().amax(-1) * float(steps.max())
@@ -290,7 +291,7 @@ def _roots(model: SequenceModel, moments: InputMoments) -> Tensor:
         rho = _kernel(layer, c, rule)
     weights = rule.weights.to(rho).unsqueeze(-1)
     spread = (torch.linalg.vector_norm(rho @ rule.root.to(rho), dim=-1) * weights).sum(-2)
-    rest = (c @ model.rest_state().unsqueeze(-1)).squeeze(-1)
+    rest = (c @ field.rest_state(discrete=model.time == "discrete").unsqueeze(-1)).squeeze(-1)
     mean = rest + ((rho @ rule.mean.to(rho).unsqueeze(-1)).squeeze(-1) * weights).sum(-2)
     roots = spread + mean.abs()
     if not plain:

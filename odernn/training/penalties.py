@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from ..generalization import InputMoments, generalization_measure, require_measurable
+from ..generalization import InputMoments, generalization_measure, measured_field
 from ..losses import stability_penalty
 from ..models import SequenceModel
 from ..paths import Interpolation
@@ -29,9 +29,9 @@ class Penalties:
         self.model, self.config = model, config
         weights = model.raw_weights()
         self._decaying = [tensor for name, tensor in model.named_parameters() if weights[name].decays]
-        self._moments = None
+        self._moments: InputMoments | None = None
         if config.strength:
-            require_measurable(model, data.input_size)
+            measured_field(model, data.input_size)  # for what it refuses
             self._moments = InputMoments.measured(data.t, data.x, interpolation)
 
     def added_to(self, loss: Tensor) -> Tensor:
