@@ -271,6 +271,7 @@ def train(experiment: Experiment, run_directory: RunDirectory) -> None:
         "validation relative L2 error": f"{100 * summary['validation_relative_l2']:.3g} %",
         "stability margin": f"{summary['stability_margin']:.4g}",
         "slowest rate": f"{summary['slowest_rate']:.4g}",
+        **({"generalisation measure tau": f"{summary['tau']:.4g}"} if "tau" in summary else {}),
         "vector-field evaluations": f"{summary['evaluations_training']} ({summary['evaluations_per_solve']} per solve)",
         "stopped": f"{summary['stopped']} after {summary['epochs']} epochs of {experiment.config.training.optimizer}",
         "seconds": f"{summary['seconds']:.1f}",

@@ -12,6 +12,9 @@ from ...plotting import BLUE, GREEN, GREY, VERMILION, label, picture
 from ..compute.few_sequences import few_sequences
 from ..engine.figure import Claim, Data, Figure, Job, Options, Result, results_of
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 # b of the inputs, and lambda.
 _CORRELATIONS = (1.0, 0.1, 0.01)
 _WEIGHTS = (0.0, 1e-3, 1e-2, 1e-1)
@@ -35,9 +38,6 @@ _COLOURS = dict(zip(_CORRELATIONS, (BLUE, GREEN, VERMILION)))
 _MARKERS = dict(zip(_WEIGHTS, ("o", "s", "D", "v")))
 # Gaps below this are drawn on a linear scale: they may be negative.
 _LINEAR = 0.01
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Model = dict[str, Any]
 

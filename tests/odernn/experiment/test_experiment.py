@@ -51,7 +51,8 @@ def test_a_rescaled_readout_begins_with_tau_1_and_is_not_rescaled_again(tmp_path
     drawn = Experiment(replace(experiment.config, rescale_readout=False)).model
     ratio = (experiment.model.c / drawn.c).detach()
     assert torch.allclose(ratio, ratio[..., :1].expand_as(ratio))
-    experiment.train(run, progress=False)
+    summary = experiment.train(run, progress=False)
+    assert summary["tau"] == pytest.approx(float(generalization_measure(experiment.model, moments)), rel=1e-12)
     again = resumed(run)
     assert torch.equal(again.trainer.best_weights["c"], experiment.model.c)
 
