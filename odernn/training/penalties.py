@@ -30,7 +30,7 @@ class Penalties:
         weights = model.raw_weights()
         self._decaying = [tensor for name, tensor in model.named_parameters() if weights[name].decays]
         self._moments: InputMoments | None = None
-        if config.strength:
+        if config.regularizer != "none":
             measured_field(model, data.input_size)  # for what it refuses
             self._moments = InputMoments.measured(data.t, data.x, interpolation)
 
@@ -42,6 +42,6 @@ class Penalties:
             loss = loss + config.weight_decay * squares
         if config.margin_weight:
             loss = loss + config.margin_weight * stability_penalty(self.model, config.margin)
-        if self._moments is not None:
+        if self._moments is not None and config.strength:
             loss = loss + config.strength * generalization_measure(self.model, self._moments)
         return loss
