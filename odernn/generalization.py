@@ -27,7 +27,6 @@ from .activations import ACTIVATIONS
 from .fields import Layer, VectorField
 from .models import DiscreteRNN, DiscreteSSM, SequenceModel
 from .paths import heaviside
-from .short_repr import short_repr
 from .solvers import Exact
 from .state_matrices import DenseMatrix
 
@@ -61,7 +60,8 @@ class InputMoments:
     mean: _OverTime
     covariance: _OverTime
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        return f"InputMoments({len(self.t)} samples on [{float(self.t[0]):g}, {float(self.t[-1]):g}], channels: {self.channels})"
 
     @staticmethod
     def measured(t: Tensor, x: Tensor, interpolation: Interpolation = "linear") -> InputMoments:

@@ -86,6 +86,10 @@ def test_channels_and_outputs(recurrence):
     assert generalization_measure(model, InputMoments.measured(T, x)).item() == pytest.approx(plainly(model, T, x), rel=3e-5)
 
 
+def test_moments_say_what_they_are_of():
+    assert repr(InputMoments.measured(T, moving(channels=2))) == "InputMoments(21 samples on [0, 4], channels: 2)"
+
+
 def test_members_of_an_ensemble_have_a_value_each():
     for recurrence in ("dense", "complex"):
         models = [linear(recurrence=recurrence, seed=seed) for seed in range(3)]
