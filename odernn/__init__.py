@@ -15,6 +15,7 @@ from . import linear_recurrent_unit  # noqa: F401  registers its recurrence
 from .activations import Activation
 from .ensembles import member, replicate, stack
 from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
+from .generalization import InputMoments, generalization_measure, rescale_readout
 from .leaky import LeakyRNN, LeakyVoltageRNN
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
 from .neural_ode import NeuralODE
@@ -38,6 +39,7 @@ __all__ = [
     "ExperimentConfig",
     "Fused",
     "InaccurateSolve",
+    "InputMoments",
     "LeakyRNN",
     "LeakyVoltageRNN",
     "LoadedRun",
@@ -51,6 +53,7 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "__version__",
+    "generalization_measure",
     "heaviside",
     "hold",
     "linear",
@@ -59,6 +62,7 @@ __all__ = [
     "pulse",
     "read_data",
     "replicate",
+    "rescale_readout",
     "stack",
     "train",
     "widen",

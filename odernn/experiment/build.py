@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from targets import grids
 
+from ..generalization import InputMoments, generalization_measure, rescale_readout
 from ..losses import relative_l2
 from ..runs import RunDirectory
 from ..seals import fingerprint
@@ -70,6 +71,8 @@ class Experiment:
             widen(load_run(config.warm_start, trust_code=trust_code, trusted=config.code()).model, self.model)
         self._targets: list[float] | None = None
         self.data = self._generated() if own is None else own.to(self.device, self.dtype)
+        if warm and config.rescale_readout:
+            rescale_readout(self.model, self._moments())
         # Whence memory functions are drawn.
         self.t = times_of(config) if own is None else probe_times(own.t)
         self.solver = self._solver()
@@ -101,6 +104,10 @@ class Experiment:
 
     def __repr__(self) -> str:
         return f"Experiment({type(self.model).__name__}, target {self.target!r}, {self.solver}, {self.trainer!r})"
+
+    def _moments(self) -> InputMoments:
+        """Mean and covariance of the training inputs."""
+        return InputMoments.measured(self.data.t, self.data.x, self.config.interpolation)
 
     def record(self) -> dict[str, Any]:
         """The content of config.json: the settings, and some targets, which tell whether the kernel's code has changed (of data
@@ -182,9 +189,12 @@ class Experiment:
             response = trainer.respond(held)
             error = relative_l2(response.y, held.y, held.mask)
             margin, rate = self.model.stability_margin(), float(self.model.slowest_rate(trainer.mean_dt))
+            regularised = trainer.config.regularizer == "tau"
+            tau = {"tau": float(generalization_measure(self.model, self._moments()))} if regularised else {}
         return {
             "validation_relative_l2": float(error),
             "stability_margin": float(margin),
+            **tau,
             "slowest_rate": rate,
             "evaluations_training": trainer.evaluations,
             "evaluations_per_solve": response.solution.evaluations,

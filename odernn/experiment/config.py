@@ -14,6 +14,7 @@ from targets.named_objects import bare, is_code
 from .. import activations, models, parameterizations, recurrences, solvers
 from ..settings import check_types
 from ..training import MAX_SEED, TrainingConfig
+from ..training.config import LATER
 
 SOLVERS = tuple(solvers.SOLVERS)
 DEVICES = ("auto", "cpu", "cuda")
@@ -26,6 +27,7 @@ INITIALIZATIONS = ("random", "geometric")
 _FREE = (
     "device",
     "initialization",
+    "rescale_readout",
     "warm_start",
     "solver",
     "solver_tolerance",
@@ -37,7 +39,7 @@ _FREE = (
     "step_size",
 )
 # Settings that the first runs did not have.
-_LATER = {"tau", "chunk", "data", "data_checksum", "validation_fraction"}
+_LATER = {"tau", "chunk", "data", "data_checksum", "validation_fraction", "rescale_readout", "regularizer", "regularizer_weight"}
 _FREE_IN_TRAINING = ("epochs", "patience")
 # Settings of generated targets and inputs, and those of data of one's own, which take their place.
 GENERATED = ("kernel", "nonlinearity", "inputs", "amplitude", "horizon", "points", "train_size", "validation_size")
@@ -73,6 +75,8 @@ class ExperimentConfig:
         rtol, atol: tolerances of adaptive solvers.
         step_size: largest step of fixed-step solvers; None for one step per sample.
         initialization: of the eigenvalues: 'random', or 'geometric': rates from 1/T to 1 (`odernn.warm_start.spread_rates`).
+        rescale_readout: whether the readout is divided by tau^(1/2) before training, so that outputs are of the order of 1
+            (`odernn.generalization.rescale_readout`); for models that are linear in their state.
         warm_start: run directory of a narrower model to start from; None for a random start.
         data: file of data of one's own, see `odernn.read_data`, in place of a kernel's targets: kernel, nonlinearity, inputs,
             amplitude, horizon, points and the sizes have no meaning then and keep their defaults.
@@ -109,6 +113,7 @@ class ExperimentConfig:
     atol: float = 1e-8
     step_size: float | None = None
     initialization: str = "random"
+    rescale_readout: bool = False
     warm_start: str | None = None
     data: str | None = None
     data_checksum: str | None = None
@@ -144,6 +149,8 @@ class ExperimentConfig:
             arguments.number("validation_fraction", self.validation_fraction, above=0, below=1)
         if self.data is None and (self.validation_fraction is not None or self.data_checksum is not None):
             raise ValueError("validation_fraction and data_checksum are for data of your own: give data=FILE, or leave them out")
+        if self.rescale_readout and self.warm_start is not None:
+            raise ValueError("rescale_readout is for models that start anew, warm_start brings a readout: leave one out")
         defaults = {item.name: item.default for item in fields(self)}
         changed = [name for name in GENERATED if getattr(self, name) != defaults[name]]
         if self.data is not None and changed:
@@ -166,9 +173,11 @@ class ExperimentConfig:
         for name in ("kernel", "model", "activation"):  # its file may have moved; what it computes is compared by its values
             if values[name] in self.code():
                 values[name] = bare(values[name])
-        for settings, name in ((values, "tau"), (values["training"], "chunk")):  # runs of earlier versions have no such settings
-            if settings[name] is None:
-                del settings[name]
+        # runs of earlier versions have no such settings
+        for settings, later in ((values, {"tau": None}), (values["training"], {"chunk": None, **LATER})):
+            for name, before in later.items():
+                if settings[name] == before:
+                    del settings[name]
         # The data's file may have moved: its checksum is compared.
         others = OWN if self.data is None else ("data", *GENERATED)
         return {key: value for key, value in values.items() if key not in (*_FREE, *others)}

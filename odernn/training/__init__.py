@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .config import MAX_SEED, OPTIMIZERS, SCHEDULES, TrainingConfig
+from .config import MAX_SEED, OPTIMIZERS, REGULARIZERS, SCHEDULES, TrainingConfig
 from .data import Data, Samples
 from .data_files import read_data
 from .least_squares import LeastSquares
@@ -13,6 +13,7 @@ from .training_run import train
 __all__ = [
     "MAX_SEED",
     "OPTIMIZERS",
+    "REGULARIZERS",
     "SCHEDULES",
     "Data",
     "LeastSquares",

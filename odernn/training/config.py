@@ -11,6 +11,11 @@ from ..settings import check_types
 
 OPTIMIZERS = ("auto", "lm", "lbfgs", "adam", "adamw")
 SCHEDULES = ("none", "plateau", "cosine")
+REGULARIZERS = ("none", "tau")
+# Weight of a regulariser when none is given: small beside the mean square of a target of size 1.
+_REGULARIZER_WEIGHT = 0.01
+# Settings that earlier trainings did not have, and what stands for that.
+LATER = {"regularizer": "none", "regularizer_weight": None}
 # Generators take 64 bits; what is derived from a seed stays far inside.
 MAX_SEED = 2**31
 
@@ -35,6 +40,9 @@ class TrainingConfig:
         loss: one of `odernn.losses.LOSSES`.
         weight_decay: adds weight_decay (|U|^2 + |c|^2) to the loss; for adamw its own decoupled decay of every weight.
         margin, margin_weight: adds margin_weight max(0, margin - stability margin)^2 to the loss.
+        regularizer: 'tau' adds regularizer_weight tau to the loss, the generalisation measure of models that are linear in their
+            state (`odernn.generalization`), for the mean and covariance of the training inputs; 'none' for nothing.
+        regularizer_weight: lambda of the regulariser; None for 0.01.
         seed: of the order of the mini-batches.
 
     Raises:
@@ -54,11 +62,18 @@ class TrainingConfig:
     weight_decay: float = 0.0
     margin: float = 0.0
     margin_weight: float = 0.0
+    regularizer: str = "none"
+    regularizer_weight: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", LOSSES)):
+        for name, choices in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("loss", LOSSES),
+            ("regularizer", REGULARIZERS),
+        ):
             arguments.choice(name, getattr(self, name), choices)
         for name, least in (("epochs", 0), ("iterations", 1), ("batch_size", 1), ("patience", 0), ("chunk", 1)):
             if getattr(self, name) is not None:
@@ -71,6 +86,14 @@ class TrainingConfig:
         arguments.count("seed", self.seed, least=0, most=MAX_SEED - 1)
         if self.margin and not self.margin_weight:
             raise ValueError("margin has no effect without margin_weight: give both, or leave margin out")
+        if self.regularizer_weight is not None:
+            arguments.number("regularizer_weight", self.regularizer_weight, least=0)
+            if self.regularizer == "none":
+                raise ValueError(
+                    "regularizer_weight has no effect without a regularizer: give regularizer='tau', or leave it out"
+                )
+        if self.optimizer == "lm" and self.regularizer != "none":
+            raise ValueError("optimizer 'lm' eliminates the readout, which regularizer 'tau' weighs: choose lbfgs, adam or adamw")
         if self.optimizer in ("auto", "lm", "lbfgs"):
             for name in ("batch_size", "gradient_clip", "chunk"):
                 if getattr(self, name) is not None:
@@ -83,3 +106,10 @@ class TrainingConfig:
     def rated(self) -> bool:
         """Whether a learning rate is asked for."""
         return self.lr is not None or self.schedule != "none"
+
+    @property
+    def strength(self) -> float:
+        """The weight of the regulariser; 0 without one."""
+        if self.regularizer == "none":
+            return 0.0
+        return _REGULARIZER_WEIGHT if self.regularizer_weight is None else self.regularizer_weight

@@ -29,8 +29,8 @@ DEFAULT_ITERATIONS = {"lbfgs": 10, "lm": 1}
 def resolve(config: TrainingConfig, model: SequenceModel, data: Data, solver: Solver | None) -> TrainingConfig:
     """The config with the optimiser that 'auto' stands for: 'lm' where it fits, else 'lbfgs'.
 
-    It fits on the CPU in double precision, where no learning rate is asked for, where solves are compiled and the Jacobian has at
-    most 2^23 entries: a step takes a solve for each of its columns.
+    It fits on the CPU in double precision, where no learning rate and no regulariser is asked for, where solves are compiled and
+    the Jacobian has at most 2^23 entries: a step takes a solve for each of its columns.
 
     Raises:
         ValueError: 'lm' in another precision.
@@ -42,7 +42,8 @@ def resolve(config: TrainingConfig, model: SequenceModel, data: Data, solver: So
     columns = sum(weight.numel() for weight in model.parameters()) - model.c.numel()
     small = data.y.numel() * columns <= _QUICK_ENTRIES
     lean = model.is_map or (solver or automatic(model.field())).lean
-    fits = model.c.dtype == torch.float64 and not config.rated and small and lean and model.c.device.type == "cpu"
+    free = not config.rated and config.regularizer == "none"
+    fits = model.c.dtype == torch.float64 and free and small and lean and model.c.device.type == "cpu"
     return replace(config, optimizer="lm" if fits else "lbfgs")
 
 

@@ -24,7 +24,7 @@ from ..runs import RunDirectory
 from ..seals import fingerprint
 from ..solvers import Adaptive, Auto, Exact, Fused, Solver, TorchDiffEq
 from ..version import __version__
-from .config import TrainingConfig
+from .config import LATER, TrainingConfig
 from .data import Data
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def checksum(data: Data) -> str:
 def identity(content: dict[str, Any]) -> str:
     """The fingerprint of what a training is; weights carry it."""
     entry = content[ENTRY]
-    training = {name: value for name, value in entry["training"].items() if name not in _FREE}
+    training = _told_apart(entry["training"])
     return fingerprint({**{name: entry[name] for name in ("model", "dtype", "data")}, "training": training})
 
 
@@ -143,7 +143,7 @@ def restore(trainer: Trainer, run: RunDirectory) -> None:
     _require_same(run, "model", theirs["model"], ours["model"])
     for name in ("interpolation", "solver"):
         _require_same(run, name, *({name: one[name]} for one in (theirs, ours)))
-    _require_same(run, "training", *({k: v for k, v in one["training"].items() if k not in _FREE} for one in (theirs, ours)))
+    _require_same(run, "training", *(_told_apart(one["training"]) for one in (theirs, ours)))
     state = run.load_checkpoint(identity(content))
     try:
         trainer.load_state_dict(state)
@@ -221,7 +221,9 @@ def entry_of(run: RunDirectory, content: dict[str, Any]) -> dict[str, Any]:
         "class": lambda value: isinstance(value, str),
         "whole": lambda value: isinstance(value, bool),
         "dtype": lambda value: value in _DTYPES,
-        "training": lambda value: isinstance(value, dict) and value.keys() == TrainingConfig.__dataclass_fields__.keys(),
+        "training": lambda value: (
+            isinstance(value, dict) and {**LATER, **value}.keys() == TrainingConfig.__dataclass_fields__.keys()
+        ),
         "solver": lambda value: value is None or (isinstance(value, list) and len(value) == 2 and value[0] in _SOLVERS),
         "interpolation": lambda value: value in get_args(Interpolation),
         "horizon": lambda value: isinstance(value, float) and value > 0,
@@ -234,6 +236,11 @@ def entry_of(run: RunDirectory, content: dict[str, Any]) -> dict[str, Any]:
             f"the config in {run.path} is damaged or of another version ({', '.join(wrong)}): put back what was written"
         )
     return entry
+
+
+def _told_apart(training: dict[str, Any]) -> dict[str, Any]:
+    """The settings that tell one training from another; those that earlier versions did not have only where they are set."""
+    return {name: value for name, value in training.items() if name not in _FREE and (name not in LATER or value != LATER[name])}
 
 
 def resumed_settings(run: RunDirectory, epochs: int | None) -> tuple[dict[str, Any], TrainingConfig, Solver | None]:

@@ -29,6 +29,7 @@ from .data import Data, Samples
 from .least_squares import LeastSquares
 from .levenberg_marquardt import STOPS, LevenbergMarquardt
 from .optimizers import DEFAULT_ITERATIONS, make_optimizer, make_schedule, require_same_settings, resolve, restore_rates
+from .penalties import Penalties
 
 _DEFAULT_BATCH_SIZE = 128  # [IA] Fig 2
 # Factor of the objective for L-BFGS: PyTorch's drops a curvature pair whose product is below 1e-10, which with mean
@@ -83,8 +84,7 @@ class Trainer:
         self._saved_to: Path | None = None
         # Called between the steps of an epoch and its validation: the place to take a finer solver.
         self.before_validation: Callable[[], None] | None = None
-        weights = model.raw_weights()
-        self._penalized = [tensor for name, tensor in model.named_parameters() if weights[name].decays]
+        self._penalties = Penalties(model, data, config, interpolation)
 
     def __repr__(self) -> str:
         done = f"epoch {self.epoch} of {self.config.epochs}" + (f", stopped: {self.stopped}" if self.stopped else "")
@@ -396,12 +396,7 @@ class Trainer:
 
     def _regularised(self, loss: Tensor, response: Response) -> Tensor:
         self.evaluations += response.solution.evaluations or 0
-        if self.config.weight_decay and self.config.optimizer != "adamw":
-            squares = sum(tensor.square().sum() for tensor in self._penalized) / math.prod(self.model.ensemble)
-            loss = loss + self.config.weight_decay * squares
-        if self.config.margin_weight:
-            loss = loss + self.config.margin_weight * stability_penalty(self.model, self.config.margin)
-        loss = loss.mean()
+        loss = self._penalties.added_to(loss).mean()
         if not torch.isfinite(loss):
             raise DivergedSolve("the loss is not finite: lower the learning rate or use a stable parameterization")
         return loss

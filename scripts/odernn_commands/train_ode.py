@@ -22,7 +22,7 @@ from odernn.experiment import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, 
 from odernn.experiment.config import GENERATED
 from odernn.losses import LOSSES
 from odernn.runs import RunDirectory
-from odernn.training import OPTIMIZERS, SCHEDULES, TrainingConfig
+from odernn.training import OPTIMIZERS, REGULARIZERS, SCHEDULES, TrainingConfig
 from odernn.training.data import VALIDATION_FRACTION
 from targets import INPUTS, KERNELS, kernels
 from targets.functionals import NONLINEARITIES
@@ -66,6 +66,13 @@ def parser() -> Parser:
         "of the eigenvalues: random, or geometric: rates from 1/T to 1",
         defaults.initialization,
         choices=INITIALIZATIONS,
+    )
+    add(
+        group,
+        "rescale-readout",
+        "divide the readout by the square root of tau first, so that outputs are of the order of 1",
+        defaults.rescale_readout,
+        action=argparse.BooleanOptionalAction,
     )
     add(group, "warm-start", "run directory of a narrower model to start from", defaults.warm_start, metavar="DIR")
 
@@ -143,6 +150,15 @@ def parser() -> Parser:
     add(group, "weight-decay", "adds weight_decay (|U|^2 + |c|^2) to the loss", training.weight_decay, type=float)
     add(group, "margin", "stability margin asked for by the penalty", training.margin, type=float)
     add(group, "margin-weight", "weight of the stability-margin penalty", training.margin_weight, type=float)
+
+    add(
+        group,
+        "regularizer",
+        "tau adds the generalisation measure tau to the loss, for models that are linear in their state (ssm, or linear)",
+        training.regularizer,
+        choices=REGULARIZERS,
+    )
+    add(group, "regularizer-weight", "weight of the regulariser", "0.01", type=float)
 
     group = result.add_argument_group("run")
     add(group, "seed", "of weights, inputs and mini-batches", defaults.seed, type=int)
@@ -255,6 +271,7 @@ def train(experiment: Experiment, run_directory: RunDirectory) -> None:
         "validation relative L2 error": f"{100 * summary['validation_relative_l2']:.3g} %",
         "stability margin": f"{summary['stability_margin']:.4g}",
         "slowest rate": f"{summary['slowest_rate']:.4g}",
+        **({"generalisation measure tau": f"{summary['tau']:.4g}"} if "tau" in summary else {}),
         "vector-field evaluations": f"{summary['evaluations_training']} ({summary['evaluations_per_solve']} per solve)",
         "stopped": f"{summary['stopped']} after {summary['epochs']} epochs of {experiment.config.training.optimizer}",
         "seconds": f"{summary['seconds']:.1f}",

@@ -7,7 +7,19 @@ from typing import Any
 import torch
 
 import odernn
-from odernn import activations, ensembles, losses, models, parameterizations, paths, readouts, recurrences, training, warm_start
+from odernn import (
+    activations,
+    ensembles,
+    generalization,
+    losses,
+    models,
+    parameterizations,
+    paths,
+    readouts,
+    recurrences,
+    training,
+    warm_start,
+)
 
 from ._calls import BATCH_FREE, T_FREE, Call, grid, samples, small_model
 
@@ -34,6 +46,28 @@ def part_calls() -> list[Call]:
     calls += [
         Call("losses.time_weights", losses.time_weights, lambda: {"count": 5}),
         Call("losses.stability_penalty", losses.stability_penalty, lambda: {"model": small_model(), "margin": 5.0}),
+        Call(
+            "generalization.InputMoments.measured",
+            generalization.InputMoments.measured,
+            lambda: {"t": grid(), "x": samples(), "interpolation": "linear"},
+            known=frozenset({("x", "axis -3 longer"), ("x", "axis -1 longer")}),
+        ),
+        Call(
+            "generalization.InputMoments.given",
+            generalization.InputMoments.given,
+            lambda: {"t": grid(), "covariance": 1.0, "mean": 0.5},
+            known=T_FREE,
+        ),
+        Call(
+            "generalization.generalization_measure",
+            generalization.generalization_measure,
+            lambda: {"model": small_model(), "moments": generalization.InputMoments.measured(grid(), samples())},
+        ),
+        Call(
+            "generalization.rescale_readout",
+            generalization.rescale_readout,
+            lambda: {"model": small_model(), "moments": generalization.InputMoments.measured(grid(), samples())},
+        ),
         Call("ensembles.replicate", ensembles.replicate, lambda: {"model": small_model(), "n": 2}),
         Call("ensembles.stack", ensembles.stack, lambda: {"models": [small_model(), small_model()]}),
         Call("ensembles.member", ensembles.member, lambda: {"model": small_model(ensemble=(2,)), "index": 1}),
@@ -159,6 +193,8 @@ def model_calls() -> list[Call]:
                 "weight_decay": 0.1,
                 "margin": 0.1,
                 "margin_weight": 0.1,
+                "regularizer": "tau",
+                "regularizer_weight": 0.1,
                 "seed": 0,
             },
         ),

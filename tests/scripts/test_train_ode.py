@@ -95,6 +95,10 @@ BAD = {
     "meaningless combination": (["--parameterization", "exp"], "takes only the parameterization"),
     "exact solver for a nonlinear model": (["--solver", "exact"], "solver 'exact' needs"),
     "warm start from nothing": (["--warm-start", "nowhere"], "no run directory"),
+    "tau of a nonlinear state": (["--regularizer", "tau"], "take model 'ssm' or activation 'linear'"),
+    "rescaled readout of a nonlinear state": (["--rescale-readout"], "take model 'ssm' or activation 'linear'"),
+    "tau beside lm": (["--regularizer", "tau", "--optimizer", "lm"], "choose lbfgs, adam or adamw"),
+    "weight of nothing": (["--regularizer-weight", "0.1"], "no effect without a regularizer"),
     "abbreviated flag": (["--activ", "tanh"], "unrecognized arguments"),
 }
 if not torch.cuda.is_available():

@@ -11,7 +11,8 @@ from odernn import activations, models, parameterizations, recurrences
 from odernn.experiment import DEVICES, DTYPES, INITIALIZATIONS, INTERPOLATIONS, SOLVERS, ExperimentConfig
 from odernn.experiment.config import _LATER, OWN
 from odernn.losses import LOSSES
-from odernn.training import MAX_SEED, OPTIMIZERS, SCHEDULES, TrainingConfig
+from odernn.seals import fingerprint
+from odernn.training import MAX_SEED, OPTIMIZERS, REGULARIZERS, SCHEDULES, TrainingConfig
 from targets import INPUTS, KERNELS, NONLINEARITIES
 
 _positive = st.floats(1e-300, 1e300)
@@ -35,6 +36,9 @@ def training_configs(draw):
         "seed": draw(_seeds),
     }
     if optimizer != "lm":
+        regularizer = draw(st.sampled_from(REGULARIZERS))
+        weight = st.none() if regularizer == "none" else st.none() | st.floats(0, 1e300)
+        values |= {"regularizer": regularizer, "regularizer_weight": draw(weight)}
         values |= {"lr": draw(st.none() | _positive), "schedule": draw(st.sampled_from(SCHEDULES))}
     if optimizer in ("adam", "adamw"):
         values |= {"batch_size": draw(st.none() | _natural), "gradient_clip": draw(st.none() | _positive)}
@@ -67,6 +71,7 @@ _SETTINGS = {
     "atol": _positive,
     "step_size": st.none() | _positive,
     "initialization": st.sampled_from(INITIALIZATIONS),
+    "rescale_readout": st.just(False),  # which a warm start excludes
     "warm_start": st.none() | st.text(),
     **dict.fromkeys(OWN, st.none()),  # beside which generated targets keep their defaults
     "seed": _seeds,
@@ -95,6 +100,18 @@ def test_a_config_without_one_of_its_settings_takes_the_default_or_is_refused(co
         return
     with pytest.raises(ValueError, match=name if name != "training" else "settings are missing"):
         ExperimentConfig.from_dict(values, complete=True)
+
+
+def test_settings_of_later_versions_leave_the_fingerprints_of_earlier_runs() -> None:
+    assert fingerprint(ExperimentConfig().identity()) == "9e6a2899840be887"
+    assert ExperimentConfig(rescale_readout=True).identity() == ExperimentConfig().identity()  # as any other start
+    regularized = ExperimentConfig(training=TrainingConfig(regularizer="tau", regularizer_weight=0.1))
+    assert regularized.identity() != ExperimentConfig().identity()
+
+
+def test_a_warm_start_has_a_readout_of_its_own() -> None:
+    with pytest.raises(ValueError, match="rescale_readout is for models that start anew"):
+        ExperimentConfig(rescale_readout=True, warm_start="runs/narrow")
 
 
 def test_a_config_of_data_survives_json_and_moves_with_its_file() -> None:

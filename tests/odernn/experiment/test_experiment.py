@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from small_runs import SMALL, make, resumed, start
 
 from odernn.experiment import Experiment, ExperimentConfig, load_run
+from odernn.generalization import InputMoments, generalization_measure
 from odernn.runs import RunDirectory
 from odernn.training import TrainingConfig
 
@@ -38,6 +40,21 @@ def test_a_run_directory_holds_what_rebuilds_the_trained_model(tmp_path):
     assert torch.allclose(loaded.target(x, t), experiment.data.y_validation)
     assert json.loads((run.path / "summary.json").read_text()) == summary
     assert len((run.path / "metrics.csv").read_text().splitlines()) == 1 + 2
+
+
+def test_a_rescaled_readout_begins_with_tau_1_and_is_not_rescaled_again(tmp_path):
+    training = TrainingConfig("lbfgs", epochs=2, iterations=2, regularizer="tau", regularizer_weight=0.1)
+    settings = {"model": "ssm", "activation": "linear", "recurrence": "diagonal", "solver": "exact", "training": training}
+    experiment, run = start(tmp_path, rescale_readout=True, **settings)
+    moments = InputMoments.measured(experiment.data.t, experiment.data.x)
+    assert float(generalization_measure(experiment.model, moments)) == pytest.approx(1, rel=1e-9)
+    drawn = Experiment(replace(experiment.config, rescale_readout=False)).model
+    ratio = (experiment.model.c / drawn.c).detach()
+    assert torch.allclose(ratio, ratio[..., :1].expand_as(ratio))
+    summary = experiment.train(run, progress=False)
+    assert summary["tau"] == pytest.approx(float(generalization_measure(experiment.model, moments)), rel=1e-12)
+    again = resumed(run)
+    assert torch.equal(again.trainer.best_weights["c"], experiment.model.c)
 
 
 def test_the_best_weights_are_kept_when_later_epochs_are_worse(tmp_path):
