@@ -15,6 +15,7 @@ from . import linear_recurrent_unit  # noqa: F401  registers its recurrence
 from .activations import Activation
 from .ensembles import member, replicate, stack
 from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
+from .initialization import initialize
 from .leaky import LeakyRNN, LeakyVoltageRNN
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
 from .neural_ode import NeuralODE
@@ -53,6 +54,7 @@ __all__ = [
     "__version__",
     "heaviside",
     "hold",
+    "initialize",
     "linear",
     "load_run",
     "member",

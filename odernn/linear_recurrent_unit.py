@@ -42,6 +42,10 @@ class LinearRecurrentUnit(Pairs):
             ((1 - value) * (1 + value)).sqrt() if self.parameterization.time == "discrete" else (-torch.expm1(2 * value)).sqrt()
         )
 
+    def normalize(self) -> None:
+        """Sets gamma to the normalisation of the modes of this moment, as at the start."""
+        self._copy("gamma_log", self._normalization().log())
+
     def raw_weights(self) -> dict[str, RawWeight]:
         gamma = RawWeight(MAX, lambda weight, norm: torch.ones_like(weight), kind="input")
         return {"w": self._eigenvalue_weight(), "theta_log": RawWeight(MAX), "gamma_log": gamma}
