@@ -144,8 +144,6 @@ def _set(model: SequenceModel, index: int, found: list[Spectrum], step: float) -
 
 
 def _kind(found: Spectrum) -> str:
-    diagonal = np.diag(np.diag(found.matrix))
-    if not (found.matrix - diagonal).any():
-        return _REAL
-    pairs = found.eigenvalues.size % 2 == 0 and not np.triu(found.matrix, 2).any() and not np.tril(found.matrix, -2).any()
-    return _OF_PAIRS if pairs else _FULL
+    if found.is_full:
+        return _FULL
+    return _OF_PAIRS if found.eigenvalues.imag.any() else _REAL

@@ -51,6 +51,12 @@ class Spectrum:
         slowest, fastest = -self.eigenvalues.real.max(), np.abs(self.eigenvalues).max()
         return f"Spectrum({self.name}: {self.eigenvalues.size} modes, slowest rate {slowest:.3g}, largest |l| {fastest:.3g})"
 
+    @property
+    def is_full(self) -> bool:
+        """Whether A is neither diagonal nor of the 2 x 2 blocks of conjugate pairs."""
+        own = _blocks(self.eigenvalues[::2]) if self.eigenvalues.size % 2 == 0 else np.zeros_like(self.matrix)
+        return bool((self.matrix - np.diag(np.diag(self.matrix))).any() and (self.matrix != own).any())
+
     def scaled(self, factor: float) -> Spectrum:
         """The same spectrum `factor` times as fast: factor A, factor B."""
         factor = arguments.number("factor", factor, above=0)
