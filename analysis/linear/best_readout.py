@@ -34,7 +34,7 @@ _STATE_ERROR = 64 * _EPS
 # Modes that agree to so many of their digits are one.
 _SAME = 4 * _EPS
 # Decays over the horizon that make the basis orthonormal on [0, T], too: the first that leaves the condition good.
-_WEIGHTS, _GOOD = (8.0, 16.0, 4.0), 1e-4
+_DECAYS, _GOOD = (8.0, 16.0, 4.0), 1e-4
 # Part of the kernel that its nodes may miss.
 _UNSEEN = 0.1
 
@@ -44,13 +44,14 @@ class ReadoutFit(Result):
     """The least squares fit of a kernel rho on [0, T] by a readout of given modes, rho_hat = sum_j c_j phi_j.
 
     Args:
-        error: |rho - rho_hat|_2 / |rho|_2 of the best readout, in exact arithmetic: the distance of rho from the span.
+        error: |rho - rho_hat|_2 / |rho|_2 of the best readout, in exact arithmetic: the distance of rho from the span; both norms
+            weighted as asked for.
         uncertainty: how far `error` may be off, by rounding and by what the nodes miss of rho; inf where the modes depend on each
             other so closely on [0, T] that double precision cannot tell.
         error_l1: |rho - rho_hat|_1 / |rho|_1 of the same readout, good to some 1e-3 of itself (|.| has kinks).
-        attained: |rho - rho_hat|_2 / |rho|_2 of the best readout in double precision, its own rounding eps sum_j |c_j| |phi_j|
-            included: what a model can hold.
-        size: sum_j |c_j| |phi_j|_2 / |rho|_2 of that readout; large where modes cancel.
+        attained: the same of the best readout in double precision, with its own rounding eps sum_j |c_j| |phi_j| added: what a model
+            can hold.
+        size: sum_j |c_j| |phi_j|_2 / |rho|_2 of that readout; large where modes cancel each other.
         modes: different modes.
         horizon: T.
     """
@@ -64,10 +65,12 @@ class ReadoutFit(Result):
     horizon: float
 
 
-def best_readout(kernel: Kernel, modes: Spectrum | SequenceModel | ArrayLike, horizon: float) -> ReadoutFit:
+def best_readout(
+    kernel: Kernel, modes: Spectrum | SequenceModel | ArrayLike, horizon: float, *, weight: float = 0.0
+) -> ReadoutFit:
     """The best readout of a linear model's states, for a kernel:
 
-        min_c  int_0^T (rho(t) - c^T e^{At} B)^2 dt.
+        min_c  int_0^T (rho(t) - c^T e^{At} B)^2 (1 + t)^q dt.
 
     Exponentials are nearly dependent, so that neither their normal equations nor their least squares are solved. Of diagonal A
     the span is that of an all-pass cascade, whose states are orthonormal on [0, inf) whatever the modes are (Takenaka, 1925):
@@ -83,6 +86,7 @@ def best_readout(kernel: Kernel, modes: Spectrum | SequenceModel | ArrayLike, ho
         modes: a `Spectrum`, a linear model of one layer and one input in continuous time (its own readout plays no part), or
             eigenvalues (m,) as `odernn.spectra.of_eigenvalues` takes them, 1/time. Equal modes count once.
         horizon: T > 0, finite.
+        weight: q >= 0. With 1, as in `fit_kernel`, the norm bounds the L1 norm up to sqrt(log(1 + T)), so that the tail counts.
 
     Raises:
         ValueError: a vector kernel, one that is 0 on [0, T] or that the nodes do not see; modes that turn too often on [0, T], or
@@ -95,16 +99,18 @@ def best_readout(kernel: Kernel, modes: Spectrum | SequenceModel | ArrayLike, ho
         Identification with Rational Orthogonal Basis Functions, Springer 2005.
     """
     arguments.instance("kernel", kernel, Kernel, "wrap a function in kernels.from_callable")
-    return best_readouts([kernel], modes, horizon)[0]
+    return best_readouts([kernel], modes, horizon, weight=weight)[0]
 
 
-def best_readouts(kernels: Sequence[Kernel], modes: Spectrum | SequenceModel | ArrayLike, horizon: float) -> list[ReadoutFit]:
+def best_readouts(
+    kernels: Sequence[Kernel], modes: Spectrum | SequenceModel | ArrayLike, horizon: float, *, weight: float = 0.0
+) -> list[ReadoutFit]:
     """`best_readout` for several kernels, which share the work on the modes."""
     for kernel in kernels:
         arguments.instance("kernel", kernel, Kernel, "wrap a function in kernels.from_callable")
         if kernel.size != 1:
             raise ValueError(f"readouts are fitted to scalar kernels, got one of {kernel.size} channels: fit them one by one")
-    horizon = arguments.number("horizon", horizon, above=0)
+    horizon, weight = arguments.number("horizon", horizon, above=0), arguments.number("weight", weight, least=0)
     system = _System.of(modes)
     nodes = _Nodes.build(horizon, system.order, system.largest_frequency, [time for kernel in kernels for time in kernel.breakpoints])
     values = np.stack([kernel.values(nodes.times)[:, 0] for kernel in kernels], -1)
@@ -115,14 +121,15 @@ def best_readouts(kernels: Sequence[Kernel], modes: Spectrum | SequenceModel | A
                 f"kernel {kernel.label} is 0, infinite or between the nodes on [0, {horizon:g}] (they miss {part:.2g} of it): "
                 "declare where it jumps or kinks as its breakpoints, or change the horizon"
             )
-    root = np.sqrt(nodes.weights)[:, None]
+    quadrature = nodes.weights[:, None]
+    root = np.sqrt(quadrature * (1 + nodes.times[:, None]) ** weight)
     y = root * values
     norm = np.linalg.norm(y, axis=0)
     states = root * system.states(nodes)
     if not np.isfinite(states).all():
         raise ValueError(f"the modes grow beyond what numbers hold on [0, {horizon:g}]: shorten it, or leave unstable ones out")
-    for weight in _WEIGHTS if system.full is None else (0.0,):
-        basis = states if system.full is not None else root * system.orthonormal(nodes, weight / horizon)
+    for decay in _DECAYS if system.full is None else (0.0,):
+        basis = states if system.full is not None else root * system.orthonormal(nodes, decay / horizon)
         residual, coefficients, condition = _project(basis, y)
         if condition * _STATE_ERROR < _GOOD:
             break
@@ -131,7 +138,8 @@ def best_readouts(kernels: Sequence[Kernel], modes: Spectrum | SequenceModel | A
     if not condition * _STATE_ERROR < 1:
         uncertainty = np.full(len(kernels), math.inf)
     attained, size = _in_double_precision(states, y / norm)
-    l1 = (root * np.abs(residual)).sum(0) / (root * np.abs(y)).sum(0)
+    l1 = (quadrature / root * np.abs(residual)).sum(0) / (quadrature * np.abs(values)).sum(0)
+    distance = np.minimum(distance, attained)
     columns = zip(distance.tolist(), uncertainty.tolist(), l1.tolist(), attained.tolist(), size.tolist())
     return [ReadoutFit(*column, modes=system.order, horizon=horizon) for column in columns]
 
