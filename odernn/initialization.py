@@ -19,7 +19,8 @@ from .spectra import SPECTRA, Spectrum
 from .warm_start import spread_rates
 
 # Which recurrences hold a spectrum, for messages.
-_OF_PAIRS, _REAL = "holds conjugate pairs, as recurrences 'complex', 'lru' and 'dense' do", "holds real modes, as all but 'lru' do"
+_OF_PAIRS = "holds conjugate pairs, as recurrences 'complex', 'lru' and 'dense' do"
+_REAL = "holds real modes, as all recurrences but 'lru' do"
 _FULL = "has a full matrix, which recurrence 'dense' alone takes"
 
 
@@ -64,7 +65,7 @@ def initialize(
         if horizon is None and spectrum != "lru":
             raise ValueError(f"spectrum {spectrum!r} is scaled to a horizon: give horizon=T")
     elif horizon is not None:
-        raise ValueError("horizon scales a named spectrum, got one of your own as well: leave it out, or give Spectrum.scaled(...)")
+        raise ValueError("horizon scales a named spectrum, got one of your own: leave it out, or give Spectrum.scaled(...)")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:
         if isinstance(spectrum, str) and spectrum == "geometric":

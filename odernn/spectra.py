@@ -68,8 +68,8 @@ def of_eigenvalues(eigenvalues: ArrayLike, input: ArrayLike | None = None, name:
     """The spectrum of these modes: a diagonal A of real l, blocks of conjugate pairs otherwise, one after the other.
 
     Args:
-        eigenvalues: (m,) real, or complex with each conjugate beside it: a + iw, a - iw, ... (a real mode in between stands twice,
-            or every one is real).
+        eigenvalues: (m,) real, or complex with each conjugate beside it: a + iw, a - iw, ... (a real mode among them stands
+            twice).
         input: B, (m,).
         name: how to call it.
 

@@ -49,8 +49,8 @@ class ReadoutFit(Result):
         uncertainty: how far `error` may be off, by rounding and by what the nodes miss of rho; inf where the modes depend on each
             other so closely on [0, T] that double precision cannot tell.
         error_l1: |rho - rho_hat|_1 / |rho|_1 of the same readout, good to some 1e-3 of itself (|.| has kinks).
-        attained: the same of the best readout in double precision, with its own rounding eps sum_j |c_j| |phi_j| added: what a model
-            can hold.
+        attained: the same of the best readout in double precision, with its own rounding eps sum_j |c_j| |phi_j| added: what a
+            model can hold.
         size: sum_j |c_j| |phi_j|_2 / |rho|_2 of that readout; large where modes cancel each other.
         modes: different modes.
         horizon: T.
@@ -112,7 +112,8 @@ def best_readouts(
             raise ValueError(f"readouts are fitted to scalar kernels, got one of {kernel.size} channels: fit them one by one")
     horizon, weight = arguments.number("horizon", horizon, above=0), arguments.number("weight", weight, least=0)
     system = _System.of(modes)
-    nodes = _Nodes.build(horizon, system.order, system.largest_frequency, [time for kernel in kernels for time in kernel.breakpoints])
+    breakpoints = [time for kernel in kernels for time in kernel.breakpoints]
+    nodes = _Nodes.build(horizon, system.order, system.largest_frequency, breakpoints)
     values = np.stack([kernel.values(nodes.times)[:, 0] for kernel in kernels], -1)
     missed = np.array([nodes.missed(kernel) for kernel in kernels])
     for kernel, rho, part in zip(kernels, values.T, missed):
@@ -292,7 +293,8 @@ class _Nodes:
         fine = kernel.values((starts[:, None] + widths[:, None] * x).ravel())[:, 0].reshape(-1, x.size)
         coarse = kernel.values(self.times)[:, 0].reshape(-1, self.nodes.size)
         with np.errstate(all="ignore"):
-            square = (widths[:, None] * w / 2 * np.stack([fine - coarse @ _interpolation(self.nodes, x).T, fine]) ** 2).sum((1, 2))
+            both = np.stack([fine - coarse @ _interpolation(self.nodes, x).T, fine])
+            square = (widths[:, None] * w * both**2).sum((1, 2))
         return float(np.sqrt(square[0] / square[1])) if square[1] > 0 else 0.0
 
 
