@@ -13,6 +13,7 @@ from .experiments import run_experiment
 from .families import Family, family_curves, judge_family, train_family
 from .fixed_points import FixedPoints, fixed_points
 from .linear.all_blocks import readout_bounds
+from .linear.best_readout import ReadoutFit, best_readout
 from .linear.curves import linear_curves
 from .linear.fits import ExponentialSum, fit_amplitudes, fit_kernel, laplace_sum
 from .linear.minimax import MinimaxFit, fit_minimax
@@ -51,10 +52,12 @@ __all__ = [
     "MemoryFunction",
     "MinimaxFit",
     "PerturbationCurve",
+    "ReadoutFit",
     "StabilityReport",
     "Sweep",
     "TargetMemory",
     "Verdict",
+    "best_readout",
     "complex_stability_radius",
     "crossing",
     "family_curves",

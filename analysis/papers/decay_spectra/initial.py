@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from odernn.spectra import SPECTRA
 
 from ...plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, label, picture
@@ -220,8 +221,8 @@ def _twins(data: Data) -> Claim:
     buys = at("s4d_real", _POWER)["size"] / at("hippo_legs", _POWER)["size"]
     return Claim(
         f"HiPPO-LegS spans what S4D-Real spans, its normal part what S4D-LegS spans, and the full matrix of the former keeps "
-        f"readouts small (fails if one error differs by more than {_SAME_SPAN:g}, or if on the power law S4D-Real's readout is less "
-        f"than {_CANCELLATION:g} times as large; m = {_SIZE}, T = {_HORIZON:g})",
+        f"readouts small (fails if one error differs by more than {_SAME_SPAN:g}, or if on the power law S4D-Real's readout is "
+        f"less than {_CANCELLATION:g} times as large; m = {_SIZE}, T = {_HORIZON:g})",
         apart <= _SAME_SPAN and buys >= _CANCELLATION,
         f"errors at most {apart:.1g} apart; readout {buys:.1g} times as large",
     )
@@ -265,8 +266,8 @@ def _findings(data: Data) -> str:
     tuned = {name: _tuned(data, name, _POWER) for name in ("geometric", "s4d_real")}
     own = {name: _error(data, name, _SIZE, _HORIZON, _POWER) for name in tuned}
     return f"""Errors are distances from the span of the modes, in exact arithmetic: at hollow points no readout in double
-precision comes within a factor of {_HELD:g} of them, because it would have to cancel. What the unit of time is worth: on the power
-law one common factor takes geometric rates from {own["geometric"]:.1e} to {tuned["geometric"][0]:.1e} (at
+precision comes within a factor of {_HELD:g} of them, because it would have to cancel. What the unit of time is worth: on the
+power law one common factor takes geometric rates from {own["geometric"]:.1e} to {tuned["geometric"][0]:.1e} (at
 {tuned["geometric"][1]:g}: rates up to 1 are too slow for it), S4D-Real from {own["s4d_real"]:.1e} to {tuned["s4d_real"][0]:.1e}
 (at {tuned["s4d_real"][1]:g}). The published theorem bounds random rates by exp(-c m / log m), because their smallest gaps close
 up; in the best readout that shows at small widths alone, and in the scatter over the seeds. Linear rates are better than
