@@ -33,8 +33,9 @@ _EPS = 2.0**-53
 _STATE_ERROR = 64 * _EPS
 # Modes that agree to so many of their digits are one.
 _SAME = 4 * _EPS
-# Decays over the horizon that make the basis orthonormal on [0, T], too: the first that leaves the condition good.
-_DECAYS, _GOOD = (8.0, 16.0, 4.0), 1e-4
+# Decays over the horizon in whose weight the basis is orthonormal, so that it is nearly so on [0, T]: the first that is good, or
+# the best. Beyond the last of these conditions (times the error of the states) a residual may be that of other modes.
+_DECAYS, _GOOD, _TRUSTED = (8.0, 16.0, 24.0), 1e-8, 1e-3
 # Part of the kernel that its nodes may miss.
 _UNSEEN = 0.1
 
@@ -47,7 +48,7 @@ class ReadoutFit(Result):
         error: |rho - rho_hat|_2 / |rho|_2 of the best readout, in exact arithmetic: the distance of rho from the span; both norms
             weighted as asked for.
         uncertainty: how far `error` may be off, by rounding and by what the nodes miss of rho; inf where the modes depend on each
-            other so closely on [0, T] that double precision cannot tell.
+            other so closely on [0, T] that double precision cannot tell, and `error` and `error_l1` are nan then.
         error_l1: |rho - rho_hat|_1 / |rho|_1 of the same readout, good to some 1e-3 of itself (|.| has kinks).
         attained: the same of the best readout in double precision, with its own rounding eps sum_j |c_j| |phi_j| added: what a
             model can hold.
@@ -129,18 +130,20 @@ def best_readouts(
     states = root * system.states(nodes)
     if not np.isfinite(states).all():
         raise ValueError(f"the modes grow beyond what numbers hold on [0, {horizon:g}]: shorten it, or leave unstable ones out")
-    for decay in _DECAYS if system.full is None else (0.0,):
-        basis = states if system.full is not None else root * system.orthonormal(nodes, decay / horizon)
-        residual, coefficients, condition = _project(basis, y)
+    residual, coefficients, condition = _project(states, y)
+    for decay in _DECAYS if system.full is None else ():
         if condition * _STATE_ERROR < _GOOD:
             break
+        other = _project(root * system.orthonormal(nodes, decay / horizon), y)
+        residual, coefficients, condition = min((residual, coefficients, condition), other, key=lambda found: found[-1])
     distance = np.linalg.norm(residual, axis=0) / norm
     uncertainty = missed + _STATE_ERROR * (np.linalg.norm(coefficients, axis=0) / norm + condition * distance)
-    if not condition * _STATE_ERROR < 1:
-        uncertainty = np.full(len(kernels), math.inf)
     attained, size = _in_double_precision(states, y / norm)
     l1 = (quadrature / root * np.abs(residual)).sum(0) / (quadrature * np.abs(values)).sum(0)
     distance = np.minimum(distance, attained)
+    if not condition * _STATE_ERROR < _TRUSTED:
+        uncertainty = np.full(len(kernels), math.inf)
+        distance, l1 = np.full((2, len(kernels)), math.nan)
     columns = zip(distance.tolist(), uncertainty.tolist(), l1.tolist(), attained.tolist(), size.tolist())
     return [ReadoutFit(*column, modes=system.order, horizon=horizon) for column in columns]
 

@@ -132,11 +132,22 @@ def test_modes_that_grow_or_outlive_the_horizon_are_modes_too():
         assert best_readout(POWER, rates, T).error == pytest.approx(np.linalg.norm(residual) / np.linalg.norm(y), rel=1e-2)
 
 
-def test_modes_that_cannot_be_told_apart_leave_no_certainty():
-    """Thirty modes within a part in 1e9 are thirty derivatives of one: nothing of that is left in double precision."""
-    fit = best_readout(POWER, -1.0 - 1e-9 * np.arange(30), 10.0)
+def test_modes_that_nearly_agree_span_what_their_derivatives_do():
+    """Four modes within a part in 1e9: e^-t, t e^-t, t^2 e^-t, t^3 e^-t, which plain least squares cannot tell apart."""
+    t = np.linspace(0, 10, 20_001)
+    basis, y = np.stack([t**k * np.exp(-t) for k in range(4)], -1), POWER.values(t)[:, 0]
+    residual = y - basis @ np.linalg.lstsq(basis, y, rcond=None)[0]
+    fit = best_readout(POWER, -1.0 - 1e-9 * np.arange(4), 10.0)
+    assert fit.error == pytest.approx(np.linalg.norm(residual) / np.linalg.norm(y), rel=1e-2)
+    assert fit.attained > 2 * fit.error
+
+
+def test_modes_beyond_double_precision_leave_a_bound_and_no_error():
+    fit = best_readout(POWER, spectrum("geometric", 48, horizon=10.0), 10.0)
+    assert math.isnan(fit.error)
+    assert math.isnan(fit.error_l1)
     assert fit.uncertainty == math.inf
-    assert math.isfinite(fit.error)
+    assert 0 < fit.attained < 1e-3
 
 
 def test_what_the_nodes_miss_of_a_kernel_is_part_of_the_uncertainty():
