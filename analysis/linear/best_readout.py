@@ -35,7 +35,7 @@ _STATE_ERROR = 64 * _EPS
 _SAME = 4 * _EPS
 # Decays over the horizon in whose weight the basis is orthonormal, so that it is nearly so on [0, T]: the first that is good, or
 # the best. Beyond the last of these conditions (times the error of the states) a residual may be that of other modes.
-_DECAYS, _GOOD, _TRUSTED = (8.0, 16.0, 24.0), 1e-8, 1e-3
+_DECAYS, _GOOD, _TRUSTED = (8.0, 16.0, 24.0), 1e-8, 2e-3
 # Part of the kernel that its nodes may miss.
 _UNSEEN = 0.1
 
