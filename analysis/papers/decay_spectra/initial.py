@@ -131,7 +131,7 @@ def _plot(data: Data, path: Path) -> None:
                 panel.set_xscale("log", base=2 if row == 0 else 10)
                 panel.set_yscale("log")
                 # Below these no picture tells one fit from another.
-                panel.set_ylim(*((1e-15, 2.0) if kernel == _EXPONENTIAL else (1e-5, 2.0) if kernel != _WINDOW else (0.3, 1.1)))
+                panel.set_ylim(*((1e-15, 2.0) if kernel == _EXPONENTIAL else (1e-6, 2.0) if kernel != _WINDOW else (0.1, 1.2)))
                 y = ("relative error, T = 100" if row == 0 else "relative error, m = 16") if column == 0 else ""
                 label(panel, x=x, y=y, title=title if row == 0 else None)
         for name, (title, colour) in _DRAWN.items():
