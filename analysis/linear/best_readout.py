@@ -20,9 +20,10 @@ from ..results import Result
 
 Array = NDArray[np.float64]
 
-# Octaves of time below the horizon that the nodes resolve one by one, the panels of each and the Gauss nodes of a panel: these
-# interpolate e^-t to 1e-14 of its norm.
-_OCTAVES, _PANELS_PER_OCTAVE, _NODES_PER_PANEL = 20, 2, 12
+# Octaves of time below the horizon that the nodes resolve one by one, down to this part of the fastest mode's time where there
+# are more, but no more than the last; the panels of each, and the Gauss nodes of a panel: these interpolate e^-t to 1e-14 of its
+# norm.
+_OCTAVES, _FASTEST, _MOST_OCTAVES, _PANELS_PER_OCTAVE, _NODES_PER_PANEL = 20, 8.0, 100, 2, 12
 # Radians that the fastest mode turns in a panel, and states for each further panel: a sum of m modes changes its sign m - 1
 # times, and all of that may happen in one stretch of time.
 _TURN, _STATES_PER_PANEL = math.pi, 8
@@ -114,7 +115,7 @@ def best_readouts(
     horizon, weight = arguments.number("horizon", horizon, above=0), arguments.number("weight", weight, least=0)
     system = _System.of(modes)
     breakpoints = [time for kernel in kernels for time in kernel.breakpoints]
-    nodes = _Nodes.build(horizon, system.order, system.largest_frequency, breakpoints)
+    nodes = _Nodes.build(horizon, system.order, *system.fastest, breakpoints)
     values = np.stack([kernel.values(nodes.times)[:, 0] for kernel in kernels], -1)
     missed = np.array([nodes.missed(kernel) for kernel in kernels])
     for kernel, rho, part in zip(kernels, values.T, missed):
@@ -176,10 +177,10 @@ class _System:
         return self.real.size + 2 * self.pairs.size if self.full is None else len(self.full[1])
 
     @property
-    def largest_frequency(self) -> float:
-        if self.full is not None:
-            return float(np.abs(np.linalg.eigvals(self.full[0]).imag).max())
-        return float(self.pairs.imag.max(initial=0.0))
+    def fastest(self) -> tuple[float, float]:
+        """The largest |l| and the largest frequency."""
+        modes = np.concatenate([self.real, self.pairs]) if self.full is None else np.linalg.eigvals(self.full[0])
+        return float(np.abs(modes).max()), float(np.abs(modes.imag).max())
 
     def states(self, nodes: _Nodes) -> Array:
         """The states of the model at the nodes, (n, m)."""
@@ -248,13 +249,18 @@ class _Nodes:
     rule: Array
 
     @staticmethod
-    def build(horizon: float, order: int, frequency: float, breakpoints: Sequence[float]) -> _Nodes:
+    def build(horizon: float, order: int, fastest: float, frequency: float, breakpoints: Sequence[float]) -> _Nodes:
         """Panels geometric in time, cut at the breakpoints and where so many modes turn more often than the nodes follow.
+
+        Args:
+            order, fastest, frequency: of the modes: how many, the largest |l| and the largest frequency.
 
         Raises:
             ValueError: that would be too many.
         """
-        octaves = horizon * 2.0 ** -(np.arange(_OCTAVES * _PANELS_PER_OCTAVE + 1) / _PANELS_PER_OCTAVE)
+        below = math.ceil(math.log2(max(horizon * fastest * _FASTEST, 1.0)))
+        below = min(max(_OCTAVES, below), _MOST_OCTAVES)
+        octaves = horizon * 2.0 ** -(np.arange(below * _PANELS_PER_OCTAVE + 1) / _PANELS_PER_OCTAVE)
         inside = [time for time in breakpoints if 0 < time < horizon]
         edges = np.unique(np.concatenate([[0.0], octaves, inside]))
         widths = np.diff(edges)
@@ -314,10 +320,11 @@ def _flow(A: Array, B: Array, nodes: _Nodes) -> Array:
     for width, count in nodes.stretches():
         powers = torch.linalg.matrix_exp(steps * width * torch.from_numpy(A)).numpy()
         starts = [state]
-        for _ in range(count):
-            starts.append(powers[-1] @ starts[-1])
-        state = starts.pop()
-        parts.append(np.einsum("kij,pj->pki", powers[:-1], np.stack(starts), optimize=True).reshape(-1, B.size))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(count):
+                starts.append(powers[-1] @ starts[-1])
+            state = starts.pop()
+            parts.append(np.einsum("kij,pj->pki", powers[:-1], np.stack(starts), optimize=True).reshape(-1, B.size))
     return np.concatenate(parts)
 
 

@@ -114,6 +114,14 @@ def test_a_model_is_judged_by_its_own_states(cls, recurrence, name):
     assert fit.error == pytest.approx(expected.error, rel=1e-9)
 
 
+def test_modes_far_faster_than_the_horizon_are_resolved():
+    """A mode that is over before the first of twenty octaves: the kernel has the same."""
+    kernel = kernels.from_callable(lambda t: np.exp(-1e9 * t) + np.exp(-t), breakpoints=[1e-9])
+    fit = best_readout(kernel, [-1e9, -1.0], 100.0)
+    assert fit.error < 1e-12
+    assert best_readout(kernel, [-1e9, -2.0], 100.0).error == pytest.approx(1 / 3, rel=1e-6)  # |1 - 2| / |1 + 2|
+
+
 def test_equal_modes_count_once_and_one_among_them_is_exact():
     fit = best_readout(kernels.exponential(rate=0.5), [-0.5, -0.5, -0.5, -2.0], 10.0)
     assert fit.modes == 2
