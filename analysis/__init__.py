@@ -25,6 +25,7 @@ from .hankel import (
 )
 from .influence import BackgroundMemory, EffectiveStateSize, background_memory, effective_state_size, plot_background
 from .linear.all_blocks import readout_bounds
+from .linear.best_readout import ReadoutFit, best_readout
 from .linear.curves import linear_curves
 from .linear.fits import ExponentialSum, fit_amplitudes, fit_kernel, laplace_sum
 from .linear.minimax import MinimaxFit, fit_minimax
@@ -84,6 +85,7 @@ __all__ = [
     "ModeMoments",
     "OrnsteinUhlenbeck",
     "PerturbationCurve",
+    "ReadoutFit",
     "Sensitivity",
     "StabilityReport",
     "StateSpace",
@@ -95,6 +97,7 @@ __all__ = [
     "WidthErrors",
     "background_memory",
     "balanced_truncation",
+    "best_readout",
     "complex_stability_radius",
     "crossing",
     "effective_state_size",

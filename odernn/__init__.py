@@ -16,6 +16,7 @@ from .activations import Activation
 from .ensembles import member, replicate, stack
 from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
 from .generalization import InputMoments, generalization_measure, rescale_readout
+from .initialization import initialize
 from .leaky import LeakyRNN, LeakyVoltageRNN
 from .models import ContinuousRNN, DiscreteRNN, DiscreteSSM, SequenceModel, StateSpaceModel
 from .neural_ode import NeuralODE
@@ -56,6 +57,7 @@ __all__ = [
     "generalization_measure",
     "heaviside",
     "hold",
+    "initialize",
     "linear",
     "load_run",
     "member",

@@ -32,10 +32,6 @@ class LinearRecurrentUnit(Pairs):
         self.theta_log = nn.Parameter((1 - omega).log())
         self.gamma_log = nn.Parameter(self._normalization().log())
 
-    def normalize(self) -> None:
-        """Sets gamma to what it would start as for the w of this moment."""
-        self._copy("gamma_log", self._normalization().log())
-
     def _normalization(self) -> Tensor:
         """sqrt(1 - |l|^2), l the factor by which a mode falls in one time unit."""
         value = self.parameterization(self.w.detach())
@@ -45,6 +41,10 @@ class LinearRecurrentUnit(Pairs):
         return (
             ((1 - value) * (1 + value)).sqrt() if self.parameterization.time == "discrete" else (-torch.expm1(2 * value)).sqrt()
         )
+
+    def normalize(self) -> None:
+        """Sets gamma to the normalisation of the modes of this moment, as at the start."""
+        self._copy("gamma_log", self._normalization().log())
 
     def raw_weights(self) -> dict[str, RawWeight]:
         gamma = RawWeight(MAX, lambda weight, norm: torch.ones_like(weight), kind="input")

@@ -13,7 +13,17 @@ from pkgutil import iter_modules
 from .engine.figure import Figure
 
 # In this order on the page. A further paper is a folder with an entry here; a further figure needs none.
-PAPERS = ("inverse_approximation", "layerwise_ssm", "stable_ssm", "echo_states", "vanishing_gradients", "generalization", "curse_of_memory", "hankel_operators")
+PAPERS = (
+    "inverse_approximation",
+    "layerwise_ssm",
+    "stable_ssm",
+    "echo_states",
+    "vanishing_gradients",
+    "generalization",
+    "curse_of_memory",
+    "decay_spectra",
+    "hankel_operators",
+)
 
 
 @cache

@@ -15,13 +15,14 @@ from tqdm import tqdm
 from targets import grids
 
 from ..generalization import InputMoments, generalization_measure, rescale_readout
+from ..initialization import initialize
 from ..losses import relative_l2
 from ..runs import RunDirectory
 from ..seals import fingerprint
 from ..solvers import DivergedSolve, Fused, Solver, choose_solver, deviation
 from ..training import Data, Trainer
 from ..version import __version__
-from ..warm_start import spread_rates, widen
+from ..warm_start import widen
 from .config import DTYPES, ExperimentConfig
 from .load import kept_targets, load_run, require_targets
 from .parts import (
@@ -63,9 +64,10 @@ class Experiment:
         else:
             self.config, own = data_of(self.config)
         self.model = model_of(config, self.target, own)
-        if warm and config.initialization == "geometric":
+        if warm and config.initialization != "random":
             horizon = config.horizon if own is None else grids.span(own.t)
-            spread_rates(self.model, horizon, config.horizon / (config.points - 1) if own is None else grids.mean_step(own.t))
+            step = config.horizon / (config.points - 1) if own is None else grids.mean_step(own.t)
+            initialize(self.model, config.initialization, horizon, step=step, seed=config.seed)
         if warm and config.warm_start is not None:
             # Code that this config names itself has run already.
             widen(load_run(config.warm_start, trust_code=trust_code, trusted=config.code()).model, self.model)

@@ -13,6 +13,7 @@ from targets.named_objects import bare, is_code
 
 from .. import activations, models, parameterizations, recurrences, solvers
 from ..settings import check_types
+from ..spectra import SPECTRA
 from ..training import MAX_SEED, TrainingConfig
 from ..training.config import LATER
 
@@ -20,7 +21,8 @@ SOLVERS = tuple(solvers.SOLVERS)
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 INTERPOLATIONS = get_args(Interpolation)
-INITIALIZATIONS = ("random", "geometric")
+# 'random' is what a model is made with.
+INITIALIZATIONS = ("random", *SPECTRA)
 
 # Settings that do not tell one run from another: where it runs, how long, and how its equations are solved (which moves the
 # weights by the solver's tolerance).
@@ -74,7 +76,8 @@ class ExperimentConfig:
         adjoint: gradients by torchdiffeq's adjoint (True; 'auto' is then dopri5) or by backpropagation (False).
         rtol, atol: tolerances of adaptive solvers.
         step_size: largest step of fixed-step solvers; None for one step per sample.
-        initialization: of the eigenvalues: 'random', or 'geometric': rates from 1/T to 1 (`odernn.warm_start.spread_rates`).
+        initialization: of the eigenvalues: 'random', or a spectrum of `odernn.spectra.SPECTRA` scaled to T: 'geometric' (rates
+            from 1/T to 1), 's4d_lin', 'hippo_legs', ..., see `odernn.initialize`.
         rescale_readout: whether the readout is divided by tau^(1/2) before training, so that outputs are of the order of 1
             (`odernn.generalization.rescale_readout`); for models that are linear in their state.
         warm_start: run directory of a narrower model to start from; None for a random start.

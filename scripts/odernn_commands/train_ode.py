@@ -38,10 +38,10 @@ def parser() -> Parser:
     result = Parser("Train a continuous-time model on a target H_t(x) = int rho(t-s) x(s) ds of known memory rho.")
     defaults, training = ExperimentConfig(), TrainingConfig()
 
-    def add(group: Any, flag: str, help: str, default: Any, **options: Any) -> None:
+    def add(group: Any, flag: str, help: str, default: Any, *short: str, **options: Any) -> None:
         # The default is shown but not set: a flag that was not given is absent, which --resume relies on.
         shown = "none" if default is None else default
-        group.add_argument(f"--{flag}", default=argparse.SUPPRESS, help=f"{help} (default: {shown})", **options)
+        group.add_argument(f"--{flag}", *short, default=argparse.SUPPRESS, help=f"{help} (default: {shown})", **options)
 
     group = result.add_argument_group("model")
     code = "or code of yours as module:function or file.py:function"
@@ -63,8 +63,9 @@ def parser() -> Parser:
     add(
         group,
         "initialization",
-        "of the eigenvalues: random, or geometric: rates from 1/T to 1",
+        "of the eigenvalues: random, or a spectrum scaled to T, as geometric: rates from 1/T to 1",
         defaults.initialization,
+        "--init",
         choices=INITIALIZATIONS,
     )
     add(
