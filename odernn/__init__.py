@@ -13,6 +13,7 @@ from . import shadowing  # noqa: F401  first: see there
 # isort: split
 from . import linear_recurrent_unit  # noqa: F401  registers its recurrence
 from .activations import Activation
+from .citations import citation
 from .ensembles import member, replicate, stack
 from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
 from .leaky import LeakyRNN, LeakyVoltageRNN
@@ -51,6 +52,7 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "__version__",
+    "citation",
     "heaviside",
     "hold",
     "linear",

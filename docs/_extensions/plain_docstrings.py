@@ -1,0 +1,70 @@
+"""Docstrings are plain text with a few habits; Sphinx reads reStructuredText. This translates.
+
+`name`                a name or a piece of code
+|x|, x*, [IA]         stand for themselves; [IA] and the other papers link to the page that lists them
+an indented block     an equation or a piece of code, as it stands
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from odernn.citations import PAPERS
+
+# Sections that napoleon reads itself: what is indented below them is no block.
+_SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes|Examples?|Source):$")
+_CODE = re.compile(r"(`[^`]*`)")
+_PAPER = re.compile(r"\[(" + "|".join(PAPERS) + r")\]")
+
+
+def translate(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = _translated(lines)
+    if what in ("attribute", "property", "data"):
+        lines.insert(0, "")  # or napoleon takes "type: text" for what stands before a colon
+
+
+def _translated(lines: list[str]) -> list[str]:
+    out: list[str] = []
+    section, block = "", None
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if line.strip() and indent == 0:
+            match = _SECTION.match(line)
+            section = match[1] if match else ""
+        if not line.strip():
+            out.append("")
+            continue
+        base = 4 if section in ("Args", "Returns", "Raises", "Yields", "Attributes") else 0
+        if block is not None and indent < block:
+            block = None
+        if block is None and _begins_block(out, indent, base, section):
+            block = indent
+            prompt = line.lstrip().startswith(">>>")
+            if not prompt:
+                out.extend([" " * (indent - 4) + ".. code-block:: " + ("python" if section.startswith("Example") else "text"), ""])
+        out.append(line if block is not None else _escaped(line))
+    return out
+
+
+def _begins_block(out: list[str], indent: int, base: int, section: str) -> bool:
+    if section.startswith("Example"):
+        return indent == 4 and (not out[-1].strip() or out[-1].startswith("Example"))
+    return indent > base and bool(out) and not out[-1].strip() and indent >= base + 4
+
+
+def _escaped(line: str) -> str:
+    parts = _CODE.split(line)
+    return "".join(part if part.startswith("`") and len(part) > 1 else _plain(part) for part in parts)
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"[|*\\]", r"\\\g<0>", text)
+    text = re.sub(r"(?<=\w)_(?=\W|$)", r"\_", text)
+    return _PAPER.sub(r":ref:`[\1] <\1>`", text)
+
+
+def setup(app: Any) -> dict[str, bool]:
+    # Before napoleon, which has 500 like all others.
+    app.connect("autodoc-process-docstring", translate, priority=400)
+    return {"parallel_read_safe": True}
