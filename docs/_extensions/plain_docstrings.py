@@ -10,18 +10,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+
 from odernn.citations import PAPERS
 
 # Sections that napoleon reads itself: what is indented below them is no block.
 _SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes|Examples?|Source):$")
+# Where the text within them begins.
+_TEXT = {"Args": 8, "Attributes": 8, "Raises": 8, "Returns": 4, "Yields": 4}
 _CODE = re.compile(r"(`[^`]*`)")
 _PAPER = re.compile(r"\[(" + "|".join(PAPERS) + r")\]")
 
 
 def translate(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     lines[:] = _translated(lines)
-    if what in ("attribute", "property", "data"):
-        lines.insert(0, "")  # or napoleon takes "type: text" for what stands before a colon
 
 
 def _translated(lines: list[str]) -> list[str]:
@@ -35,7 +37,7 @@ def _translated(lines: list[str]) -> list[str]:
         if not line.strip():
             out.append("")
             continue
-        base = 4 if section in ("Args", "Returns", "Raises", "Yields", "Attributes") else 0
+        base = _TEXT.get(section, 0)
         if block is not None and indent < block:
             block = None
         if block is None and _begins_block(out, indent, base, section):
@@ -64,7 +66,13 @@ def _plain(text: str) -> str:
     return _PAPER.sub(r":ref:`[\1] <\1>`", text)
 
 
+def _whole(docstring: GoogleDocstring) -> list[str]:
+    """Of attributes and properties too: napoleon takes what stands before a colon for their type."""
+    return list(type(docstring)(docstring._consume_to_end(), docstring._config).lines())
+
+
 def setup(app: Any) -> dict[str, bool]:
+    GoogleDocstring._parse_attribute_docstring = _whole  # type: ignore[method-assign]
     # Before napoleon, which has 500 like all others.
     app.connect("autodoc-process-docstring", translate, priority=400)
     return {"parallel_read_safe": True}

@@ -17,10 +17,14 @@ import targets
 _OTHERS = {
     "torch._C.Generator": "torch.Generator",
     "torch.nn.modules.module.Module": "torch.nn.Module",
+    "Tensor": "torch.Tensor",
+    "Layer": "odernn.fields.Layer",
     "Module": "torch.nn.Module",
     "Axes": "matplotlib.axes.Axes",
     "ArrayLike": "numpy.typing.ArrayLike",
 }
+# Of Literals, and of a class itself.
+_STAND_INS = {"Code", "Engine", "Form", "Initial", "analysis.results.R"}
 
 
 class _Name(XRefRole):
@@ -55,14 +59,17 @@ def _resolve(app: Any, env: Any, node: Any, content: Any) -> Any:
         return env.domains.python_domain.resolve_xref(env, node["refdoc"], app.builder, "obj", PUBLIC[target], node, content)
     if target in _OTHERS:
         node["reftarget"], node["reftype"] = _OTHERS[target], "obj"
-        return missing_reference(app, env, node, content)
+        domain = env.domains.python_domain
+        ours = domain.resolve_xref(env, node["refdoc"], app.builder, "obj", _OTHERS[target], node, content)
+        return ours or missing_reference(app, env, node, content)
     return None
 
 
 def _needs_no_entry(app: Any, domain: Any, node: Any) -> bool | None:
-    """Code in backticks, and what is private to a module."""
-    private = any(part.startswith("_") for part in node["reftarget"].split("."))
-    return True if node.get("may_be_code") or private else None
+    """Code in backticks, what is private to a module, and names of types that stand for others."""
+    target = node["reftarget"]
+    private = any(part.startswith("_") for part in target.split("."))
+    return True if node.get("may_be_code") or private or target in _STAND_INS else None
 
 
 def setup(app: Any) -> dict[str, bool]:
