@@ -20,15 +20,17 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.intersphinx",
     "sphinx_copybutton",
-    # "sphinx_gallery.gen_gallery",
+    "sphinx_gallery.gen_gallery",
     "myst_nb",
     # Ours:
     "plain_docstrings",
     "public_names",
     "mathml",
     "papers",
+    "reproduction",
 ]
-exclude_patterns = ["README.md", "examples/*", "inventories/*", "_*"]
+# sphinx-gallery leaves a notebook and a script beside each of its pages.
+exclude_patterns = ["examples/*", "inventories/*", "_*", *(f"gallery/*.{kind}" for kind in ("ipynb", "py", "json", "md5", "zip"))]
 templates_path = ["_templates"]
 default_role = "name"  # of public_names: a link where the site has that name, else code
 nitpicky = True
