@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odernn.citations import record
 from targets import arguments, grids
 
 from .probes import states
@@ -78,8 +79,9 @@ def memory_capacity(
     Raises:
         ValueError: times, sizes or a system that do not fit.
 
-    Source: H. Jaeger, Short term memory in echo state networks, GMD Report 152 (2001).
+    Source: H. Jaeger, Short term memory in echo state networks, GMD Report 152 (2001) [Jaeger2001].
     """
+    record(memory_capacity)
     times = grids.tensor(times)
     if not times[0] >= 0:
         raise ValueError(f"times are delays >= 0, got {float(times[0]):g}: leave out the negative ones")

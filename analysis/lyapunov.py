@@ -10,6 +10,7 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
+from odernn.citations import record
 from odernn.paths import Interpolation, interpolate
 from targets import arguments, grids
 
@@ -75,8 +76,10 @@ def lyapunov_exponents(
         ValueError: shapes that do not fit, a system without a state equation.
         ArithmeticError: the state did not stay finite.
 
-    Source: Benettin et al., Meccanica 15 (1980); Engelken, Wolf, Abbott, Phys. Rev. Research 5 (2023) for recurrent networks.
+    Source: Benettin et al., Meccanica 15 (1980) [Benettin1980]; of recurrent networks Engelken, Wolf, Abbott, Phys. Rev. Research 5
+    (2023) [Engelken2023].
     """
+    record(lyapunov_exponents)
     # in double precision whatever the system's: the steps between large times are differences of close numbers
     times = grids.tensor(times, least=2).double()
     transient = arguments.number("transient", transient, least=0, below=1)

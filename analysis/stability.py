@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from odernn.citations import record
 from odernn.models import SequenceModel
 from odernn.parameterizations import Time
 from odernn.recurrences import RECURRENCES
@@ -66,8 +67,9 @@ def complex_stability_radius(W: Tensor, time: Time = "continuous") -> float:
     Raises:
         ValueError: W is not a finite square matrix.
 
-    Source: Byers, SIAM J. Sci. Stat. Comput. 9 (1988); Boyd and Balakrishnan, Syst. Control Lett. 15 (1990).
+    Source: Byers, SIAM J. Sci. Stat. Comput. 9 (1988) [Byers1988]; Boyd and Balakrishnan, Syst. Control Lett. 15 (1990) [Boyd1990].
     """
+    record(complex_stability_radius)
     arguments.choice("time", time, get_args(Time))
     A = _matrix(arguments.real_tensor("W", W)).detach().cpu().double().numpy()
     if A.ndim != 2:
@@ -136,6 +138,7 @@ def gradient_over_weight(model: SequenceModel) -> dict[str, Tensor]:
 
     Source: [StableSSM] 3.4.
     """
+    record(gradient_over_weight)
     _require_model(model)
     ratios, known = {}, model.raw_weights()
     for name, weight in model.named_parameters():

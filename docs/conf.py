@@ -34,6 +34,7 @@ exclude_patterns = ["examples/*", "inventories/*", "_*", *(f"gallery/*.{kind}" f
 templates_path = ["_templates"]
 default_role = "name"  # of public_names: a link where the site has that name, else code
 nitpicky = True
+suppress_warnings = ["toc.empty_glob"]  # a kind of page of which there is none yet
 
 # --- look --------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The papers behind what was used, as BibTeX.
 
-Docstrings name their sources by the keys of papers.bib: "Source: [IA] Def 3.1". A function that rests on other papers than the main
-one says `record(function)` where it starts, and a class where it is made.
+Docstrings name their sources by the keys of odernn/papers.bib: "Source: [IA] Def 3.1". A function that rests on others than the main
+paper says `record(function)` where it begins, and a class where its objects are made.
 """
 
 from __future__ import annotations
@@ -20,32 +20,35 @@ PAPERS = {
 _used: dict[Any, None] = {}
 
 
-def record(thing: Any) -> None:
-    """Remembers a function or class for `citation()`."""
-    _used[thing] = None
+def record(*things: Any) -> None:
+    """Remembers functions and classes for `citation()`."""
+    _used.update(dict.fromkeys(things))
 
 
 def sources(thing: Any) -> list[str]:
-    """The keys of papers that the docstring of a function, class, object or module names."""
+    """The keys of the papers that the docstring of a function, class, module or of an object's class names."""
     documented = thing if inspect.isroutine(thing) or inspect.isclass(thing) or inspect.ismodule(thing) else type(thing)
     named = re.findall(r"\[(\w+)\]", inspect.getdoc(documented) or "")
     return [key for key in PAPERS if key in named]
 
 
 def citation(*things: Any) -> str:
-    """BibTeX of the papers to cite: the one that this toolkit implements, and those behind what was used.
+    """BibTeX of the papers to cite: the main one of this toolkit, and those behind what was used.
+
+    Without arguments these are the models that were made in this session, the trainings by Levenberg-Marquardt and the measures
+    that were called. Solvers and losses are not remembered: give them as arguments.
 
     Args:
-        things: functions, classes, models or other objects; without any, all that were used in this session: models that were
-            made, solvers that were named, measures that were called.
+        things: functions, classes, models or other objects whose papers are wanted; none for those of this session.
 
     Returns:
-        BibTeX entries, the main paper first. Their keys are those of the docstrings.
+        BibTeX entries, the main paper first, under the keys that docstrings give as sources.
 
     Example:
-        >>> import odernn, analysis
-        >>> print(odernn.citation(analysis.memory_capacity)[-210:])
+        >>> import odernn
+        >>> entries = odernn.citation(odernn.LeakyRNN, odernn.TorchDiffEq())
+        >>> [line for line in entries.splitlines() if line.startswith("@")]
+        ['@inproceedings{IA,', '@inproceedings{Chen2018,', '@article{WilsonCowan1972,', '@article{Song2016,']
     """
-    used = things or tuple(_used)
-    keys = {MAIN, *(key for thing in used for key in sources(thing))}
+    keys = {MAIN, *(key for thing in things or tuple(_used) for key in sources(thing))}
     return "\n\n".join(entry for key, entry in PAPERS.items() if key in keys) + "\n"

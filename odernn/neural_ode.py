@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from targets import arguments
 
 from .activations import Activation
+from .citations import record
 from .layer_weights import LayerWeights
 from .models import ContinuousModel
 from .norms import EUCLIDEAN, SPECTRAL
@@ -72,7 +73,7 @@ class NeuralODE(ContinuousModel):
 
         model = NeuralODE(Oscillator(), state_size=2)
 
-    Source: Chen et al., Neural ordinary differential equations, NeurIPS 2018.
+    Source: Chen et al., Neural ordinary differential equations, NeurIPS 2018 [Chen2018].
     """
 
     form = "own"
@@ -92,6 +93,7 @@ class NeuralODE(ContinuousModel):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
+        record(NeuralODE)
         nn.Module.__init__(self)  # the weights of other models are those of layers
         if not callable(field) or isinstance(field, type):
             raise ValueError(f"field is {arguments.kind_of(field)}, expected a torch.nn.Module or function f(t, h, x): give one")

@@ -16,6 +16,7 @@ from targets import arguments, grids
 
 from . import activations, parameterizations
 from .activations import Activation
+from .citations import record
 from .fields import Form, VectorField
 from .layer_weights import LayerWeights
 from .norms import EUCLIDEAN
@@ -139,6 +140,7 @@ class SequenceModel(nn.Module, ABC):
         c = torch.randn(*self.ensemble, output_size, hidden_size, generator=generator, dtype=torch.float64)
         self.c = nn.Parameter(c / math.sqrt(hidden_size))
         self.to(device=device, dtype=dtype)
+        record(type(self), type(parameterization), type(self.layer_weights[0].recurrence))
 
     def config(self) -> dict[str, Any]:
         """The description from which `odernn.models.build` makes a model of the same kind: JSON values only."""

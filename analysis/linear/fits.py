@@ -13,6 +13,7 @@ from scipy.optimize import least_squares
 from scipy.special import gammaln, roots_genlaguerre
 
 from odernn import parameterizations
+from odernn.citations import record
 from odernn.models import ContinuousRNN
 from odernn.parameterizations import Parameterization
 from odernn.recurrences import INITIAL_RATES, RANGE_MARGIN
@@ -156,8 +157,9 @@ def fit_kernel(
         ValueError: a vector kernel, or one that lives on far shorter times than the horizon; m or seed out of range; a horizon
             that is not positive and finite.
 
-    Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973); Kaufman, BIT 15 (1975).
+    Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) [GolubPereyra1973]; Kaufman, BIT 15 (1975) [Kaufman1975].
     """
+    record(fit_kernel)
     _require_scalar(kernel)
     m, horizon = arguments.count("m", m), arguments.number("horizon", horizon, above=0)
     seed = arguments.count("seed", seed, least=0, most=_LARGEST_SEED)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from odernn.citations import record
 from odernn.ensembles import member, replicate
 from odernn.json_values import decode, encode
 from odernn.models import ContinuousRNN, SequenceModel, build
@@ -93,8 +94,9 @@ def fit_minimax(
     Raises:
         ValueError: as `fit_kernel`; a beta0 that is negative or not finite.
 
-    Source: exchange methods for semi-infinite problems, Hettich and Kortanek, SIAM Rev. 35 (1993).
+    Source: exchange methods for semi-infinite problems, Hettich and Kortanek, SIAM Rev. 35 (1993) [Hettich1993].
     """
+    record(fit_minimax)
     beta0 = arguments.number("beta0", beta0, least=0)
 
     def worst(model: ContinuousRNN) -> PerturbationCurve:

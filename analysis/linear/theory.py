@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from odernn.citations import record
 from odernn.fields import VectorField
 from odernn.models import SequenceModel
 from odernn.state_matrices import DenseMatrix
@@ -264,6 +265,7 @@ def kernel_distance(model: SequenceModel, target: Functional | Kernel, horizon: 
     Source: [IA] Eq 4 and Def 3.4; [CoM].
     """
     kernel, horizon = linear_kernel(model, target), arguments.number("horizon", horizon, above=0, finite=False)
+    record(kernel_distance)
     if model.ensemble:
         raise ValueError(f"kernel_distance takes one model, got an ensemble {model.ensemble}: take a member of it")
     with torch.no_grad():

@@ -121,7 +121,7 @@ class Adaptive(Solver):
     Example:
         y = model(x, t, solver=Adaptive("tsit5", rtol=1e-8, atol=1e-10))
 
-    Source: E. Hairer, S. P. Norsett, G. Wanner, Solving ordinary differential equations I, II.4.
+    Source: E. Hairer, S. P. Norsett, G. Wanner, Solving ordinary differential equations I, II.4 [Hairer1993].
     """
 
     method: str = "dopri5"

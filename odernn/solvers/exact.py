@@ -182,7 +182,7 @@ def _dense_phi(W: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """e^z, phi_1(z), phi_2(z) of z = W D for each D, (S, ..., m, m), as blocks of one matrix exponential.
 
     exp [[z, I, 0], [0, 0, I], [0, 0, 0]] has the first row [e^z, phi_1(z), phi_2(z)].
-    Source: Al-Mohy and Higham, SIAM J. Sci. Comput. 33 (2011), Theorem 2.1.
+    Source: Al-Mohy and Higham, SIAM J. Sci. Comput. 33 (2011), Theorem 2.1 [AlMohy2011].
     """
     m = W.shape[-1]
     z = W * column(steps, W.unsqueeze(0))

@@ -74,7 +74,7 @@ class TorchDiffEq(Solver):
             see `odernn.solvers.resolution`, and whether an adaptive one warns where its states are off by more than 100 times
             the tolerance of a step (of models of one layer, for rtol of 1e-8 and more); without, neither is told.
 
-    Source: Chen et al., Neural ordinary differential equations, NeurIPS 2018.
+    Source: Chen et al., Neural ordinary differential equations, NeurIPS 2018 [Chen2018].
     """
 
     method: str = "dopri5"
