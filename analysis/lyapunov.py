@@ -76,8 +76,8 @@ def lyapunov_exponents(
         ValueError: shapes that do not fit, a system without a state equation.
         ArithmeticError: the state did not stay finite.
 
-    Source: Benettin et al., Meccanica 15 (1980) [Benettin1980]; of recurrent networks Engelken, Wolf, Abbott, Phys. Rev. Research 5
-    (2023) [Engelken2023].
+    Source: Benettin et al., Meccanica 15 (1980) [Benettin1980]; Engelken, Wolf, Abbott, Phys. Rev. Research 5 (2023) for
+    recurrent networks [Engelken2023].
     """
     record(lyapunov_exponents)
     # in double precision whatever the system's: the steps between large times are differences of close numbers

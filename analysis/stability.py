@@ -67,7 +67,8 @@ def complex_stability_radius(W: Tensor, time: Time = "continuous") -> float:
     Raises:
         ValueError: W is not a finite square matrix.
 
-    Source: Byers, SIAM J. Sci. Stat. Comput. 9 (1988) [Byers1988]; Boyd and Balakrishnan, Syst. Control Lett. 15 (1990) [Boyd1990].
+    Source: Byers, SIAM J. Sci. Stat. Comput. 9 (1988) [Byers1988]; Boyd and Balakrishnan, Syst. Control Lett. 15 (1990)
+    [Boyd1990].
     """
     record(complex_stability_radius)
     arguments.choice("time", time, get_args(Time))

@@ -1,7 +1,7 @@
 """The papers behind what was used, as BibTeX.
 
-Docstrings name their sources by the keys of odernn/papers.bib: "Source: [IA] Def 3.1". A function that rests on others than the main
-paper says `record(function)` where it begins, and a class where its objects are made.
+Docstrings name their sources by the keys of odernn/papers.bib: "Source: [IA] Def 3.1". A function that rests on others than the
+main paper says `record(function)` where it begins, and a class where its objects are made.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ class LeakyRNN(_LeakyModel):
         model = LeakyRNN(1, 100, 1, "relu", tau=0.1)
         model.set_weight(1.5 / 100**0.5 * torch.randn(100, 100))
 
-    Source: H. R. Wilson, J. D. Cowan, Biophys. J. 12 (1972) [WilsonCowan1972]; H. F. Song, G. R. Yang, X.-J. Wang, PLoS Comput. Biol.
-    12 (2016) [Song2016].
+    Source: H. R. Wilson, J. D. Cowan, Biophys. J. 12 (1972) [WilsonCowan1972]; H. F. Song, G. R. Yang, X.-J. Wang, PLoS Comput.
+    Biol. 12 (2016) [Song2016].
     """
 
     form = "rate"

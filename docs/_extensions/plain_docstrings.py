@@ -42,9 +42,9 @@ def _translated(lines: list[str]) -> list[str]:
             block = None
         if block is None and _begins_block(out, indent, base, section):
             block = indent
-            prompt = line.lstrip().startswith(">>>")
-            if not prompt:
-                out.extend([" " * (indent - 4) + ".. code-block:: " + ("python" if section.startswith("Example") else "text"), ""])
+            language = "python" if section.startswith("Example") else "text"
+            if not line.lstrip().startswith(">>>"):
+                out.extend([" " * (indent - 4) + f".. code-block:: {language}", ""])
         out.append(line if block is not None else _escaped(line))
     return out
 

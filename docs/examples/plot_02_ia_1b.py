@@ -2,8 +2,8 @@
 [IA] Fig 1b: polynomial memory is not
 =====================================
 
-The same for ρ(t) = (1 + t)^-1.1, a memory that falls like a power. Wider models are more accurate, and need ever slower modes, which
-ever smaller perturbations destroy: the radius falls with the width.
+The same for ρ(t) = (1 + t)^-1.1, a memory that falls like a power. Wider models are more accurate, and need ever slower modes,
+which ever smaller perturbations destroy: the radius falls with the width.
 
 The whole figure, its settings and its claims: :ref:`claims-ia-1b`. Compute it again by
 ``python scripts/reproduce_figures.py ia-1b``.
@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 
 from analysis import PerturbationCurve, judge_stable_approximation
 from analysis.perturbation.picture import draw_perturbation
-from targets import kernels
 from odernn import json_values
+from targets import kernels
 
 data = json_values.loads(Path("../../reproduction/ia-1b/data.json").read_text())
 published = [PerturbationCurve.from_dict(curve) for curve in data["published"][0]]  # widths 2 to 14, seed 0

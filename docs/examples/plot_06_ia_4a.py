@@ -2,8 +2,8 @@
 [IA] Fig 4a: λ = -e^w makes it stable
 =====================================
 
-Polynomial memory again, with eigenvalues λ = -e^w, where the raw weight w is what is perturbed. A slow mode now moves by a part of
-its own rate, and the radius stays as the width grows.
+Polynomial memory again, with eigenvalues λ = -e^w, where the raw weight w is what is perturbed. A slow mode now moves by a part
+of its own rate, and the radius stays as the width grows.
 
 The whole figure, its settings and its claims: :ref:`claims-ia-4a`. Compute it again by
 ``python scripts/reproduce_figures.py ia-4a``.
@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 
 from analysis import PerturbationCurve, judge_stable_approximation
 from analysis.perturbation.picture import draw_perturbation
-from targets import kernels
 from odernn import json_values
+from targets import kernels
 
 data = json_values.loads(Path("../../reproduction/ia-4a/data.json").read_text())
 published = [PerturbationCurve.from_dict(curve) for curve in data["published"][0]]  # widths 2 to 14, seed 0

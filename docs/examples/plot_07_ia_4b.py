@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 
 from analysis import PerturbationCurve, judge_stable_approximation
 from analysis.perturbation.picture import draw_perturbation
-from targets import kernels
 from odernn import json_values
+from targets import kernels
 
 data = json_values.loads(Path("../../reproduction/ia-4b/data.json").read_text())
 published = [PerturbationCurve.from_dict(curve) for curve in data["published"][0]]  # widths 2 to 14, seed 0

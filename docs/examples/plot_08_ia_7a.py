@@ -2,8 +2,8 @@
 [IA] Fig 7a: ReLU RNNs, raw eigenvalues
 =======================================
 
-Families of trained ReLU RNNs on ρ(t) = (1 + t)^-1.1, eigenvalues λ = w, published as unstable. Training leaves 6 % of the target, and the
-rule does not say more of this family than that it is undecided.
+Families of trained ReLU RNNs on ρ(t) = (1 + t)^-1.1, eigenvalues λ = w, published as unstable. Training leaves 6 % of the
+target, and the rule does not say more of this family than that it is undecided.
 
 The whole figure, its settings and its claims: :ref:`claims-ia-7a`. Compute it again by
 ``python scripts/reproduce_figures.py ia-7a``.
@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 
 from analysis import PerturbationCurve, judge_stable_approximation
 from analysis.perturbation.picture import draw_perturbation
-from targets import kernels
 from odernn import json_values
+from targets import kernels
 
 data = json_values.loads(Path("../../reproduction/ia-7a/data.json").read_text())
 first = data["families"][0]  # seed 0
@@ -25,6 +25,7 @@ shortest = min(curve.horizon for curve in curves)
 
 _, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 for axes, block in zip(panels, ("recurrent", "all")):
-    draw_perturbation(axes, [c for c in curves if c.block_choice == block and c.horizon == shortest], title=f"worst case, {block}")
+    shown = [curve for curve in curves if curve.block_choice == block and curve.horizon == shortest]
+    draw_perturbation(axes, shown, title=f"worst case, {block} weights")
 for block, judged in judge_stable_approximation(curves, kernels.polynomial(exponent=1.1)).blocks.items():
     print(block, "weights:", judged)

@@ -2,8 +2,8 @@
 [IA] Fig 9: images from identical recurrent matrices
 ====================================================
 
-Diagonal models classify handwritten digits, fed pixel by pixel, all from the same recurrent matrix W and at one learning rate. Lines are
-means over five seeds, bands from the worst to the best.
+Diagonal models classify handwritten digits, fed pixel by pixel, all from the same recurrent matrix W and at one learning rate.
+Lines are means over five seeds, bands from the worst to the best.
 
 The whole figure, its settings and its claims: :ref:`claims-ia-9`. Compute it again by
 ``python scripts/reproduce_figures.py ia-9``.

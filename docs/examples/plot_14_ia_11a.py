@@ -18,6 +18,7 @@ data = json_values.loads(Path("../../reproduction/ia-11a/data.json").read_text()
 _, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for name, colour in (("unstable", "C3"), ("antisymmetric", "C0")):
     for k, one in enumerate(data[name]):
-        axes.plot(one["times"], one["values"], color=colour, lw=1, label=f"{name}: Re λ = {one['abscissa']:.2g}" if k == 0 else None)
+        label = f"{name}: Re λ = {one['abscissa']:.2g}" if k == 0 else None
+        axes.plot(one["times"], one["values"], color=colour, lw=1, label=label)
 axes.set(xlabel="time $t$", ylabel="$M(t)$")
 axes.legend()

@@ -2,8 +2,8 @@
 [IA] Fig 11b: the phase plane of v = dh/dt
 ==========================================
 
-Trajectories in the plane of v = dh/dt, a periodic orbit, and the equilibria with their eigenvalues: (1, 1) and (-1, -1), published
-as attractors, are saddles.
+Trajectories in the plane of v = dh/dt, a periodic orbit, and the equilibria with their eigenvalues: (1, 1) and (-1, -1),
+published as attractors, are saddles.
 
 The whole figure, its settings and its claims: :ref:`claims-ia-11b`. Compute it again by
 ``python scripts/reproduce_figures.py ia-11b``.

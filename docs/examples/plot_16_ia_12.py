@@ -2,8 +2,8 @@
 [IA] Fig 12: a random transformer as a target
 =============================================
 
-Memory functions of random transformers, which attend to their whole past, and of variants with attention to a window of it, or weighted
-by a law of the distance. What students cannot learn of the first is not its memory.
+Memory functions of random transformers, which attend to their whole past, and of variants with attention to a window of it, or
+weighted by a law of the distance. What students cannot learn of the first is not its memory.
 
 The whole figure, its settings and its claims: :ref:`claims-ia-12`. Compute it again by
 ``python scripts/reproduce_figures.py ia-12``.

@@ -20,7 +20,8 @@ runs = data["sets"][0]["runs"]
 rates = sorted({one["learning_rate"] for one in runs})
 _, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for name in ("direct", "exp", "softplus", "inverse"):
-    losses = [[one["test_loss"][-1] for one in runs if (one["parameterization"], one["learning_rate"]) == (name, rate)] for rate in rates]
+    ours = [one for one in runs if one["parameterization"] == name]
+    losses = [[one["test_loss"][-1] for one in ours if one["learning_rate"] == rate] for rate in rates]  # (rate, seed)
     axes.loglog(rates, np.mean(losses, axis=1), "o-", label=name)  # nan where a seed diverged
 axes.set(xlabel="learning rate", ylabel="test loss after the last epoch")
 axes.legend()

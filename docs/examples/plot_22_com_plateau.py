@@ -2,8 +2,8 @@
 [CoM]: the plateau in training grows with the memory
 ====================================================
 
-Gradient flow of linear RNNs on a target whose memory has a late part at time c: the loss waits on a plateau, for a time that grows
-exponentially with c.
+Gradient flow of linear RNNs on a target whose memory has a late part at time c: the loss waits on a plateau, for a time that
+grows exponentially with c.
 
 The whole figure, its settings and its claims: :ref:`claims-com-plateau`. Compute it again by
 ``python scripts/reproduce_figures.py com-plateau``.

@@ -7,11 +7,11 @@ import re
 
 import pytest
 import torch
+from test_house import SOURCES
 
 import analysis
 import odernn
 from odernn import citations
-from tests.test_house import SOURCES
 
 
 @pytest.fixture
@@ -44,7 +44,8 @@ def test_given_things_are_cited_alone(session):
 def test_entries_have_what_a_citation_needs():
     for key, entry in citations.PAPERS.items():
         assert re.match(r"@\w+\{" + key + ",", entry), entry
-        assert all(re.search(rf"^  {field} = \{{.+\}},$", entry, flags=re.MULTILINE) for field in ("title", "author", "year")), key
+        for field in ("title", "author", "year"):
+            assert re.search(rf"^  {field} = \{{.+\}},$", entry, flags=re.MULTILINE), (key, field)
         assert entry.count("{") == entry.count("}"), key
 
 
