@@ -5,19 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
 
 
 def _inline(self: Any, node: Any) -> None:
-    self.body.append(tex2mathml(node.astext()))
+    self.body.append(_mathml(node, as_block=False))
     raise nodes.SkipNode
 
 
 def _block(self: Any, node: Any) -> None:
-    self.body.append(self.starttag(node, "div", CLASS="math"))
-    self.body.append(tex2mathml(node.astext(), as_block=True))
-    self.body.append("</div>")
+    self.body.append(self.starttag(node, "div", CLASS="math") + _mathml(node, as_block=True) + "</div>")
     raise nodes.SkipNode
+
+
+def _mathml(node: Any, as_block: bool) -> str:
+    tex = node.astext()
+    try:
+        return tex2mathml(tex, as_block=as_block)
+    except MathError as error:
+        logging.getLogger(__name__).warning("a formula that docutils cannot write, %s: %s", tex, error, location=node)
+        return f"<code>{tex}</code>"
 
 
 def setup(app: Any) -> dict[str, bool]:
