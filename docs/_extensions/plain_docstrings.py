@@ -1,8 +1,9 @@
 """Docstrings are plain text with a few habits; Sphinx reads reStructuredText. This translates.
 
 `name`                a name or a piece of code
-|x|, x*, [IA]         stand for themselves; [IA] and the other papers link to the page that lists them
-an indented block     an equation or a piece of code, as it stands
+|x|, l*, [IA]         stand for themselves; [IA] and the other papers link to the page that lists them
+*word*                is stressed
+an indented block     is an equation or a piece of code, as it stands
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 from odernn.citations import PAPERS
 
-# Sections that napoleon reads itself: what is indented below them is no block.
-_SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes|Examples?|Source):$")
-# Where the text within them begins.
-_TEXT = {"Args": 8, "Attributes": 8, "Raises": 8, "Returns": 4, "Yields": 4}
-_CODE = re.compile(r"(`[^`]*`)")
+_SECTION = re.compile(r"(Args|Returns|Raises|Warns|Yields|Attributes|Examples?|Source):")
+# Where the text within a section begins; what is indented further, after an empty line, is a block.
+_TEXT = {"Args": 8, "Attributes": 8, "Raises": 8, "Warns": 8, "Returns": 4, "Yields": 4, "Example": 0, "Examples": 0}
+_KEPT = re.compile(r"(`[^`]*`|(?<![\w*])\*[^\s*][^*]*\*(?![\w*]))")
 _PAPER = re.compile(r"\[(" + "|".join(PAPERS) + r")\]")
 
 
@@ -28,36 +28,32 @@ def translate(app: Any, what: str, name: str, obj: Any, options: Any, lines: lis
 
 def _translated(lines: list[str]) -> list[str]:
     out: list[str] = []
-    section, block = "", None
+    base, block, shift = 0, None, 0
     for line in lines:
         indent = len(line) - len(line.lstrip())
-        if line.strip() and indent == 0:
-            match = _SECTION.match(line)
-            section = match[1] if match else ""
         if not line.strip():
             out.append("")
             continue
-        base = _TEXT.get(section, 0)
+        if indent == 0:
+            match = _SECTION.match(line)
+            base = _TEXT.get(match[1], 0) if match else 0
         if block is not None and indent < block:
             block = None
-        if block is None and _begins_block(out, indent, base, section):
-            block = indent
-            language = "python" if section.startswith("Example") else "text"
+        after_text = not out or not out[-1].strip() or out[-1].startswith("Example")
+        if block is None and after_text and indent >= base + 4:
+            in_example = any(one.startswith("Example") for one in out[-2:])
+            block, shift = indent, 0
             if not line.lstrip().startswith(">>>"):
-                out.extend([" " * (indent - 4) + f".. code-block:: {language}", ""])
-        out.append(line if block is not None else _escaped(line))
+                # The directive stands where the text does, and within a section that has none before it one level deeper.
+                shift = 4 if in_example else 0
+                out.extend([" " * (indent - 4 + shift) + ".. code-block:: " + ("python" if in_example else "text"), ""])
+        out.append(" " * shift + line if block is not None else _escaped(line))
     return out
 
 
-def _begins_block(out: list[str], indent: int, base: int, section: str) -> bool:
-    if section.startswith("Example"):
-        return indent == 4 and (not out[-1].strip() or out[-1].startswith("Example"))
-    return indent > base and bool(out) and not out[-1].strip() and indent >= base + 4
-
-
 def _escaped(line: str) -> str:
-    parts = _CODE.split(line)
-    return "".join(part if part.startswith("`") and len(part) > 1 else _plain(part) for part in parts)
+    """Every other part is code or stressed, and stays."""
+    return "".join(part if number % 2 else _plain(part) for number, part in enumerate(_KEPT.split(line)))
 
 
 def _plain(text: str) -> str:
@@ -71,8 +67,22 @@ def _whole(docstring: GoogleDocstring) -> list[str]:
     return list(type(docstring)(docstring._consume_to_end(), docstring._config).lines())
 
 
+def _readable(app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None) -> Any:
+    """`<factory>` is no Python: with it nothing in a signature becomes a link."""
+    return (signature.replace("<factory>", "..."), returns) if signature else None
+
+
+def _public_bases(app: Any, name: str, obj: Any, options: Any, bases: list[Any]) -> None:
+    """In place of a private base the nearest public one above it."""
+    for number, base in enumerate(bases):
+        if getattr(base, "__name__", "").startswith("_"):
+            bases[number] = next(one for one in base.__mro__ if not one.__name__.startswith("_"))
+
+
 def setup(app: Any) -> dict[str, bool]:
     GoogleDocstring._parse_attribute_docstring = _whole  # type: ignore[method-assign]
     # Before napoleon, which has 500 like all others.
     app.connect("autodoc-process-docstring", translate, priority=400)
+    app.connect("autodoc-process-signature", _readable)
+    app.connect("autodoc-process-bases", _public_bases)
     return {"parallel_read_safe": True}
