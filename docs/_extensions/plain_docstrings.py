@@ -3,7 +3,7 @@
 `name`                a name or a piece of code
 |x|, l*, [IA]         stand for themselves; [IA] and the other papers link to the page that lists them
 *word*                is stressed
-an indented block     is an equation or a piece of code, as it stands
+an indented block     is an equation or a piece of code, as it stands; and so are columns, as these are
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from odernn.citations import PAPERS
 _SECTION = re.compile(r"(Args|Returns|Raises|Warns|Yields|Attributes|Examples?|Source):")
 # Where the text within a section begins; what is indented further, after an empty line, is a block.
 _TEXT = {"Args": 8, "Attributes": 8, "Raises": 8, "Warns": 8, "Returns": 4, "Yields": 4, "Example": 0, "Examples": 0}
+_COLUMNS = re.compile(r"\S {3,}\S")
 _KEPT = re.compile(r"(`[^`]*`|(?<![\w*])\*[^\s*][^*]*\*(?![\w*]))")
 _PAPER = re.compile(r"\[(" + "|".join(PAPERS) + r")\]")
 
@@ -28,24 +29,27 @@ def translate(app: Any, what: str, name: str, obj: Any, options: Any, lines: lis
 
 def _translated(lines: list[str]) -> list[str]:
     out: list[str] = []
-    base, block, shift = 0, None, 0
+    base, block, shift, columns = 0, None, 0, False
     for line in lines:
         indent = len(line) - len(line.lstrip())
         if not line.strip():
             out.append("")
+            if columns:
+                block, columns = None, False
             continue
         if indent == 0:
             match = _SECTION.match(line)
             base = _TEXT.get(match[1], 0) if match else 0
         if block is not None and indent < block:
-            block = None
+            block, columns = None, False
         after_text = not out or not out[-1].strip() or out[-1].startswith("Example")
-        if block is None and after_text and indent >= base + 4:
+        if block is None and after_text and (indent >= base + 4 or _COLUMNS.search(line)):
             in_example = any(one.startswith("Example") for one in out[-2:])
+            columns = indent < base + 4
             block, shift = indent, 0
             if not line.lstrip().startswith(">>>"):
-                # The directive stands where the text does, and within a section that has none before it one level deeper.
-                shift = 4 if in_example else 0
+                # The directive stands where the text does; below the text of a section that is one level further in.
+                shift = 4 if in_example or columns else 0
                 out.extend([" " * (indent - 4 + shift) + ".. code-block:: " + ("python" if in_example else "text"), ""])
         out.append(" " * shift + line if block is not None else _escaped(line))
     return out
