@@ -52,6 +52,9 @@ def crossing(narrow: PerturbationCurve, wide: PerturbationCurve) -> float | None
 
     None where the curves do not cross, or where the wider model is no better at beta = 0.
 
+    Args:
+        narrow, wide: curves of two widths, on the same betas.
+
     Raises:
         ValueError: curves on different betas.
 

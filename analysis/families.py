@@ -180,6 +180,7 @@ def train_family(
     that diverges is replaced by the next.
 
     Args:
+        family: the settings.
         target: H, of one input and one output channel.
         start: a trained model, no wider than the narrowest width, which then starts from it in place of random weights.
         progress: whether a bar is shown, on a terminal and where it takes more than two seconds.
@@ -298,6 +299,8 @@ def family_curves(
     In single precision: the errors that matter are far above its rounding, and it takes about half the time.
 
     Args:
+        family, trained, target: what `train_family` was given and gave.
+        blocks, error: of `perturbation_error`.
         betas: None for FAMILY_BETAS, continued as the horizon and the radii need it.
         progress: as in `train_family`.
         search: passed on to `perturbation_error`.
@@ -339,7 +342,7 @@ def judge_family(family: Family, target: Functional, *, progress: bool = True, *
     """Trains a family on [0, T] and its widest model on [0, 4T], from where it ended on [0, T], and judges both.
 
     Args:
-        progress: as in `train_family`.
+        family, target, progress: as in `train_family`.
         search: of `family_curves`.
 
     Raises:

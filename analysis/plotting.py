@@ -164,6 +164,7 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[
         history: one row per epoch, as in metrics.csv: "epoch" (counted from 1 where left out) and what is drawn, every entry
             whose name ends in "loss" or begins with "validation". None and NaN are left out of the curve.
         path: file to write.
+        title: of the picture; None for none.
 
     Raises:
         ValueError: no rows, or none with a loss.
@@ -231,6 +232,7 @@ def plot_memory(
         labels: one for each of M, for the legend.
         target: (times, values) of the target's memory function |rho(t)|_1.
         fit: what `fit_decay(M)` gave; of several M one for each.
+        title: of the picture; None for none.
 
     Returns:
         The axes.

@@ -42,7 +42,7 @@ def spectral_abscissa(W: Tensor) -> Tensor:
 
 
 def stability_margin(model: SequenceModel) -> Tensor:
-    """Distance of the spectrum of all layers from instability, (*ensemble,); negative: unstable. See
+    """Distance of the spectrum of all layers of a model from instability, (*ensemble,); negative: unstable. See
     `SequenceModel.stability_margin`."""
     _require_model(model)
     return model.stability_margin()
@@ -130,7 +130,7 @@ def raw_radius(model: SequenceModel) -> float:
 
 
 def gradient_over_weight(model: SequenceModel) -> dict[str, Tensor]:
-    """max |dLoss/dw| / |w| over the entries of each raw recurrent weight, by name, (*ensemble,); call after `loss.backward()`.
+    """max |dLoss/dw| / |w| over the entries of each raw recurrent weight of a model, by name, (*ensemble,); after `loss.backward()`.
 
     The relative size of one gradient step: training is stable for learning rates below its inverse.
 

@@ -124,7 +124,7 @@ def linear(t: Tensor, x: Tensor) -> Path:
 
 
 def hold(t: Tensor, x: Tensor) -> Path:
-    """The zero-order hold: x(s) = x_k on [t_k, t_{k+1}); the last sample has no effect. Arguments as in `linear`."""
+    """The zero-order hold: x(s) = x_k on [t_k, t_{k+1}); the last sample has no effect. Arguments t and x as in `linear`."""
     return Path(_checked(t, x), "hold", x)
 
 
