@@ -130,9 +130,9 @@ def raw_radius(model: SequenceModel) -> float:
 
 
 def gradient_over_weight(model: SequenceModel) -> dict[str, Tensor]:
-    """max |dLoss/dw| / |w| over the entries of each raw recurrent weight of a model, by name, (*ensemble,); after `loss.backward()`.
+    """max |dLoss/dw| / |w| over the entries of each raw recurrent weight, by name, (*ensemble,); after `loss.backward()`.
 
-    The relative size of one gradient step: training is stable for learning rates below its inverse.
+    The relative size of one gradient step of the model: training is stable for learning rates below its inverse.
 
     Raises:
         ValueError: no gradients yet.
