@@ -36,6 +36,15 @@ class MemoryCapacity(Result):
             reach far.
         rank: linearly independent directions of the state that vary.
         samples: states that were regressed on.
+
+    Example:
+        >>> import torch
+        >>> from analysis import memory_capacity
+        >>> from odernn import DiscreteSSM
+        >>> model = DiscreteSSM(1, 3, 1, "linear", "diagonal", "exp", seed=0, dtype=torch.float64)
+        >>> found = memory_capacity(model, torch.arange(5.0))
+        >>> found.values.shape, found.rank
+        (torch.Size([5]), 3)
     """
 
     delays: Tensor
@@ -78,6 +87,14 @@ def memory_capacity(
 
     Raises:
         ValueError: times, sizes or a system that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from analysis import memory_capacity
+        >>> from odernn import DiscreteSSM
+        >>> model = DiscreteSSM(1, 3, 1, "linear", "diagonal", "exp", seed=0, dtype=torch.float64)
+        >>> round(float(memory_capacity(model, torch.arange(100.0)).total), 2)  # the rank of the state
+        3.0
 
     Source: H. Jaeger, Short term memory in echo state networks, GMD Report 152 (2001) [Jaeger2001].
     """

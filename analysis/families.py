@@ -74,6 +74,10 @@ class Family:
 
     Raises:
         ValueError: a setting that is out of its range, or names that do not go together.
+
+    Example:
+        >>> from analysis import Family
+        >>> family = Family(activation="tanh", recurrence="symmetric", parameterization="softplus", widths=(2, 4, 8))
     """
 
     model: str = "rnn"
@@ -191,6 +195,14 @@ def train_family(
 
     Warns:
         InaccurateSolve: the steps of training do not resolve a model that it ended at.
+
+    Example:
+        >>> from analysis import Family, train_family
+        >>> from targets import make_target
+        >>> inputs = {"horizon": 40.0, "points": 81, "scales": (2.0, 5.0, 20.0)}
+        >>> family = Family(activation="linear", recurrence="diagonal", widths=(1, 2), steps=10, **inputs)
+        >>> [model.hidden_size for model in train_family(family, make_target("exponential"))]
+        [1, 2]
     """
     data, solver = _data(family, target), _solver(family)
     trained: list[SequenceModel] = []
@@ -304,6 +316,16 @@ def family_curves(
         betas: None for FAMILY_BETAS, continued as the horizon and the radii need it.
         progress: as in `train_family`.
         search: passed on to `perturbation_error`.
+
+    Example:
+        >>> from analysis import Family, family_curves, train_family
+        >>> from targets import make_target
+        >>> H = make_target("exponential")
+        >>> inputs = {"horizon": 40.0, "points": 81, "scales": (2.0, 5.0, 20.0)}
+        >>> family = Family(activation="linear", recurrence="diagonal", widths=(1, 2), steps=10, **inputs)
+        >>> curves = family_curves(family, train_family(family, H), H, blocks=["all"], draws=2, restarts=0, steps=2)
+        >>> [(curve.hidden_size, curve.block_choice) for curve in curves]
+        [(1, 'all'), (2, 'all')]
     """
     t, x = family.t, family.test_inputs()
     y = target(x, t)
@@ -347,6 +369,11 @@ def judge_family(family: Family, target: Functional, *, progress: bool = True, *
 
     Raises:
         ValueError, DivergedSolve: as `train_family`.
+
+    Example:
+        >>> from analysis import Family, judge_family
+        >>> from targets import make_target
+        >>> verdict = judge_family(Family(parameterization="softplus"), make_target("exponential"))  # doctest: +SKIP
     """
     trained = train_family(family, target, progress=progress)
     longer = replace(family.longer(), widths=family.widths[-1:])

@@ -78,8 +78,10 @@ class LeakyRNN(_LeakyModel):
         tau: time constant > 0, of all units.
 
     Example:
-        model = LeakyRNN(1, 100, 1, "relu", tau=0.1)
-        model.set_weight(1.5 / 100**0.5 * torch.randn(100, 100))
+        >>> import torch
+        >>> from odernn import LeakyRNN
+        >>> model = LeakyRNN(1, 100, 1, "relu", tau=0.1)
+        >>> model.set_weight(0.5 / 100**0.5 * torch.randn(100, 100))
 
     Source: H. R. Wilson, J. D. Cowan, Biophys. J. 12 (1972) [WilsonCowan1972]; H. F. Song, G. R. Yang, X.-J. Wang, PLoS Comput.
     Biol. 12 (2016) [Song2016].

@@ -63,15 +63,17 @@ class NeuralODE(ContinuousModel):
             batch, or uses weights that the model does not see.
 
     Example:
-        class Oscillator(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.k = torch.nn.Parameter(torch.tensor(1.0))
-
-            def forward(self, t, h, x):
-                return torch.stack([h[:, 1], x[:, 0] - self.k * h[:, 0] - 0.5 * h[:, 1]], -1)
-
-        model = NeuralODE(Oscillator(), state_size=2)
+        >>> import torch
+        >>> from odernn import NeuralODE
+        >>> class Oscillator(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.k = torch.nn.Parameter(torch.tensor(1.0))
+        ...
+        ...     def forward(self, t, h, x):
+        ...         return torch.stack([h[:, 1], x[:, 0] - self.k * h[:, 0] - 0.5 * h[:, 1]], -1)
+        >>> NeuralODE(Oscillator(), state_size=2)(torch.ones(4, 11, 1), torch.linspace(0, 1, 11)).shape
+        torch.Size([4, 11, 1])
 
     Source: Chen et al., Neural ordinary differential equations, NeurIPS 2018 [Chen2018].
     """

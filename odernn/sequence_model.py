@@ -74,9 +74,12 @@ class SequenceModel(nn.Module, ABC):
         ValueError: sizes below 1, unknown names (lists the choices), or a combination without meaning.
 
     Example:
-        model = ContinuousRNN(1, 16, 1, "tanh", "diagonal", "softplus", seed=0, dtype=torch.float64)
-        y = model(x, t)                                     # x (batch, time, 1), t (time,)
-        y, h = model(x, t, return_state=True)               # to go on from there: model(x_later, t_later, h0=h)
+        >>> import torch
+        >>> from odernn import ContinuousRNN
+        >>> model = ContinuousRNN(1, 16, 1, "tanh", "diagonal", "softplus", seed=0, dtype=torch.float64)
+        >>> t, x = torch.linspace(0, 10, 101).double(), torch.zeros(8, 101, 1).double()
+        >>> y = model(x, t)  # (8, 101, 1)
+        >>> y, h = model(x, t, return_state=True)  # to go on from there: model(x_later, t_later, h0=h)
     """
 
     name: ClassVar[str]

@@ -27,6 +27,11 @@ def widen(narrow: SequenceModel, wide: SequenceModel) -> None:
     Raises:
         ValueError: models of another kind, recurrence, parameterisation or depth, or a `wide` that is not wider.
 
+    Example:
+        >>> from odernn import ContinuousRNN, widen
+        >>> narrow, wide = (ContinuousRNN(1, m, 1, "tanh", "diagonal", "softplus", seed=0) for m in (4, 8))
+        >>> widen(narrow, wide)  # wide now computes what narrow does
+
     Source: net2net, Chen, Goodfellow and Shlens (2016) [Chen2016], with new units in place of copies.
     """
     record(widen)

@@ -44,6 +44,12 @@ class MinimaxFit(Result):
         start_error: E_m(beta0) of the fit it started from.
         beta0: the radius.
         rounds: rounds of exchange that were made.
+
+    Example:
+        >>> from analysis import fit_minimax
+        >>> from targets import kernels
+        >>> fit_minimax(kernels.exponential(), 1, horizon=20.0, beta0=0.1).model.hidden_size
+        1
     """
 
     model: ContinuousRNN
@@ -93,6 +99,13 @@ def fit_minimax(
 
     Raises:
         ValueError: as `fit_kernel`; a beta0 that is negative or not finite.
+
+    Example:
+        >>> from analysis import fit_minimax
+        >>> from targets import kernels
+        >>> fit = fit_minimax(kernels.exponential(), 1, horizon=20.0, beta0=0.1)
+        >>> fit.error <= fit.start_error
+        True
 
     Source: exchange methods for semi-infinite problems, Hettich and Kortanek, SIAM Rev. 35 (1993) [Hettich1993].
     """

@@ -114,6 +114,15 @@ def perturbation_error(
         ValueError: betas that are negative or not increasing; weights, inputs or shapes that do not fit; unknown names.
         DivergedSolve: the unperturbed model diverges.
 
+    Example:
+        >>> from analysis import fit_kernel, perturbation_error
+        >>> from targets import kernels
+        >>> rho = kernels.exponential()
+        >>> model = fit_kernel(rho, 2, horizon=30)
+        >>> E = perturbation_error(model, rho, None, None, [0, 0.1, 0.5], error="kernel_l1", horizon=30)
+        >>> bool((E.errors[1:] > E.errors[:-1]).all())
+        True
+
     Source: [IA] Def 3.4; the oracle is the step of Frank and Wolfe (1956) [FrankWolfe1956] at full length.
     """
     record(perturbation_error)

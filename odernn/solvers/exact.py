@@ -44,6 +44,13 @@ class Exact(Solver):
     Args:
         backend: 'numba' runs the recurrence as one compiled operation (CPU), 'torch' step by step in tensor operations, 'auto'
             compiled where that is possible.
+
+    Example:
+        >>> import torch
+        >>> from odernn import Exact, StateSpaceModel
+        >>> model = StateSpaceModel(1, 8, 1, "tanh", seed=0)
+        >>> model(torch.zeros(2, 11, 1), torch.linspace(0, 1, 11), solver=Exact()).shape
+        torch.Size([2, 11, 1])
     """
 
     lean = True
