@@ -58,6 +58,8 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_execution_in_temp = True  # what a page writes is no page
+nb_output_stderr = "remove"  # the first run on a machine says that it compiles kernels
 
 # --- API ---------------------------------------------------------------------------------------------------
 

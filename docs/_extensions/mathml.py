@@ -9,6 +9,9 @@ from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
+# LaTeX that docutils does not know -> what it does.
+_ALIKE = {r"\dots": r"\ldots"}
+
 
 def _inline(self: Any, node: Any) -> None:
     self.body.append(_mathml(node, as_block=False))
@@ -22,6 +25,8 @@ def _block(self: Any, node: Any) -> None:
 
 def _mathml(node: Any, as_block: bool) -> str:
     tex = node.astext()
+    for theirs, known in _ALIKE.items():
+        tex = tex.replace(theirs, known)
     try:
         return tex2mathml(tex, as_block=as_block)
     except MathError as error:

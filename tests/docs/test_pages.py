@@ -10,8 +10,9 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 from odernn_commands.main import COMMANDS
+from shown_output import PARSERS
 from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil.parsers.markdown import SkipParser
 
 import odernn
 
@@ -25,8 +26,10 @@ PAGES = [
 NOT_RUN = {"README.md"}
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 # A block after <!-- skip: next --> is shown and not run.
-SYBIL = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], path=str(ROOT), patterns=["*.md"])
+SYBIL = Sybil(parsers=[*PARSERS, SkipParser()], path=str(ROOT), patterns=["*.md"])
 SHELL = re.compile(r"^```(?:|bash|sh|console)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+# Lines that begin with a command; of a console those behind its prompt, the others are its answers.
+CALL = re.compile(r"^(?:\$ )?((?:python|odernn|pip) .+)$", flags=re.MULTILINE)
 RECORDINGS = "sequence,t,x,y\n" + "".join(f"{n},{k},{k % 3},{k}\n" for n in range(8) for k in range(6))
 MODULES = {module: module for module, _ in COMMANDS.values()} | {name: module for name, (module, _) in COMMANDS.items()}
 
@@ -55,12 +58,12 @@ def commands():
     """(page, command), the lines of blocks without a language or of a shell that call a command of ours."""
     for name, path in zip(NAMES, PAGES):
         for block in SHELL.findall(path.read_text(encoding="utf-8")):
-            for line in block.replace("\\\n", " ").splitlines():
-                for part in line.removeprefix("$ ").split("&&"):
+            for line in CALL.findall(block.replace("\\\n", " ")):
+                for part in line.split("&&"):
                     words = shlex.split(part, comments=True)
-                    if words[:1] == ["python"] and words[1:2] and re.fullmatch(r"scripts/\w+\.py", words[1]):
+                    if words[0] == "python" and re.fullmatch(r"scripts/\w+\.py", words[1]):
                         yield pytest.param(Path(words[1]).stem, words[2:], id=f"{name}: {part.strip()}")
-                    elif words[:1] == ["odernn"] and len(words) > 1 and not words[1].startswith("-"):
+                    elif words[0] == "odernn" and not words[1].startswith("-"):
                         yield pytest.param(words[1], words[2:], id=f"{name}: {part.strip()}")
 
 
