@@ -25,15 +25,18 @@ OPEN = {"targets.functionals", "targets.kernels", "targets.inputs", "targets.qua
 
 
 def entries():
-    """The full names of all entries: indented lines below an autosummary, and data."""
+    """The full names of all entries: the lines of each autosummary, and data."""
     found = set()
     for text in PAGES.values():
-        module = ""
+        module, listing = "", False
         for line in text.splitlines():
+            if line.strip() and not line.startswith(" "):
+                listing = line == ".. autosummary::"
             if match := re.match(r"\.\. currentmodule:: (\w+)", line):
                 module = match[1] + "."
-            elif match := re.match(r"(?:   |\.\. py:data:: )([\w.]+)$", line):
-                found |= {match[1], module + match[1]}
+            elif match := re.match(r"(   (?=\w)|\.\. py:data:: )([\w.]+)$", line):
+                if listing or not match[1].isspace():
+                    found |= {match[2], module + match[2]}
     return found
 
 
