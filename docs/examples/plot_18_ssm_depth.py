@@ -2,7 +2,8 @@
 [SSM]: memory of state-space models of one to four layers
 =========================================================
 
-Random stacks of state-space layers. Depth delays the decay by a polynomial factor; it stays exponential.
+Random stacks of state-space layers, mean and deviation of log M over the seeds. More layers forget later, and still
+exponentially.
 
 The whole figure, its settings and its claims: :ref:`claims-ssm-depth`. Compute it again by
 ``python scripts/reproduce_figures.py ssm-depth``.
