@@ -74,6 +74,15 @@ class BlockVerdict(Result):
         still_falling: whether r falls at every width and has not levelled off.
         sampled: whether a curve comes from sampling alone.
         reasons: the rule's steps, in words; of 'undecided' the last one says what to do.
+
+    Example:
+        >>> from analysis import judge_stable_approximation, linear_curves
+        >>> from targets import kernels
+        >>> rho = kernels.exponential(rate=0.1)
+        >>> verdict = judge_stable_approximation(linear_curves(rho, "direct", widths=(2, 4), horizons=1), rho)
+        >>> one = verdict.blocks["recurrent"]
+        >>> one.judgement, one.horizons
+        ('stable', (1000.0,))
     """
 
     block: str

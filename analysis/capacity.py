@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odernn.citations import record
 from targets import arguments, grids
 
 from .probes import states
@@ -35,6 +36,15 @@ class MemoryCapacity(Result):
             reach far.
         rank: linearly independent directions of the state that vary.
         samples: states that were regressed on.
+
+    Example:
+        >>> import torch
+        >>> from analysis import memory_capacity
+        >>> from odernn import DiscreteSSM
+        >>> model = DiscreteSSM(1, 3, 1, "linear", "diagonal", "exp", seed=0, dtype=torch.float64)
+        >>> found = memory_capacity(model, torch.arange(5.0))
+        >>> found.values.shape, found.rank
+        (torch.Size([5]), 3)
     """
 
     delays: Tensor
@@ -78,8 +88,17 @@ def memory_capacity(
     Raises:
         ValueError: times, sizes or a system that do not fit.
 
-    Source: H. Jaeger, Short term memory in echo state networks, GMD Report 152 (2001).
+    Example:
+        >>> import torch
+        >>> from analysis import memory_capacity
+        >>> from odernn import DiscreteSSM
+        >>> model = DiscreteSSM(1, 3, 1, "linear", "diagonal", "exp", seed=0, dtype=torch.float64)
+        >>> round(float(memory_capacity(model, torch.arange(100.0)).total), 2)  # the rank of the state
+        3.0
+
+    Source: H. Jaeger, Short term memory in echo state networks, GMD Report 152 (2001) [Jaeger2001].
     """
+    record(memory_capacity)
     times = grids.tensor(times)
     if not times[0] >= 0:
         raise ValueError(f"times are delays >= 0, got {float(times[0]):g}: leave out the negative ones")

@@ -52,8 +52,19 @@ def crossing(narrow: PerturbationCurve, wide: PerturbationCurve) -> float | None
 
     None where the curves do not cross, or where the wider model is no better at beta = 0.
 
+    Args:
+        narrow, wide: curves of two widths, on the same betas.
+
     Raises:
         ValueError: curves on different betas.
+
+    Example:
+        >>> from analysis import crossing, fit_kernel, perturbation_error
+        >>> from targets import kernels
+        >>> rho = kernels.polynomial(exponent=1.1)
+        >>> models = [fit_kernel(rho, m, horizon=30) for m in (2, 4)]
+        >>> E = [perturbation_error(model, rho, None, None, [0, 0.1, 1], error="kernel_l1", horizon=30) for model in models]
+        >>> beta = crossing(*E)
 
     Source: the reading of [IA] Fig 1; it tends to 0 with m for stable families too, because E_m(0) does: draw it, do not judge
     by it.

@@ -43,8 +43,12 @@ def run_experiment(
         DivergedSolve: a solve that diverged; the last good checkpoint is kept.
 
     Example:
-        >>> run = run_experiment(ExperimentConfig(activation="tanh", hidden_size=8), "runs/tanh-8")
-        >>> run.model, run.target
+        >>> from analysis import run_experiment
+        >>> from odernn import ExperimentConfig, TrainingConfig
+        >>> training = TrainingConfig(epochs=1)
+        >>> config = ExperimentConfig(hidden_size=2, train_size=8, validation_size=8, device="cpu", training=training)
+        >>> run_experiment(config, "runs/tanh-2", progress=False).model.hidden_size
+        2
     """
     if not isinstance(config, ExperimentConfig):
         raise ValueError(f"config is a {type(config).__name__}, expected ExperimentConfig(hidden_size=8, ...)")

@@ -79,6 +79,10 @@ class Family:
 
     Raises:
         ValueError: a setting that is out of its range, or names that do not go together.
+
+    Example:
+        >>> from analysis import Family
+        >>> family = Family(activation="tanh", recurrence="symmetric", parameterization="softplus", widths=(2, 4, 8))
     """
 
     model: str = "rnn"
@@ -185,6 +189,7 @@ def train_family(
     that diverges is replaced by the next.
 
     Args:
+        family: the settings.
         target: H, of one input and one output channel.
         start: a trained model, no wider than the narrowest width, which then starts from it in place of random weights.
         progress: whether a bar is shown, on a terminal and where it takes more than two seconds.
@@ -195,6 +200,14 @@ def train_family(
 
     Warns:
         InaccurateSolve: the steps of training do not resolve a model that it ended at.
+
+    Example:
+        >>> from analysis import Family, train_family
+        >>> from targets import make_target
+        >>> inputs = {"horizon": 40.0, "points": 81, "scales": (2.0, 5.0, 20.0)}
+        >>> family = Family(activation="linear", recurrence="diagonal", widths=(1, 2), steps=10, **inputs)
+        >>> [model.hidden_size for model in train_family(family, make_target("exponential"))]
+        [1, 2]
     """
     data, solver = _data(family, target), _solver(family)
     trained: list[SequenceModel] = []
@@ -307,9 +320,21 @@ def family_curves(
     In single precision: the errors that matter are far above its rounding, and it takes about half the time.
 
     Args:
+        family, trained, target: what `train_family` was given and gave.
+        blocks, error: of `perturbation_error`.
         betas: None for FAMILY_BETAS, continued as the horizon and the radii need it.
         progress: as in `train_family`.
         search: passed on to `perturbation_error`.
+
+    Example:
+        >>> from analysis import Family, family_curves, train_family
+        >>> from targets import make_target
+        >>> H = make_target("exponential")
+        >>> inputs = {"horizon": 40.0, "points": 81, "scales": (2.0, 5.0, 20.0)}
+        >>> family = Family(activation="linear", recurrence="diagonal", widths=(1, 2), steps=10, **inputs)
+        >>> curves = family_curves(family, train_family(family, H), H, blocks=["all"], draws=2, restarts=0, steps=2)
+        >>> [(curve.hidden_size, curve.block_choice) for curve in curves]
+        [(1, 'all'), (2, 'all')]
     """
     t, x = family.t, family.test_inputs()
     y = target(x, t)
@@ -348,11 +373,16 @@ def judge_family(family: Family, target: Functional, *, progress: bool = True, *
     """Trains a family on [0, T] and its widest model on [0, 4T], from where it ended on [0, T], and judges both.
 
     Args:
-        progress: as in `train_family`.
+        family, target, progress: as in `train_family`.
         search: of `family_curves`.
 
     Raises:
         ValueError, DivergedSolve: as `train_family`.
+
+    Example:
+        >>> from analysis import Family, judge_family
+        >>> from targets import make_target
+        >>> verdict = judge_family(Family(parameterization="softplus"), make_target("exponential"))  # doctest: +SKIP
     """
     trained = train_family(family, target, progress=progress)
     longer = replace(family.longer(), widths=family.widths[-1:])

@@ -40,6 +40,12 @@ class FixedPoints(Result):
         residuals: |F| (flow) or |F - h| (map), (n,).
         basins: starts whose search ended at each, (n,); not basins of attraction of the dynamics.
         lost: starts that led nowhere.
+
+    Example:
+        >>> from analysis import fixed_points
+        >>> found = fixed_points(lambda h: -h, size=2)
+        >>> found.points.shape, found.spectra.shape
+        (torch.Size([1, 2]), torch.Size([1, 2]))
     """
 
     points: Tensor
@@ -76,6 +82,12 @@ def fixed_points(
 
     Raises:
         ValueError: a system without a state equation, or shapes that do not fit.
+
+    Example:
+        >>> from analysis import fixed_points
+        >>> found = fixed_points(lambda h: h - h**3, size=1)  # -1, 0 and 1
+        >>> found.stability
+        ('unstable', 'stable', 'stable')
     """
     system_dynamics = dynamics(system, size=size, dt=dt)
     if not system_dynamics.autonomous:

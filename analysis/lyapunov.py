@@ -10,6 +10,7 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
+from odernn.citations import record
 from odernn.paths import Interpolation, interpolate
 from targets import arguments, grids
 
@@ -32,6 +33,13 @@ class LyapunovExponents(Result):
         stderr: (count,), from the scatter of blocks of it.
         times: ends of the intervals averaged over, (intervals,).
         running: the mean up to each, (intervals, count): whether it has settled.
+
+    Example:
+        >>> import torch
+        >>> from analysis import lyapunov_exponents
+        >>> found = lyapunov_exponents(lambda h: h - h**3, torch.linspace(0, 20, 201), h0=torch.tensor([0.5]), size=1)
+        >>> [round(value, 1) for value in found.exponents.tolist()]  # that of the state h = 1
+        [-2.0]
     """
 
     exponents: Tensor
@@ -75,8 +83,17 @@ def lyapunov_exponents(
         ValueError: shapes that do not fit, a system without a state equation.
         ArithmeticError: the state did not stay finite.
 
-    Source: Benettin et al., Meccanica 15 (1980); Engelken, Wolf, Abbott, Phys. Rev. Research 5 (2023) for recurrent networks.
+    Example:
+        >>> import torch
+        >>> from analysis import lyapunov_exponents
+        >>> found = lyapunov_exponents(lambda h: -h * torch.tensor([1.0, 3.0]).to(h), torch.linspace(0, 10, 101), size=2)
+        >>> [round(value, 3) for value in found.exponents.tolist()]
+        [-1.0, -3.0]
+
+    Source: Benettin et al., Meccanica 15 (1980) [Benettin1980]; Engelken, Wolf, Abbott, Phys. Rev. Research 5 (2023) for
+    recurrent networks [Engelken2023].
     """
+    record(lyapunov_exponents)
     # in double precision whatever the system's: the steps between large times are differences of close numbers
     times = grids.tensor(times, least=2).double()
     transient = arguments.number("transient", transient, least=0, below=1)

@@ -164,9 +164,14 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[
         history: one row per epoch, as in metrics.csv: "epoch" (counted from 1 where left out) and what is drawn, every entry
             whose name ends in "loss" or begins with "validation". None and NaN are left out of the curve.
         path: file to write.
+        title: of the picture; None for none.
 
     Raises:
         ValueError: no rows, or none with a loss.
+
+    Example:
+        >>> from analysis import plot_training
+        >>> plot_training([{"train_loss": 1.0 / epoch} for epoch in range(1, 10)], "training.png")
     """
     if not isinstance(history, Sequence) or not all(isinstance(row, Mapping) for row in history):
         raise ValueError("history is no list of rows, expected [{'epoch': 1, 'loss': 0.5}, ...]; give metrics.csv's rows")
@@ -231,12 +236,18 @@ def plot_memory(
         labels: one for each of M, for the legend.
         target: (times, values) of the target's memory function |rho(t)|_1.
         fit: what `fit_decay(M)` gave; of several M one for each.
+        title: of the picture; None for none.
 
     Returns:
         The axes.
 
     Example:
-        >>> plot_memory([memory_function(one, t) for one in (model, H)], "memory.pdf", labels=["model", "target"])
+        >>> import torch
+        >>> from analysis import memory_function, plot_memory
+        >>> from targets import make_target
+        >>> t = torch.linspace(0, 10, 101)
+        >>> M = [memory_function(make_target(name), t) for name in ("exponential", "polynomial")]
+        >>> _ = plot_memory(M, "memory.png", labels=["exponential", "a power law"])
     """
     several = [M] if not isinstance(M, Sequence) else list(M)
     fits = [] if fit is None else list(fit) if isinstance(fit, Sequence) else [fit]

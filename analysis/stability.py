@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from odernn.citations import record
 from odernn.models import SequenceModel
 from odernn.parameterizations import Time
 from odernn.recurrences import RECURRENCES
@@ -36,13 +37,30 @@ _FIRST_FREQUENCIES = 16
 
 
 def spectral_abscissa(W: Tensor) -> Tensor:
-    """max Re l over the eigenvalues of W (..., m, m), shape (...,)."""
+    """max Re l over the eigenvalues of W (..., m, m), shape (...,).
+
+    Example:
+        >>> import torch
+        >>> from analysis import spectral_abscissa
+        >>> float(spectral_abscissa(torch.tensor([[-1.0, 4.0], [0.0, -0.5]])))
+        -0.5
+    """
     return torch.linalg.eigvals(_matrix(W)).real.amax(-1)
 
 
 def stability_margin(model: SequenceModel) -> Tensor:
-    """Distance of the spectrum of all layers from instability, (*ensemble,); negative: unstable. See
-    `SequenceModel.stability_margin`."""
+    """Distance of the spectrum of all layers of a model from instability, (*ensemble,); negative: unstable. See
+    `SequenceModel.stability_margin`.
+
+    Example:
+        >>> import torch
+        >>> from analysis import stability_margin
+        >>> from odernn import ContinuousRNN
+        >>> model = ContinuousRNN(1, 2, 1)
+        >>> model.set_matrix(torch.tensor([[-1.0, 0.0], [0.0, -0.5]]))
+        >>> round(float(stability_margin(model)), 6)
+        0.5
+    """
     _require_model(model)
     return model.stability_margin()
 
@@ -66,8 +84,16 @@ def complex_stability_radius(W: Tensor, time: Time = "continuous") -> float:
     Raises:
         ValueError: W is not a finite square matrix.
 
-    Source: Byers, SIAM J. Sci. Stat. Comput. 9 (1988); Boyd and Balakrishnan, Syst. Control Lett. 15 (1990).
+    Example:
+        >>> import torch
+        >>> from analysis import complex_stability_radius
+        >>> round(complex_stability_radius(torch.tensor([[-1.0, 100.0], [0.0, -1.0]])), 4)  # far below the margin, 1
+        0.01
+
+    Source: Byers, SIAM J. Sci. Stat. Comput. 9 (1988) [Byers1988]; Boyd and Balakrishnan, Syst. Control Lett. 15 (1990)
+    [Boyd1990].
     """
+    record(complex_stability_radius)
     arguments.choice("time", time, get_args(Time))
     A = _matrix(arguments.real_tensor("W", W)).detach().cpu().double().numpy()
     if A.ndim != 2:
@@ -104,6 +130,15 @@ def structured_radius(model: SequenceModel) -> float:
 
     Raises:
         ValueError: a recurrence that is not modal (`odernn.recurrences.Recurrence`), such as 'dense', or an ensemble.
+
+    Example:
+        >>> import torch
+        >>> from analysis import structured_radius
+        >>> from odernn import ContinuousRNN
+        >>> model = ContinuousRNN(1, 2, 1, recurrence="diagonal", dtype=torch.float64)
+        >>> model.set_matrix(torch.diag(torch.tensor([-1.0, -0.5])))
+        >>> structured_radius(model)
+        0.5
     """
     _require_single(model)
     if not _modal(model):
@@ -121,21 +156,37 @@ def raw_radius(model: SequenceModel) -> float:
 
     Raises:
         ValueError: as `structured_radius`.
+
+    Example:
+        >>> from analysis import raw_radius
+        >>> from odernn import ContinuousRNN
+        >>> raw_radius(ContinuousRNN(1, 2, 1, recurrence="diagonal", parameterization="softplus"))
+        inf
     """
     radius = structured_radius(model)
     return math.inf if model.parameterization.stable else radius
 
 
 def gradient_over_weight(model: SequenceModel) -> dict[str, Tensor]:
-    """max |dLoss/dw| / |w| over the entries of each raw recurrent weight, by name, (*ensemble,); call after `loss.backward()`.
+    """max |dLoss/dw| / |w| over the entries of each raw recurrent weight, by name, (*ensemble,); after `loss.backward()`.
 
-    The relative size of one gradient step: training is stable for learning rates below its inverse.
+    The relative size of one gradient step of the model: training is stable for learning rates below its inverse.
 
     Raises:
         ValueError: no gradients yet.
 
+    Example:
+        >>> import torch
+        >>> from analysis import gradient_over_weight
+        >>> from odernn import ContinuousRNN
+        >>> model = ContinuousRNN(1, 4, 1, "tanh", "diagonal", seed=0)
+        >>> model(torch.ones(1, 11, 1), torch.linspace(0, 1, 11)).square().mean().backward()
+        >>> list(gradient_over_weight(model))
+        ['layers.0.recurrence.w']
+
     Source: [StableSSM] 3.4.
     """
+    record(gradient_over_weight)
     _require_model(model)
     ratios, known = {}, model.raw_weights()
     for name, weight in model.named_parameters():
@@ -160,6 +211,16 @@ class StabilityReport(Result):
         complex_radius: of W under any perturbation.
         structured: of the eigenvalues, None where the recurrence has none of its own.
         raw: of the raw weights, None alike; inf for stable parameterisations.
+
+    Example:
+        >>> import torch
+        >>> from analysis import stability_report
+        >>> from odernn import ContinuousRNN
+        >>> model = ContinuousRNN(1, 2, 1, recurrence="diagonal", dtype=torch.float64)
+        >>> model.set_matrix(torch.diag(torch.tensor([-1.0, -0.5])))
+        >>> report = stability_report(model)
+        >>> report.margin, report.structured, report.raw
+        (0.5, 0.5, 0.5)
     """
 
     margin: float
@@ -174,6 +235,13 @@ def stability_report(model: SequenceModel) -> StabilityReport:
 
     Raises:
         ValueError: an ensemble: take its members one by one.
+
+    Example:
+        >>> from analysis import stability_report
+        >>> from odernn import ContinuousRNN
+        >>> report = stability_report(ContinuousRNN(1, 4, 1, "tanh", "diagonal", "softplus", seed=0))
+        >>> report.raw, report.margin > 0
+        (inf, True)
     """
     _require_single(model)
     with torch.no_grad():

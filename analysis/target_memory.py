@@ -48,6 +48,13 @@ class TargetMemory(Result):
         law: 'exponential' (or faster), 'slower' (a power of t, or no decay), or 'between': neither is clear from what could be
             followed, or it is a stretched exponential.
         sure: whether 'between' means a law of its own (a formula, followed until it is gone), and not a lack of data.
+
+    Example:
+        >>> from analysis import target_memory
+        >>> from targets import kernels
+        >>> memory = target_memory(kernels.exponential(rate=0.5), horizon=100.0)
+        >>> memory.law, round(float(memory.values[0]), 3)
+        ('exponential', 1.0)
     """
 
     times: Array
@@ -109,6 +116,12 @@ def target_memory(target: Any, horizon: float, step: float | None = None) -> Tar
 
     Raises:
         ValueError: a horizon or step that is not positive and finite, or a target that has no memory function.
+
+    Example:
+        >>> from analysis import target_memory
+        >>> from targets import kernels
+        >>> target_memory(kernels.polynomial(exponent=1.1), horizon=100.0).law
+        'slower'
     """
     horizon = arguments.number("horizon", horizon, above=0)
     step = None if step is None else arguments.number("step", step, above=0)

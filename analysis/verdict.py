@@ -69,6 +69,14 @@ class Verdict(Result):
         crossings: beta at which each curve crosses the one of the width before, by block; for the picture only.
         sampled: whether a curve comes from sampling alone.
         reasons: the rule's steps, in words; of 'undecided' the last one says what to do.
+
+    Example:
+        >>> from analysis import judge_stable_approximation, linear_curves
+        >>> from targets import kernels
+        >>> rho = kernels.exponential(rate=0.1)
+        >>> verdict = judge_stable_approximation(linear_curves(rho, "direct", widths=(2, 4), horizons=1), rho)
+        >>> verdict.judgement, verdict.definition, sorted(verdict.blocks)
+        ('stable', 'stable', ['all', 'recurrent'])
     """
 
     judgement: Judgement
@@ -175,6 +183,13 @@ def judge_stable_approximation(curves: Sequence[PerturbationCurve], target: Any 
 
     Raises:
         ValueError: curves that do not make such a set.
+
+    Example:
+        >>> from analysis import judge_stable_approximation, linear_curves
+        >>> from targets import kernels
+        >>> rho = kernels.exponential(rate=0.1)
+        >>> judge_stable_approximation(linear_curves(rho, "direct", widths=(2, 4), horizons=1), rho).judgement
+        'stable'
     """
     groups = curve_sets.group(curves)
     horizons = sorted({horizon for horizon, _ in groups})

@@ -13,6 +13,7 @@ from . import shadowing  # noqa: F401  first: see there
 # isort: split
 from . import linear_recurrent_unit  # noqa: F401  registers its recurrence
 from .activations import Activation
+from .citations import citation
 from .ensembles import member, replicate, stack
 from .experiment import Experiment, ExperimentConfig, LoadedRun, load_run
 from .generalization import InputMoments, generalization_measure, rescale_readout
@@ -54,6 +55,7 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "__version__",
+    "citation",
     "generalization_measure",
     "heaviside",
     "hold",

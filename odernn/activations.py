@@ -41,8 +41,11 @@ class Activation:
         ValueError: a function that is not elementwise, or a derivative or kernel of another function.
 
     Example:
-        swish = Activation("swish", torch.nn.functional.silu)
-        model = ContinuousRNN(1, 16, 1, swish)
+        >>> import torch
+        >>> from odernn import Activation, ContinuousRNN
+        >>> swish = Activation("swish", torch.nn.functional.silu)
+        >>> ContinuousRNN(1, 16, 1, swish).activation.compiled
+        False
     """
 
     name: str

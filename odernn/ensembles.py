@@ -21,6 +21,11 @@ def replicate(model: SequenceModel, n: int) -> SequenceModel:
 
     Raises:
         ValueError: no model, or n is no positive integer.
+
+    Example:
+        >>> from odernn import ContinuousRNN, replicate
+        >>> replicate(ContinuousRNN(1, 4, 1, seed=0), 10).ensemble
+        (10,)
     """
     arguments.instance("model", model, SequenceModel, "give a model of odernn")
     n = arguments.count("n", n)
@@ -32,6 +37,11 @@ def stack(models: Sequence[SequenceModel]) -> SequenceModel:
 
     Raises:
         ValueError: no models, or models of different kinds, sizes, dtypes or devices.
+
+    Example:
+        >>> from odernn import ContinuousRNN, stack
+        >>> stack([ContinuousRNN(1, 4, 1, seed=seed) for seed in range(3)]).ensemble
+        (3,)
     """
     if not isinstance(models, Sequence) or not models:
         raise ValueError(f"models is {models!r}, expected a list of at least one model; give [model, ...]")
@@ -58,6 +68,11 @@ def member(model: SequenceModel, index: int) -> SequenceModel:
     Raises:
         ValueError: a model without an ensemble axis, or an index that is no integer.
         IndexError: an index outside of it.
+
+    Example:
+        >>> from odernn import ContinuousRNN, member
+        >>> member(ContinuousRNN(1, 4, 1, ensemble=(10,), seed=0), 3).ensemble
+        ()
     """
     arguments.instance("model", model, SequenceModel, "give a model of odernn")
     if not model.ensemble:

@@ -78,10 +78,13 @@ class LeakyRNN(_LeakyModel):
         tau: time constant > 0, of all units.
 
     Example:
-        model = LeakyRNN(1, 100, 1, "relu", tau=0.1)
-        model.set_weight(1.5 / 100**0.5 * torch.randn(100, 100))
+        >>> import torch
+        >>> from odernn import LeakyRNN
+        >>> model = LeakyRNN(1, 100, 1, "relu", tau=0.1)
+        >>> model.set_weight(0.5 / 100**0.5 * torch.randn(100, 100))
 
-    Source: H. R. Wilson, J. D. Cowan, Biophys. J. 12 (1972); H. F. Song, G. R. Yang, X.-J. Wang, PLoS Comput. Biol. 12 (2016).
+    Source: H. R. Wilson, J. D. Cowan, Biophys. J. 12 (1972) [WilsonCowan1972]; H. F. Song, G. R. Yang, X.-J. Wang, PLoS Comput.
+    Biol. 12 (2016) [Song2016].
     """
 
     form = "rate"
@@ -94,7 +97,8 @@ class LeakyVoltageRNN(_LeakyModel):
 
     Beside this it is as `LeakyRNN`: A = (W - I) / tau, and so on. The layers of a stack are fed by the sigma(h) below.
 
-    Source: J. J. Hopfield, PNAS 81 (1984); H. Sompolinsky, A. Crisanti, H. J. Sommers, Phys. Rev. Lett. 61 (1988).
+    Source: J. J. Hopfield, PNAS 81 (1984) [Hopfield1984]; H. Sompolinsky, A. Crisanti, H. J. Sommers, Phys. Rev. Lett. 61 (1988)
+    [Sompolinsky1988].
     """
 
     form = "voltage"

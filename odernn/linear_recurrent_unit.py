@@ -22,7 +22,7 @@ class LinearRecurrentUnit(Pairs):
     own input scale. With 'exp' |l| = e^{-e^w} in discrete time (and in one unit of continuous time), as in the LRU; the
     parameterisation 'lru' is its residual form.
 
-    Source: Orvieto et al., Resurrecting recurrent neural networks for long sequences, ICML 2023, and its public codes.
+    Source: Orvieto et al., Resurrecting recurrent neural networks for long sequences, ICML 2023 [LRU], and its public codes.
     """
 
     name = "lru"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from targets import arguments
 
 from .activations import Activation
+from .citations import record
 from .layer_weights import LayerWeights
 from .models import ContinuousModel
 from .norms import EUCLIDEAN, SPECTRAL
@@ -62,17 +63,19 @@ class NeuralODE(ContinuousModel):
             batch, or uses weights that the model does not see.
 
     Example:
-        class Oscillator(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.k = torch.nn.Parameter(torch.tensor(1.0))
+        >>> import torch
+        >>> from odernn import NeuralODE
+        >>> class Oscillator(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.k = torch.nn.Parameter(torch.tensor(1.0))
+        ...
+        ...     def forward(self, t, h, x):
+        ...         return torch.stack([h[:, 1], x[:, 0] - self.k * h[:, 0] - 0.5 * h[:, 1]], -1)
+        >>> NeuralODE(Oscillator(), state_size=2)(torch.ones(4, 11, 1), torch.linspace(0, 1, 11)).shape
+        torch.Size([4, 11, 1])
 
-            def forward(self, t, h, x):
-                return torch.stack([h[:, 1], x[:, 0] - self.k * h[:, 0] - 0.5 * h[:, 1]], -1)
-
-        model = NeuralODE(Oscillator(), state_size=2)
-
-    Source: Chen et al., Neural ordinary differential equations, NeurIPS 2018.
+    Source: Chen et al., Neural ordinary differential equations, NeurIPS 2018 [Chen2018].
     """
 
     form = "own"
@@ -92,6 +95,7 @@ class NeuralODE(ContinuousModel):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
+        record(NeuralODE)
         nn.Module.__init__(self)  # the weights of other models are those of layers
         if not callable(field) or isinstance(field, type):
             raise ValueError(f"field is {arguments.kind_of(field)}, expected a torch.nn.Module or function f(t, h, x): give one")

@@ -36,6 +36,13 @@ class Path:
             of which 'hold' does not use the last; 'jumps': x at the left ends of the intervals (its limit from the right),
             (..., batch, K, channel).
         ends: 'jumps' only: x at the right ends (its limit from the left), as `samples`.
+
+    Example:
+        >>> import torch
+        >>> from odernn import Path
+        >>> jump = Path(torch.tensor([0.0, 1.0, 2.0]), "jumps", torch.tensor([[[0.0], [5.0]]]), torch.tensor([[[1.0], [5.0]]]))
+        >>> jump(torch.tensor(1.0)), jump.continuous
+        (tensor([[5.]]), False)
     """
 
     times: Tensor
@@ -119,12 +126,26 @@ def linear(t: Tensor, x: Tensor) -> Path:
 
     Raises:
         ValueError: t or x are no such tensors.
+
+    Example:
+        >>> import torch
+        >>> from odernn import linear
+        >>> path = linear(torch.tensor([0.0, 1.0]), torch.tensor([[[0.0], [2.0]]]))
+        >>> path(torch.tensor(0.25))
+        tensor([[0.5000]])
     """
     return Path(_checked(t, x), "linear", x)
 
 
 def hold(t: Tensor, x: Tensor) -> Path:
-    """The zero-order hold: x(s) = x_k on [t_k, t_{k+1}); the last sample has no effect. Arguments as in `linear`."""
+    """The zero-order hold: x(s) = x_k on [t_k, t_{k+1}); the last sample has no effect. Arguments t and x as in `linear`.
+
+    Example:
+        >>> import torch
+        >>> from odernn import hold
+        >>> hold(torch.tensor([0.0, 1.0]), torch.tensor([[[3.0], [5.0]]]))(torch.tensor(0.25))
+        tensor([[3.]])
+    """
     return Path(_checked(t, x), "hold", x)
 
 
@@ -143,6 +164,12 @@ def heaviside(t: Tensor, amplitude: Tensor) -> Path:
 
     Raises:
         ValueError: t or the amplitude are no such tensors.
+
+    Example:
+        >>> import torch
+        >>> from odernn import heaviside
+        >>> heaviside(torch.tensor([0.0, 1.0]), torch.tensor([[2.0]]))(torch.tensor(0.25))
+        tensor([[2.]])
     """
     return Path(_checked_probe(t, amplitude), "constant", amplitude.unsqueeze(-2))
 
@@ -154,6 +181,13 @@ def pulse(t: Tensor, amplitude: Tensor, stop: float) -> Path:
 
     Raises:
         ValueError: t, amplitude or stop are not what they should be.
+
+    Example:
+        >>> import torch
+        >>> from odernn import pulse
+        >>> x = pulse(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([[2.0]]), stop=1.0)
+        >>> x(torch.tensor(0.5)), x(torch.tensor(1.5))
+        (tensor([[2.]]), tensor([[0.]]))
     """
     t, stop = _checked_probe(t, amplitude), arguments.number("stop", stop)
     edge = torch.as_tensor(stop, dtype=t.dtype, device=t.device)

@@ -167,7 +167,7 @@ def first_name(name: str) -> str:
 
 
 def register(cls: type[_R]) -> type[_R]:
-    """Makes a recurrence known by its name; a decorator.
+    """Makes a recurrence known by its name; a decorator of the class, cls.
 
     Raises:
         ValueError: another class has that name.

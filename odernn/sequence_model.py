@@ -16,6 +16,7 @@ from targets import arguments, grids
 
 from . import activations, parameterizations
 from .activations import Activation
+from .citations import record
 from .fields import Form, VectorField
 from .layer_weights import LayerWeights
 from .norms import EUCLIDEAN
@@ -73,9 +74,12 @@ class SequenceModel(nn.Module, ABC):
         ValueError: sizes below 1, unknown names (lists the choices), or a combination without meaning.
 
     Example:
-        model = ContinuousRNN(1, 16, 1, "tanh", "diagonal", "softplus", seed=0, dtype=torch.float64)
-        y = model(x, t)                                     # x (batch, time, 1), t (time,)
-        y, h = model(x, t, return_state=True)               # to go on from there: model(x_later, t_later, h0=h)
+        >>> import torch
+        >>> from odernn import ContinuousRNN
+        >>> model = ContinuousRNN(1, 16, 1, "tanh", "diagonal", "softplus", seed=0, dtype=torch.float64)
+        >>> t, x = torch.linspace(0, 10, 101).double(), torch.zeros(8, 101, 1).double()
+        >>> y = model(x, t)  # (8, 101, 1)
+        >>> y, h = model(x, t, return_state=True)  # to go on from there: model(x_later, t_later, h0=h)
     """
 
     name: ClassVar[str]
@@ -139,6 +143,7 @@ class SequenceModel(nn.Module, ABC):
         c = torch.randn(*self.ensemble, output_size, hidden_size, generator=generator, dtype=torch.float64)
         self.c = nn.Parameter(c / math.sqrt(hidden_size))
         self.to(device=device, dtype=dtype)
+        record(type(self), type(parameterization), type(self.layer_weights[0].recurrence))
 
     def config(self) -> dict[str, Any]:
         """The description from which `odernn.models.build` makes a model of the same kind: JSON values only."""

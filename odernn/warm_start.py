@@ -9,6 +9,7 @@ import torch
 from targets import arguments
 
 from .activations import Activation
+from .citations import record
 from .models import SequenceModel
 from .recurrences import RANGE_MARGIN
 
@@ -26,8 +27,14 @@ def widen(narrow: SequenceModel, wide: SequenceModel) -> None:
     Raises:
         ValueError: models of another kind, recurrence, parameterisation or depth, or a `wide` that is not wider.
 
-    Source: net2net, Chen, Goodfellow and Shlens (2016), with new units in place of copies.
+    Example:
+        >>> from odernn import ContinuousRNN, widen
+        >>> narrow, wide = (ContinuousRNN(1, m, 1, "tanh", "diagonal", "softplus", seed=0) for m in (4, 8))
+        >>> widen(narrow, wide)  # wide now computes what narrow does
+
+    Source: net2net, Chen, Goodfellow and Shlens (2016) [Chen2016], with new units in place of copies.
     """
+    record(widen)
     for name, model in (("narrow", narrow), ("wide", wide)):
         arguments.instance(name, model, SequenceModel, "give a model of odernn")
     ours, theirs = wide.config(), narrow.config()

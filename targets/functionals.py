@@ -34,6 +34,11 @@ class Functional(ABC):
     Attributes:
         input_size, output_size: numbers of channels, None if unconstrained or unknown.
         quadrature_error: largest relative error estimate of any quadrature so far; None before the first, or without any.
+
+    Example:
+        >>> from targets import Functional, make_target
+        >>> isinstance(make_target("sine"), Functional)
+        True
     """
 
     input_size: int | None = None
@@ -75,6 +80,12 @@ class StepResponseFunctional(Functional):
 
     Attributes:
         innermost: the functional that the nonlinearities of this one act on; itself where it has none.
+
+    Example:
+        >>> import torch
+        >>> from targets import make_target
+        >>> make_target("exponential").step(torch.tensor([1.0]), torch.ones(1, 1)).shape  # 1 - 1/e
+        torch.Size([1, 1, 1])
     """
 
     @property
@@ -128,6 +139,14 @@ class ConvolutionalFunctional(StepResponseFunctional):
 
     Raises:
         ValueError: no `Kernel`, or an unknown interpolation.
+
+    Example:
+        >>> import torch
+        >>> from targets import ConvolutionalFunctional, inputs, kernels
+        >>> t = torch.linspace(0, 10, 101, dtype=torch.float64)
+        >>> H = ConvolutionalFunctional(kernels.exponential())
+        >>> H(inputs.white_noise(t, batch=8), t).shape
+        torch.Size([8, 101, 1])
 
     Source: [IA] Eq 4 (Riesz representation).
     """
@@ -252,6 +271,10 @@ class NonlinearFunctional(StepResponseFunctional):
     Raises:
         ValueError: another functional, an unknown name, or a psi that changes the shape.
 
+    Example:
+        >>> from targets import ConvolutionalFunctional, NonlinearFunctional, kernels
+        >>> H = NonlinearFunctional(ConvolutionalFunctional(kernels.polynomial()), "tanh")
+
     Source: the nonlinear target of [IA] Fig 2; the paper leaves psi open.
     """
 
@@ -314,6 +337,13 @@ class TeacherFunctional(Functional):
         pass_times: call module(x, t), as the models of odernn want, instead of module(x).
         subtract_zero_input: subtract the response to x = 0, so that H_t(0) = 0.
         options: further arguments of every call of the module, such as {"solver": Exact()}.
+
+    Example:
+        >>> import torch
+        >>> from targets import TeacherFunctional
+        >>> H = TeacherFunctional(torch.nn.LSTM(1, 4, batch_first=True))
+        >>> H(torch.ones(2, 5, 1), torch.arange(5.0)).shape
+        torch.Size([2, 5, 4])
 
     Source: the random teachers of [IA] Fig 3 and 12.
     """
@@ -379,6 +409,10 @@ def make_target(kernel: str, nonlinearity: str = "none", interpolation: Interpol
 
     Raises:
         ValueError: an unknown name or parameter.
+
+    Example:
+        >>> from targets import make_target
+        >>> H = make_target("polynomial:exponent=1.1", nonlinearity="tanh")
     """
     functional = ConvolutionalFunctional(kernels.load(kernel), interpolation)
     return functional if nonlinearity == "none" else NonlinearFunctional(functional, nonlinearity)

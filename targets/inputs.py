@@ -56,7 +56,8 @@ def ornstein_uhlenbeck(
         e^{-Dt/timescale}
 
     Args:
-        timescale: correlation time, > 0. The others as in `white_noise`.
+        timescale: correlation time, > 0.
+        t, batch, channels, seed, amplitude: as in `white_noise`.
 
     Returns:
         (batch, time, channels).
@@ -90,7 +91,8 @@ def gaussian_process(
         E x(t) x(s) = amplitude^2 e^{-(t-s)^2 / (2 length_scale^2)}
 
     Args:
-        length_scale: time, > 0. The others as in `white_noise`.
+        length_scale: time, > 0.
+        t, batch, channels, seed, amplitude: as in `white_noise`.
 
     Returns:
         (batch, time, channels).
@@ -135,7 +137,8 @@ def random_fourier(
 
     Args:
         length_scales: smallest and largest l, times, 0 < smallest <= largest.
-        features: F, number of cosines. The others as in `white_noise`.
+        features: F, number of cosines.
+        t, batch, channels, seed, amplitude: as in `white_noise`.
 
     Returns:
         (batch, time, channels).

@@ -38,6 +38,13 @@ class Kernel:
             over.
         parameters: JSON values with which the factory `name` was called.
         size: d, the number of input channels.
+
+    Example:
+        >>> import numpy as np
+        >>> from targets import Kernel
+        >>> box = Kernel("box", lambda t: np.where(t < 1, 1.0, 0.0), "1 on [0, 1)", decay="compact", breakpoints=(1.0,))
+        >>> box(0.5), box(2.0)
+        (1.0, 0.0)
     """
 
     name: str

@@ -49,7 +49,17 @@ _STALL_LEVELS, _STALL_RATIO = 20, 0.9
 
 
 class QuadratureError(ValueError):
-    """A kernel that cannot be integrated to the tolerance."""
+    """A kernel that cannot be integrated to the tolerance.
+
+    Example:
+        >>> from targets import QuadratureError, kernels, quadrature
+        >>> rho = kernels.from_callable(lambda t: 1 / t)
+        >>> try:
+        ...     quadrature.moments(rho, [0.0], [1.0])
+        ... except QuadratureError:
+        ...     print("1/t has no integral from 0 on")
+        1/t has no integral from 0 on
+    """
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,11 @@ class Moments:
         absolute_error: sum of the error estimates of all cells.
         relative_error: the same divided by the sum of int |rho|_1 of all cells.
         evaluations: number of times at which rho was evaluated.
+
+    Example:
+        >>> from targets import kernels, quadrature
+        >>> quadrature.moments(kernels.sine(), [0.0, 1.0], [1.0, 2.0]).m1.shape
+        (2, 1)
     """
 
     m0: Array
@@ -90,6 +105,11 @@ def moments(kernel: Kernel, left: ArrayLike, right: ArrayLike) -> Moments:
     Raises:
         ValueError: the cells are no such cells.
         QuadratureError: rho is not finite at some t > 0, the relative error estimate is above 1e-8, or rho was not seen at all.
+
+    Example:
+        >>> from targets import kernels, quadrature
+        >>> quadrature.moments(kernels.exponential(), [0.0], [1.0]).m0.round(6)  # 1 - 1/e
+        array([[0.632121]])
     """
     arguments.instance("kernel", kernel, Kernel, "wrap a function in kernels.from_callable")
     a, b = (

@@ -56,6 +56,14 @@ class DecayFit(Result):
         second_rate: r_2; None otherwise.
         rivals: where nothing was decided, the two laws that come closest.
         spectrum_rate: rate of the slowest observable mode of the system's linearisation at rest, where it is known.
+
+    Example:
+        >>> import numpy as np
+        >>> from analysis import fit_decay
+        >>> t = np.linspace(0, 100, 401)
+        >>> fit = fit_decay((t, (1 + t) ** -1.5))
+        >>> fit.law, round(float(fit.exponent), 3), fit.rate
+        ('power', 1.5, None)
     """
 
     law: Law
@@ -147,6 +155,14 @@ def fit_decay(M: MemoryFunction | tuple[ArrayLike, ArrayLike], *, floor: float |
 
     Raises:
         ValueError: an ensemble, or times and values that do not fit together.
+
+    Example:
+        >>> import numpy as np
+        >>> from analysis import fit_decay
+        >>> t = np.linspace(0, 20, 201)
+        >>> fit = fit_decay((t, 2 * np.exp(-0.5 * t)))
+        >>> fit.law, round(float(fit.rate), 3)
+        ('exponential', 0.5)
     """
     t, values, floor, eps = samples.checked(M, floor)
     spectrum_rate = M.spectrum_rate if isinstance(M, MemoryFunction) else None

@@ -86,6 +86,14 @@ def readout_bounds(model: SequenceModel, target: Functional | Kernel, horizon: f
     Raises:
         ValueError: another kind of model or target, or a rate that is not positive.
 
+    Example:
+        >>> from analysis import fit_kernel, readout_bounds
+        >>> from targets import kernels
+        >>> rho = kernels.polynomial(exponent=1.5)
+        >>> bounds = readout_bounds(fit_kernel(rho, 4, 100.0, "softplus"), rho, 100.0)
+        >>> bool(bounds.least <= bounds.most)
+        True
+
     Source: see this module.
     """
     kernel, horizon = linear_kernel(model, target), arguments.number("horizon", horizon, above=0, finite=False)

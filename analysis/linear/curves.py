@@ -52,6 +52,13 @@ def linear_curves(
 
     Raises:
         ValueError: no width, or as `fit_kernel`.
+
+    Example:
+        >>> from analysis import linear_curves
+        >>> from targets import kernels
+        >>> curves = linear_curves(kernels.exponential(rate=0.1), "softplus", widths=(1, 2), horizons=1)
+        >>> [(curve.hidden_size, curve.block_choice) for curve in curves]
+        [(1, 'all'), (1, 'recurrent'), (2, 'all'), (2, 'recurrent')]
     """
     arguments.instance("kernel", kernel, Kernel, "wrap a function in kernels.from_callable")
     widths, horizon = arguments.counts("widths", widths), arguments.number("horizon", horizon, above=0)

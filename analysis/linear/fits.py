@@ -13,6 +13,7 @@ from scipy.optimize import least_squares
 from scipy.special import gammaln, roots_genlaguerre
 
 from odernn import parameterizations
+from odernn.citations import record
 from odernn.models import ContinuousRNN
 from odernn.parameterizations import Parameterization
 from odernn.recurrences import INITIAL_RATES, RANGE_MARGIN
@@ -50,6 +51,13 @@ class ExponentialSum(Result):
     Args:
         rates: r, (m,), 1/time.
         amplitudes: a, (m,).
+
+    Example:
+        >>> import numpy as np
+        >>> from analysis import ExponentialSum
+        >>> total = ExponentialSum(np.array([1.0, 0.1]), np.array([2.0, 1.0]))
+        >>> float(total(0.0)), total.model().hidden_size
+        (3.0, 2)
     """
 
     rates: Array
@@ -88,6 +96,11 @@ def laplace_sum(exponent: float, m: int, scale: float = 1.0) -> ExponentialSum:
 
     Raises:
         ValueError: exponent, scale or m not positive, or the first or the last too large for the quadrature.
+
+    Example:
+        >>> from analysis import laplace_sum
+        >>> round(float(laplace_sum(1.5, m=8)(1.0)), 2)  # 2^-1.5
+        0.35
     """
     exponent = arguments.number("exponent", exponent, above=0, below=_STEEPEST)
     m, scale = arguments.count("m", m, most=_MOST_MODES), arguments.number("scale", scale, above=0)
@@ -109,6 +122,13 @@ def fit_amplitudes(kernel: Kernel, rates: ArrayLike, t: ArrayLike, ridge: float 
 
     Raises:
         ValueError: a vector kernel, rates, times or ridge that are none, or fewer samples than rates without a ridge.
+
+    Example:
+        >>> import numpy as np
+        >>> from analysis import fit_amplitudes
+        >>> from targets import kernels
+        >>> fit_amplitudes(kernels.exponential(), [1.0, 2.0], np.linspace(0, 5, 51)).amplitudes.round(6) + 0.0
+        array([1., 0.])
 
     Source: [IA] Fig 1.
     """
@@ -156,8 +176,16 @@ def fit_kernel(
         ValueError: a vector kernel, or one that lives on far shorter times than the horizon; m or seed out of range; a horizon
             that is not positive and finite.
 
-    Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973); Kaufman, BIT 15 (1975).
+    Example:
+        >>> from analysis import fit_kernel, kernel_distance
+        >>> from targets import kernels
+        >>> rho = kernels.polynomial(exponent=1.5)
+        >>> kernel_distance(fit_kernel(rho, 4, horizon=100), rho, horizon=100).value < 0.1
+        True
+
+    Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) [GolubPereyra1973]; Kaufman, BIT 15 (1975) [Kaufman1975].
     """
+    record(fit_kernel)
     _require_scalar(kernel)
     m, horizon = arguments.count("m", m), arguments.number("horizon", horizon, above=0)
     seed = arguments.count("seed", seed, least=0, most=_LARGEST_SEED)

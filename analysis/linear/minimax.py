@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from odernn.citations import record
 from odernn.ensembles import member, replicate
 from odernn.json_values import decode, encode
 from odernn.models import ContinuousRNN, SequenceModel, build
@@ -43,6 +44,12 @@ class MinimaxFit(Result):
         start_error: E_m(beta0) of the fit it started from.
         beta0: the radius.
         rounds: rounds of exchange that were made.
+
+    Example:
+        >>> from analysis import fit_minimax
+        >>> from targets import kernels
+        >>> fit_minimax(kernels.exponential(), 1, horizon=20.0, beta0=0.1).model.hidden_size
+        1
     """
 
     model: ContinuousRNN
@@ -93,8 +100,16 @@ def fit_minimax(
     Raises:
         ValueError: as `fit_kernel`; a beta0 that is negative or not finite.
 
-    Source: exchange methods for semi-infinite problems, Hettich and Kortanek, SIAM Rev. 35 (1993).
+    Example:
+        >>> from analysis import fit_minimax
+        >>> from targets import kernels
+        >>> fit = fit_minimax(kernels.exponential(), 1, horizon=20.0, beta0=0.1)
+        >>> fit.error <= fit.start_error
+        True
+
+    Source: exchange methods for semi-infinite problems, Hettich and Kortanek, SIAM Rev. 35 (1993) [Hettich1993].
     """
+    record(fit_minimax)
     beta0 = arguments.number("beta0", beta0, least=0)
 
     def worst(model: ContinuousRNN) -> PerturbationCurve:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from odernn.citations import record
 from odernn.fields import VectorField
 from odernn.models import SequenceModel
 from odernn.state_matrices import DenseMatrix
@@ -238,7 +239,16 @@ def _variation(start: Tensor, e: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class KernelDistance(Result):
-    """An L1 distance of kernels with the estimated error of its quadrature."""
+    """An L1 distance of kernels with the estimated error of its quadrature.
+
+    Example:
+        >>> import numpy as np
+        >>> from analysis import ExponentialSum, kernel_distance
+        >>> from targets import kernels
+        >>> half = ExponentialSum(np.array([1.0]), np.array([0.5])).model()
+        >>> round(kernel_distance(half, kernels.exponential()).value, 6)
+        0.5
+    """
 
     value: float
     quadrature_error: float
@@ -261,9 +271,17 @@ def kernel_distance(model: SequenceModel, target: Functional | Kernel, horizon: 
     Raises:
         ValueError: model or target are not linear, or have different channels.
 
+    Example:
+        >>> from analysis import fit_kernel, kernel_distance
+        >>> from targets import kernels
+        >>> rho = kernels.exponential()
+        >>> kernel_distance(fit_kernel(rho, 1, horizon=30.0), rho, horizon=30.0).value < 1e-3
+        True
+
     Source: [IA] Eq 4 and Def 3.4; [CoM].
     """
     kernel, horizon = linear_kernel(model, target), arguments.number("horizon", horizon, above=0, finite=False)
+    record(kernel_distance)
     if model.ensemble:
         raise ValueError(f"kernel_distance takes one model, got an ensemble {model.ensemble}: take a member of it")
     with torch.no_grad():

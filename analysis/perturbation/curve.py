@@ -44,6 +44,14 @@ class PerturbationCurve(Result):
             curve of `from_dict`.
         linear: E_m(0) of the best linear model of the same width and structure, where it was measured: of a trained family.
         target_memory: M of the target, where it was measured: `judge_stable_approximation` judges the horizon by it.
+
+    Example:
+        >>> from analysis import fit_kernel, perturbation_error
+        >>> from targets import kernels
+        >>> rho = kernels.exponential()
+        >>> E = perturbation_error(fit_kernel(rho, 2, horizon=30), rho, None, None, [0, 0.1, 0.5], error="kernel_l1", horizon=30)
+        >>> E.hidden_size, E.horizon, E.block_choice
+        (2, 30.0, 'all')
     """
 
     betas: Array

@@ -172,6 +172,13 @@ def plot_perturbation(panels: Mapping[str, Sequence[PerturbationCurve]], path: s
 
     Raises:
         ValueError: no panels, or one without curves.
+
+    Example:
+        >>> from analysis import fit_kernel, perturbation_error, plot_perturbation
+        >>> from targets import kernels
+        >>> rho = kernels.exponential()
+        >>> E = perturbation_error(fit_kernel(rho, 2, horizon=30), rho, None, None, [0, 0.1, 1], error="kernel_l1", horizon=30)
+        >>> plot_perturbation({"two units": [E]}, "curve.png")
     """
     arguments.instance("panels", panels, Mapping, "give {title: [curve, ...]}")
     if not panels:

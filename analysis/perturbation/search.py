@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from odernn.citations import record
 from odernn.ensembles import member, replicate
 from odernn.models import SequenceModel
 from odernn.norms import column
@@ -113,8 +114,18 @@ def perturbation_error(
         ValueError: betas that are negative or not increasing; weights, inputs or shapes that do not fit; unknown names.
         DivergedSolve: the unperturbed model diverges.
 
-    Source: [IA] Def 3.4; the oracle is the step of Frank and Wolfe (1956) at full length.
+    Example:
+        >>> from analysis import fit_kernel, perturbation_error
+        >>> from targets import kernels
+        >>> rho = kernels.exponential()
+        >>> model = fit_kernel(rho, 2, horizon=30)
+        >>> E = perturbation_error(model, rho, None, None, [0, 0.1, 0.5], error="kernel_l1", horizon=30)
+        >>> bool((E.errors[1:] > E.errors[:-1]).all())
+        True
+
+    Source: [IA] Def 3.4; the oracle is the step of Frank and Wolfe (1956) [FrankWolfe1956] at full length.
     """
+    record(perturbation_error)
     betas = _checked_betas(betas)
     _check_choices(model, search, norm, error)
     draws = arguments.count("draws", draws, least=1 if search == "sample" else 0)

@@ -36,8 +36,11 @@ class Adapted(nn.Module):
         ValueError: an input size that cannot be told, or what is not callable.
 
     Example:
-        net = Adapted(torch.nn.LSTM(8, 32), encode=torch.nn.Linear(2, 8), readout=torch.nn.Linear(32, 1), input_size=2)
-        M = memory_function(net, torch.arange(100.0))
+        >>> import torch
+        >>> from analysis import Adapted, memory_function
+        >>> net = Adapted(torch.nn.LSTM(8, 32), encode=torch.nn.Linear(2, 8), readout=torch.nn.Linear(32, 1), input_size=2)
+        >>> memory_function(net, torch.arange(10.0), ascent_steps=0).values.shape
+        torch.Size([10])
     """
 
     def __init__(

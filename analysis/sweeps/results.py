@@ -42,8 +42,10 @@ class Sweep(Result):
             was not asked for.
 
     Example:
-        found = sweep(ExperimentConfig(epochs=20), over={"hidden_size": [4, 8, 16], "seed": range(3)}, out="sweeps/widths")
-        found.best()["path"], found.to_frame(), found.run(hidden_size=8, seed=0).model
+        >>> from analysis import sweep
+        >>> from odernn import ExperimentConfig
+        >>> found = sweep(ExperimentConfig(), over={"hidden_size": [4, 8], "seed": range(3)}, out="widths")  # doctest: +SKIP
+        >>> found.best()["path"], found.to_frame(), found.run(hidden_size=8, seed=0).model  # doctest: +SKIP
     """
 
     axes: tuple[str, ...]

@@ -67,8 +67,9 @@ def sweep(
         ValueError: unknown settings, values that do not fit, or a directory that holds another sweep.
 
     Example:
-        found = sweep(over={"hidden_size": [4, 8, 16], "parameterization": ["direct", "softplus"], "seed": range(3)}, out="sweep")
-        print(found)
+        >>> from analysis import sweep
+        >>> over = {"hidden_size": [4, 8, 16], "parameterization": ["direct", "softplus"], "seed": range(3)}
+        >>> print(sweep(over=over, out="sweep"))  # doctest: +SKIP
     """
     config = ExperimentConfig() if config is None else config
     if not isinstance(config, ExperimentConfig):

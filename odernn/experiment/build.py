@@ -53,6 +53,12 @@ class Experiment:
 
     Raises:
         ValueError: settings that do not fit together.
+
+    Example:
+        >>> from odernn import Experiment, ExperimentConfig
+        >>> experiment = Experiment(ExperimentConfig(hidden_size=4, device="cpu"))
+        >>> experiment.model.hidden_size, experiment.t.shape
+        (4, torch.Size([101]))
     """
 
     def __init__(self, config: ExperimentConfig, *, warm: bool = True, trust_code: bool = False) -> None:

@@ -89,6 +89,10 @@ class ExperimentConfig:
         device: 'auto' takes CUDA where there is one.
         dtype: 'float64' or 'float32'.
         training: see `TrainingConfig`.
+
+    Example:
+        >>> from odernn import ExperimentConfig, TrainingConfig
+        >>> config = ExperimentConfig(activation="tanh", hidden_size=8, training=TrainingConfig(epochs=20))
     """
 
     model: str = "rnn"

@@ -42,6 +42,11 @@ class LoadedRun:
         training: the settings of its training.
         interpolation: of the inputs between their samples.
         path: of the run directory.
+
+    Example:
+        >>> from odernn import load_run
+        >>> run = load_run("runs/mine")  # doctest: +SKIP
+        >>> run.model, run.target, run.t, run.solver  # doctest: +SKIP
     """
 
     model: SequenceModel
@@ -99,8 +104,14 @@ def load_run(
             saved, or that the weights do not fit.
 
     Example:
-        run = load_run("runs/mine")
-        run.model, run.history, run.training
+        >>> import torch
+        >>> from odernn import ContinuousRNN, Data, TrainingConfig, load_run, train
+        >>> t, x = torch.linspace(0, 1, 11), torch.randn(10, 11, 1)
+        >>> model = ContinuousRNN(1, 2, 1, seed=0)
+        >>> trainer = train(model, Data.split(t, x, x.cumsum(1)), TrainingConfig(epochs=1), out="runs/mine")
+        >>> run = load_run("runs/mine")
+        >>> run.model.hidden_size, run.target  # the data of one's own are not saved
+        (2, None)
     """
     path = Path(directory)
     if path.is_file():

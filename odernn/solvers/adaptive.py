@@ -119,9 +119,14 @@ class Adaptive(Solver):
             times the tolerance of a step (for rtol of 1e-8 and more).
 
     Example:
-        y = model(x, t, solver=Adaptive("tsit5", rtol=1e-8, atol=1e-10))
+        >>> import torch
+        >>> from odernn import Adaptive, ContinuousRNN
+        >>> model = ContinuousRNN(1, 8, 1, "tanh", seed=0, dtype=torch.float64)
+        >>> t = torch.linspace(0, 1, 11).double()
+        >>> model(torch.zeros(2, 11, 1).double(), t, solver=Adaptive("tsit5", rtol=1e-8, atol=1e-10)).shape
+        torch.Size([2, 11, 1])
 
-    Source: E. Hairer, S. P. Norsett, G. Wanner, Solving ordinary differential equations I, II.4.
+    Source: E. Hairer, S. P. Norsett, G. Wanner, Solving ordinary differential equations I, II.4 [Hairer1993].
     """
 
     method: str = "dopri5"

@@ -18,7 +18,19 @@ TIGHTEST = 1e-9
 
 
 class DivergedSolve(ArithmeticError):
-    """The state stopped being finite, or a step size underflowed."""
+    """The state stopped being finite, or a step size underflowed.
+
+    Example:
+        >>> import torch
+        >>> from odernn import ContinuousRNN, DivergedSolve
+        >>> model = ContinuousRNN(1, 1, 1, "linear", seed=0)
+        >>> model.set_matrix(torch.tensor([[100.0]]))
+        >>> try:
+        ...     model(torch.ones(1, 11, 1), torch.linspace(0, 10, 11), h0="zero")
+        ... except DivergedSolve:
+        ...     print("e^1000 is no float32")
+        e^1000 is no float32
+    """
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,13 @@ class Solution:
             steps, `check=False`).
         accepted, rejected: steps of `Adaptive`, of the sequences that needed most, as in `evaluations`; None for other solvers.
         failure: why the states are nan from some time on, where the solver knows.
+
+    Example:
+        >>> import torch
+        >>> from odernn import ContinuousRNN, Fused, heaviside
+        >>> model, t = ContinuousRNN(1, 4, 1, seed=0), torch.linspace(0, 1, 11)
+        >>> model.solve(heaviside(t, torch.ones(1, 1)), t, solver=Fused("rk4")).h.shape
+        torch.Size([1, 11, 4])
     """
 
     t: Tensor
@@ -64,6 +83,11 @@ class Solver(ABC):
 
     Attributes:
         lean: whether backpropagation through a solve keeps little more than its states.
+
+    Example:
+        >>> from odernn import Adaptive, Exact, Fused, TorchDiffEq
+        >>> [solver.order for solver in (Fused("midpoint"), Adaptive("bosh3"), TorchDiffEq("dopri5"))]
+        [2, 3, 5]
     """
 
     lean: ClassVar[bool] = False

@@ -44,6 +44,13 @@ class Exact(Solver):
     Args:
         backend: 'numba' runs the recurrence as one compiled operation (CPU), 'torch' step by step in tensor operations, 'auto'
             compiled where that is possible.
+
+    Example:
+        >>> import torch
+        >>> from odernn import Exact, StateSpaceModel
+        >>> model = StateSpaceModel(1, 8, 1, "tanh", seed=0)
+        >>> model(torch.zeros(2, 11, 1), torch.linspace(0, 1, 11), solver=Exact()).shape
+        torch.Size([2, 11, 1])
     """
 
     lean = True
@@ -182,7 +189,7 @@ def _dense_phi(W: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """e^z, phi_1(z), phi_2(z) of z = W D for each D, (S, ..., m, m), as blocks of one matrix exponential.
 
     exp [[z, I, 0], [0, 0, I], [0, 0, 0]] has the first row [e^z, phi_1(z), phi_2(z)].
-    Source: Al-Mohy and Higham, SIAM J. Sci. Comput. 33 (2011), Theorem 2.1.
+    Source: Al-Mohy and Higham, SIAM J. Sci. Comput. 33 (2011), Theorem 2.1 [AlMohy2011].
     """
     m = W.shape[-1]
     z = W * column(steps, W.unsqueeze(0))

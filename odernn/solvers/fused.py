@@ -54,6 +54,13 @@ class Fused(Solver):
             tensor operations, to compare with).
         check: whether to estimate the error (`Solution.error_estimate`) and to warn where it is more than 1e-3, see
             `odernn.solvers.resolution`; without, nothing tells of steps that are too long.
+
+    Example:
+        >>> import torch
+        >>> from odernn import ContinuousRNN, Fused
+        >>> model = ContinuousRNN(1, 8, 1, "tanh", seed=0)
+        >>> model(torch.zeros(2, 11, 1), torch.linspace(0, 1, 11), solver=Fused("rk4", substeps=2)).shape
+        torch.Size([2, 11, 1])
     """
 
     lean = True

@@ -31,6 +31,13 @@ class Auto(Solver):
 
     Args:
         tolerance: deviation from a tight solve that is allowed, relative.
+
+    Example:
+        >>> import torch
+        >>> from odernn import Auto, ContinuousRNN
+        >>> model = ContinuousRNN(1, 4, 1, seed=0)
+        >>> model(torch.zeros(2, 11, 1), torch.linspace(0, 1, 11), solver=Auto(1e-4)).shape
+        torch.Size([2, 11, 1])
     """
 
     tolerance: float = AUTO_TOLERANCE

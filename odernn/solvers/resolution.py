@@ -48,7 +48,13 @@ _PACKAGE = __name__.partition(".")[0]
 
 class InaccurateSolve(UserWarning):
     """The steps of a solve do not resolve the input or the dynamics: its states are off by more than `NOTICEABLE_ERROR`, or,
-    where the steps are adaptive, by more than `NOTICEABLE_TOLERANCES`."""
+    where the steps are adaptive, by more than `NOTICEABLE_TOLERANCES`.
+
+    Example:
+        >>> import warnings
+        >>> from odernn import InaccurateSolve
+        >>> warnings.simplefilter("error", InaccurateSolve)  # to stop where a solve is too coarse
+    """
 
 
 @dataclass(frozen=True)

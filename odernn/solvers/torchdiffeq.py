@@ -74,7 +74,14 @@ class TorchDiffEq(Solver):
             see `odernn.solvers.resolution`, and whether an adaptive one warns where its states are off by more than 100 times
             the tolerance of a step (of models of one layer, for rtol of 1e-8 and more); without, neither is told.
 
-    Source: Chen et al., Neural ordinary differential equations, NeurIPS 2018.
+    Example:
+        >>> import torch
+        >>> from odernn import ContinuousRNN, TorchDiffEq
+        >>> model = ContinuousRNN(1, 8, 1, "tanh", seed=0)
+        >>> model(torch.zeros(2, 11, 1), torch.linspace(0, 1, 11), solver=TorchDiffEq("rk4", adjoint=False)).shape
+        torch.Size([2, 11, 1])
+
+    Source: Chen et al., Neural ordinary differential equations, NeurIPS 2018 [Chen2018].
     """
 
     method: str = "dopri5"

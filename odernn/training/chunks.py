@@ -1,7 +1,7 @@
 """Sequences in chunks of time: truncated backpropagation, with the state carried from chunk to chunk.
 
 The state that a chunk begins with counts as given, so gradients reach back to its start and memory is that of one chunk.
-Source: R. J. Williams, J. Peng, Neural Computation 2 (1990).
+Source: R. J. Williams, J. Peng, Neural Computation 2 (1990) [WilliamsPeng1990].
 """
 
 from __future__ import annotations

@@ -47,6 +47,10 @@ class TrainingConfig:
 
     Raises:
         ValueError: a value of another type, out of range, or without effect beside the others.
+
+    Example:
+        >>> from odernn import TrainingConfig
+        >>> config = TrainingConfig(optimizer="adam", epochs=100, lr=1e-3, schedule="cosine")
     """
 
     optimizer: str = "auto"

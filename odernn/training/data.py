@@ -55,8 +55,14 @@ class Data:
             or device or are not finite.
 
     Example:
-        data = Data.split(t, x, y)                      # y with NaN where nothing was measured
-        trainer = train(LeakyRNN(data.input_size, 100, data.output_size, dtype=torch.float64), data)
+        >>> import torch
+        >>> from odernn import Data
+        >>> t, x = torch.linspace(0, 1, 11), torch.randn(20, 11, 1)
+        >>> y = x.cumsum(1)
+        >>> y[0, 5:] = torch.nan  # not measured
+        >>> data = Data.split(t, x, y)
+        >>> data.x.shape, data.x_validation.shape
+        (torch.Size([16, 11, 1]), torch.Size([4, 11, 1]))
     """
 
     t: Tensor

@@ -51,9 +51,14 @@ def read_data(path: str | Path, *, validation_fraction: float | None = None, see
         ValueError: a file that is not there or cannot be read, arrays that are missing or do not fit; names file and array.
 
     Example:
-        data = read_data("recordings.csv")
-        model = LeakyRNN(data.input_size, 100, data.output_size, dtype=torch.float64)
-        trainer = train(model, data)
+        >>> from itertools import product
+        >>> from odernn import read_data
+        >>> with open("recordings.csv", "w") as file:
+        ...     print("sequence,t,x,y", file=file)
+        ...     for sequence, t in product(range(5), range(4)):
+        ...         print(sequence, t, t % 2, t, sep=",", file=file)
+        >>> read_data("recordings.csv").x.shape  # one of the five validates
+        torch.Size([4, 4, 1])
     """
     arguments.instance("path", path, (str, Path), "give the path of a file")
     path = Path(path)

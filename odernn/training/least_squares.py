@@ -61,7 +61,7 @@ class LeastSquares:
         loss: a weighted mean of squares, one value per member.
         penalty: a square, one value per member; None for none.
 
-    Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973); Kaufman, BIT 15 (1975).
+    Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) [GolubPereyra1973]; Kaufman, BIT 15 (1975) [Kaufman1975].
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..citations import record
 from ..solvers import DivergedSolve
 from .least_squares import LeastSquares, Point
 
@@ -44,10 +45,12 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     The damping falls after a step whose gain ratio, what the loss fell by over what the quadratic model promised, is near 1, and
     doubles ever faster after ones that fail (Nielsen's rule). A step takes one Jacobian and as many solves as it needs trials.
 
-    Source: Levenberg (1944); Marquardt (1963); H. B. Nielsen, Damping parameter in Marquardt's method, IMM-REP-1999-05.
+    Source: [Levenberg1944]; [Marquardt1963]; H. B. Nielsen, Damping parameter in Marquardt's method, IMM-REP-1999-05
+    [Nielsen1999].
     """
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
+        record(LevenbergMarquardt)
         super().__init__(list(parameters), {"lr": 1.0, "readout": "eliminated"})
 
     @property

@@ -46,6 +46,17 @@ def train(
 
     Raises:
         DivergedSolve: as `Trainer.run`.
+
+    Example:
+        >>> import torch
+        >>> from odernn import ContinuousRNN, Data, TrainingConfig, train
+        >>> from targets import inputs, make_target
+        >>> t = torch.linspace(0, 5, 51, dtype=torch.float64)
+        >>> x, H = inputs.white_noise(t, batch=20), make_target("exponential")
+        >>> model = ContinuousRNN(1, 2, 1, "linear", "diagonal", "softplus", seed=0, dtype=torch.float64)
+        >>> trainer = train(model, Data.split(t, x, H(x, t)), TrainingConfig(epochs=20))
+        >>> trainer.best_error < 1e-3
+        True
     """
     trainer = Trainer(model, data, config or TrainingConfig(), solver=solver, interpolation=interpolation)
     if resume and overwrite:
