@@ -24,6 +24,7 @@ from targets import arguments, grids
 from targets.functionals import Interpolation
 
 from .activations import ACTIVATIONS
+from .citations import record
 from .fields import Layer, VectorField
 from .models import DiscreteRNN, DiscreteSSM, SequenceModel
 from .paths import heaviside
@@ -214,12 +215,13 @@ def generalization_measure(model: SequenceModel, moments: InputMoments) -> Tenso
     Raises:
         ValueError: a model of another kind or with other channels than the inputs.
 
-    Source: Liu and Li (2024), the bound and Eq 9. (The other cases follow by Cauchy and Schwarz in the same way.)
+    Source: [Gen] Liu and Li (2024), the bound and Eq 9. (The other cases follow by Cauchy and Schwarz in the same way.)
 
     Example:
         model = StateSpaceModel(1, 16, 1, "linear", "complex", "softplus")
         tau = generalization_measure(model, InputMoments.measured(t, x))
     """
+    record(generalization_measure)
     return _roots(model, moments).square().sum(-1)
 
 
@@ -234,8 +236,9 @@ def rescale_readout(model: SequenceModel, moments: InputMoments) -> None:
     Raises:
         ValueError: as `generalization_measure`, or tau is 0 or not finite.
 
-    Source: Liu and Li (2024), Eq 8.
+    Source: [Gen] Liu and Li (2024), Eq 8.
     """
+    record(rescale_readout)
     with torch.no_grad():
         tau = generalization_measure(model, moments)
         if not (torch.isfinite(tau).all() and (tau > 0).all()):

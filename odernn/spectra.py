@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from targets import arguments
 
+from .citations import record
+
 Array = NDArray[np.float64]
 
 # -Re l of the S4D family and of the normal part of HiPPO-LegS, in their own unit of time.
@@ -149,6 +151,7 @@ def spectrum(
     Source: [HiPPO] Gu et al., NeurIPS 2020; [S4] Gu et al., ICLR 2022; [S4D] Gu et al., NeurIPS 2022; [LRU] Orvieto et al., ICML
         2023. Geometric, linear and random rates are compared in Cao, arXiv:2604.07658.
     """
+    record(spectrum)
     name, m = arguments.choice("spectrum", name, SPECTRA), arguments.count("m", m)
     kind = SPECTRA[name]
     if (pairs or kind.pairs) and m % 2:

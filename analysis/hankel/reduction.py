@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from odernn.citations import record
 from odernn.models import ContinuousRNN, SequenceModel, StateSpaceModel
 from odernn.parameterizations import Parameterization
 from targets import Kernel, arguments
@@ -115,9 +116,10 @@ def balanced_truncation(system: System, m: int) -> BalancedTruncation:
         ValueError: as `hankel_spectrum`; m too large; a vector kernel; a map; or a result that is not stable, which rounding
             makes of values that are nearly equal: one more or one less state then helps.
 
-    Source: Moore, IEEE Trans. Automat. Control 26 (1981); Glover, Int. J. Control 39 (1984); of kernels: Glover, Curtain,
+    Source: Moore, IEEE Trans. Automat. Control 26 (1981); [Glover] Int. J. Control 39 (1984); of kernels: Glover, Curtain,
     Partington, SIAM J. Control Optim. 26 (1988).
     """
+    record(balanced_truncation)
     m = arguments.count("m", m)
     return Truncations.build(system).to(m)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from odernn.citations import record
 from odernn.models import SequenceModel
 from targets import ConvolutionalFunctional, Functional, Kernel, arguments, kernels
 
@@ -173,9 +174,10 @@ def hankel_spectrum(system: System, horizon: float = math.inf) -> HankelSpectrum
         ValueError: a nonlinear or unstable model, a kernel that cannot be integrated over [0, inf) (give a horizon) or cannot be
             resolved, or another kind of system.
 
-    Source: Adamyan, Arov, Krein, Math. USSR Sbornik 15 (1971); Glover, Int. J. Control 39 (1984); the horizon: a Hankel kernel on
-    [0, T/2] is bounded by int_0^T |rho| (Schur test).
+    Source: [AAK] Adamyan, Arov, Krein, Math. USSR Sbornik 15 (1971); [Glover] Int. J. Control 39 (1984); the horizon: a Hankel
+    kernel on [0, T/2] is bounded by int_0^T |rho| (Schur test).
     """
+    record(hankel_spectrum)
     horizon = arguments.number("horizon", horizon, above=0, finite=False)
     found = as_system(system)
     if isinstance(found, StateSpace):

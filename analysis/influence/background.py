@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from odernn import Solver
+from odernn.citations import record
 from odernn.paths import Interpolation
 from targets import arguments, grids
 
@@ -168,14 +169,18 @@ def background_memory(
         DivergedSolve: the state of a model did not stay finite.
 
     Source: the Frechet derivative of H_t at x; its decay rate is the conditional Lyapunov exponent (Pecora, Carroll, Phys. Rev.
-    Lett. 64, 1990), negative where the network has the echo state property for that input (Manjunath, Jaeger, Neural Computation
-    25, 2013). For white Gaussian samples `kernel` is E[y_t x_s] / var(x) (Bussgang, Price), the first Wiener kernel.
+    Lett. 64, 1990), negative where the network has the echo state property for that input ([ESP] Manjunath, Jaeger, Neural
+    Computation 25, 2013). For white Gaussian samples `kernel` is E[y_t x_s] / var(x) (Bussgang, Price), the first Wiener kernel.
 
     Example:
-        >>> x = inputs.white_noise(t, batch=64, seed=0)
-        >>> M = background_memory(model, t, x)
-        >>> M.geometric_mean, M.exponent
+        >>> import torch
+        >>> from analysis import background_memory
+        >>> t = torch.linspace(0, 5, 51, dtype=torch.float64)
+        >>> M = background_memory(torch.nn.GRU(1, 4, batch_first=True).double(), t, torch.zeros(2, 51, 1, dtype=torch.float64))
+        >>> M.geometric_mean.shape
+        torch.Size([51])
     """
+    record(background_memory)
     times = grids.tensor(times, least=2).detach()
     ends = arguments.count("ends", ends)
     if ends > times.numel() - 1:

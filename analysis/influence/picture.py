@@ -24,6 +24,7 @@ def plot_background(M: BackgroundMemory, path: str | os.PathLike[str], *, title:
     Args:
         M: what `background_memory`, or `memory_function` with a background, gave.
         path: file to write.
+        title: above the picture; None for the system's name.
 
     Raises:
         ValueError: no such memory, or one of an ensemble.

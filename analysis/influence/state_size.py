@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from odernn import Solver
+from odernn.citations import record
 from odernn.paths import Interpolation
 from targets import arguments, grids
 
@@ -84,9 +85,10 @@ def effective_state_size(
     Raises:
         ValueError: as in `background_memory`; fewer than three times; times in `at` that are not among `times`.
 
-    Source: Parnichkun et al., Quantifying memory utilization with effective state-size, ICML 2025 (arXiv:2504.19561), with the
-    derivative in place of the operator of a linear input-varying system.
+    Source: [ESS] Parnichkun et al., Quantifying memory utilization with effective state-size, ICML 2025 (arXiv:2504.19561), with
+    the derivative in place of the operator of a linear input-varying system.
     """
+    record(effective_state_size)
     times = grids.tensor(times, least=3).detach()
     count = times.numel()
     places = _places(times, at)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad
 
+from odernn.citations import record
 from odernn.losses import LOSSES, Loss
 from odernn.paths import Interpolation
 from odernn.solvers import Solver
@@ -61,6 +62,7 @@ def loss_curvature(
     Example:
         loss_curvature(model, Data.split(t, x, y)).largest
     """
+    record(loss_curvature)
     arguments.choice("kind", kind, get_args(Kind))
     arguments.instance("data", data, Data, "make one with Data.split(t, x, y)")
     function: Loss = LOSSES[arguments.choice("loss", loss, LOSSES)] if isinstance(loss, str) else loss

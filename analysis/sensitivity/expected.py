@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacfwd
 
+from odernn.citations import record
 from odernn.models import SequenceModel
 from targets import arguments
 
@@ -55,6 +56,7 @@ def expected_loss(
         student = DiscreteSSM(1, 8, 1, "linear", "complex", "exp", dtype=torch.float64)
         expected_loss(student, teacher, OrnsteinUhlenbeck(10.0)).backward()
     """
+    record(expected_loss)
     for name, one in (("model", model), ("target", target)):
         arguments.instance(name, one, SequenceModel, "give a model of odernn")
     sizes = [(one.input_size, one.output_size) for one in (model, target)]
@@ -120,6 +122,7 @@ def expected_gauss_newton(
         G.by_name()["layers.0.recurrence.w"]           # E |dy/dw|^2, mode by mode
         2 * G.largest                                  # the largest curvature at the minimum
     """
+    record(expected_gauss_newton)
     arguments.instance("model", model, SequenceModel, "give a model of odernn")
     arguments.instance("noise", noise, Noise, "give WhiteNoise() or OrnsteinUhlenbeck(timescale)")
     if model.ensemble:

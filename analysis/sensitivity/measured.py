@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
+from odernn.citations import record
 from odernn.models import SequenceModel
 from odernn.paths import Interpolation
 from odernn.solvers import Exact, Solver, TorchDiffEq, named
@@ -128,6 +129,7 @@ def measured_sensitivity(
         S.values["layers.0.recurrence.w"]              # (time, m)
         S.stationary()                                 # an error where T is too short for the memory
     """
+    record(measured_sensitivity)
     x = arguments.floating_tensor("x", x, shape="(batch, time, channel)")
     if x.ndim != 3 or not x.numel() or x.shape[1] < _QUARTERS:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected (batch, time, channel) of at least {_QUARTERS} times")
