@@ -22,8 +22,6 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *(path for path in sorted((ROOT / "docs").rglob("*.md")) if not {"notebooks", "gallery", "inventories"} & set(path.parts)),
 ]
-# Blocks that name what a reader has and a test has not.
-NOT_RUN = {"README.md"}
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 # A block after <!-- skip: next --> is shown and not run.
 SYBIL = Sybil(parsers=[*PARSERS, SkipParser()], path=str(ROOT), patterns=["*.md"])
@@ -47,7 +45,7 @@ def has_python(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, path in zip(NAMES, PAGES) if has_python(path) and name not in NOT_RUN])
+@pytest.mark.parametrize("name", [name for name, path in zip(NAMES, PAGES) if has_python(path)])
 def test_python_on_pages_runs(name, folder):
     document = SYBIL.parse(ROOT / name)
     for example in document.examples():
