@@ -132,5 +132,7 @@ def _reference(field: VectorField, path: Path, t: Tensor, h0: Tensor) -> Tensor:
 
 
 def _distance(h: Tensor, reference: Tensor) -> float:
+    if torch.equal(h.to(reference), reference):  # zeros among them, of no input and no b
+        return 0.0
     distance = float(torch.linalg.vector_norm(h.to(reference) - reference) / torch.linalg.vector_norm(reference))
     return distance if math.isfinite(distance) else math.inf

@@ -78,3 +78,11 @@ def test_a_tolerance_that_cannot_be_kept_is_refused():
         choose_solver(model.field(), path, T.float(), torch.zeros(3, 4), 0.0)
     with pytest.raises(DivergedSolve, match="float64"):
         choose_solver(model.field(), path, T.float(), torch.zeros(3, 4), 2e-8)
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_a_model_at_rest_is_solved_as_well_as_any(dtype):
+    model, t = ContinuousRNN(1, 4, 1, "tanh", dtype=dtype), torch.linspace(0, 1, 11, dtype=dtype)
+    assert not model(torch.zeros(2, 11, 1, dtype=dtype), t, solver="auto").any()
+    path = paths.linear(t, torch.zeros(2, 11, 1, dtype=dtype))
+    assert deviation(Fused(), model.field(), path, t, torch.zeros(2, 4, dtype=dtype)) == 0
