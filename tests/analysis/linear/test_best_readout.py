@@ -43,7 +43,7 @@ def exact(rates, T, weight=0):
 
 
 @pytest.mark.parametrize(
-    ("name", "m"), [("geometric", 2), ("geometric", 12), ("geometric", 24), ("linear", 12), ("s4d_real", 12), ("log_uniform", 10)]
+    ("name", "m"), [("geometric", 2), ("geometric", 12), ("linear", 8), ("s4d_real", 12), ("log_uniform", 10)]
 )
 @pytest.mark.parametrize("weight", [0, 1])
 def test_errors_on_real_modes_are_those_of_many_digits(name, m, weight):
@@ -57,9 +57,12 @@ def test_errors_on_real_modes_are_those_of_many_digits(name, m, weight):
 
 
 @pytest.mark.slow
-def test_many_modes_are_resolved():
-    found = spectrum("geometric", 32, horizon=100.0)
-    assert best_readout(POWER, found, 100.0).error == pytest.approx(exact(-found.eigenvalues.real, 100.0), rel=1e-4)
+@pytest.mark.parametrize("m", [24, 32])
+def test_many_modes_are_resolved(m):
+    found = spectrum("geometric", m, horizon=100.0)
+    fit, expected = best_readout(POWER, found, 100.0), exact(-found.eigenvalues.real, 100.0)
+    assert fit.error == pytest.approx(expected, rel=1e-5)
+    assert abs(fit.error - expected) <= fit.uncertainty
 
 
 @pytest.mark.parametrize("name", sorted(SPECTRA))
