@@ -2,8 +2,7 @@
 [IA] Fig 5: the memory of sentiment classifiers
 ===============================================
 
-The log-odds of praise that LSTM classifiers see in one word, repeated. Each repetition changes them by less: the memory,
-|y_(n+1) - y_n| of the scores y, decays.
+The log-odds of praise that LSTM classifiers see in one word, repeated. Each repetition changes them by less: the memory decays.
 
 The whole figure, its settings and its claims: :ref:`claims-ia-5`. Compute it again by
 ``python scripts/reproduce_figures.py ia-5``.

@@ -25,7 +25,8 @@ PAGES = [
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 # A block after <!-- skip: next --> is shown and not run.
 SYBIL = Sybil(parsers=[*PARSERS, SkipParser()], path=str(ROOT), patterns=["*.md"])
-SHELL = re.compile(r"^```(?:|bash|sh|console)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+SHELLS = {"", "bash", "sh", "console"}
 # Lines that begin with a command; of a console those behind its prompt, the others are its answers.
 CALL = re.compile(r"^(?:\$ )?((?:python|odernn|pip) .+)$", flags=re.MULTILINE)
 RECORDINGS = "sequence,t,x,y\n" + "".join(f"{n},{k},{k % 3},{k}\n" for n in range(8) for k in range(6))
@@ -53,16 +54,16 @@ def test_python_on_pages_runs(name, folder):
 
 
 def commands():
-    """(page, command), the lines of blocks without a language or of a shell that call a command of ours."""
+    """(command, its words) of every line that calls a command of ours, in blocks of a shell or without a language."""
     for name, path in zip(NAMES, PAGES):
-        for block in SHELL.findall(path.read_text(encoding="utf-8")):
-            for line in CALL.findall(block.replace("\\\n", " ")):
-                for part in line.split("&&"):
-                    words = shlex.split(part, comments=True)
-                    if words[0] == "python" and re.fullmatch(r"scripts/\w+\.py", words[1]):
-                        yield pytest.param(Path(words[1]).stem, words[2:], id=f"{name}: {part.strip()}")
-                    elif words[0] == "odernn" and not words[1].startswith("-"):
-                        yield pytest.param(words[1], words[2:], id=f"{name}: {part.strip()}")
+        blocks = [block for language, block in FENCE.findall(path.read_text(encoding="utf-8")) if language in SHELLS]
+        for line in CALL.findall("\n".join(blocks).replace("\\\n", " ")):
+            for part in line.split("&&"):
+                words = shlex.split(part, comments=True)
+                if words[:1] == ["python"] and re.fullmatch(r"scripts/\w+\.py", words[1]):
+                    yield pytest.param(Path(words[1]).stem, words[2:], id=f"{name}: {part.strip()}")
+                elif words[:1] == ["odernn"] and not words[1].startswith("-"):
+                    yield pytest.param(words[1], words[2:], id=f"{name}: {part.strip()}")
 
 
 @pytest.mark.parametrize(("command", "words"), commands())
