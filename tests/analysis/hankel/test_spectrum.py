@@ -158,7 +158,6 @@ def test_a_delayed_exponential_has_its_closed_form(delay, rate):
         [(1.0, 50.0)],
         [(0.1, 1.0), (0.5, 3.0), (0.2, 2.0)],
         pytest.param([(0.05, 7.0)], marks=pytest.mark.slow),
-        pytest.param([(0.1, 1.0), (0.2, 3.0), (0.05, 8.0)], marks=pytest.mark.slow),
     ],
 )
 def test_damped_oscillations_have_the_values_of_their_gramians(modes):
@@ -232,7 +231,8 @@ def test_a_sine_on_a_horizon_has_rank_two(frequency, horizon):
     ss, cc, sc = X / 2 - math.sin(2 * w * X) / (4 * w), X / 2 + math.sin(2 * w * X) / (4 * w), math.sin(w * X) ** 2 / (2 * w)
     exact = np.sort(np.abs(np.linalg.eigvals(np.array([[sc, cc], [ss, sc]]))))[::-1]
     spectrum = hankel_spectrum(kernels.sine(frequency), horizon)
-    assert spectrum.values == pytest.approx(exact, rel=1e-11)
+    assert spectrum.values == pytest.approx(exact, rel=1e-10)
+    assert (np.abs(spectrum.values - exact) <= spectrum.errors).all()
 
 
 def test_a_vector_kernel_has_the_roots_of_the_sum_of_squares():
