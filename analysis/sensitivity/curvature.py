@@ -44,7 +44,7 @@ def loss_curvature(
 
     Args:
         model: a model of `odernn` (one member of an ensemble), or a torch module on (batch, time, channel).
-        data: its training sequences; missing targets have no weight.
+        data: its training sequences, of common times; missing targets have no weight.
         loss: a name of `odernn.losses.LOSSES`, or a function (y, target, mask) -> () or (1,).
         kind: 'gauss_newton', which needs a loss that is a weighted sum of squares, or 'hessian'.
         weights: names of `model.named_parameters()`; None for all that are trained.

@@ -13,6 +13,7 @@ from odernn.citations import record
 from odernn.models import SequenceModel
 from targets import arguments
 
+from . import forward_mode
 from .modes import pair_moments
 from .noise import WHITE, Noise, WhiteNoise
 from .poles import Observed, Poles, impulse_response, poles
@@ -140,6 +141,7 @@ def expected_gauss_newton(
         found = functional_call(along, {f"model.{name}": weight for name, weight in weights.items()}, ())
         return *(torch.view_as_real(part) for part in (found.z, found.a, found.bias)), found.mean
 
+    forward_mode.load()
     dz, da, dbias, dmean = (_by_weight(part, weights) for part in jacfwd(parts)(weights))
     # (K, output * input, P), of h_p and of S_p
     of_h = torch.view_as_complex(da.contiguous()).flatten(1, 2)

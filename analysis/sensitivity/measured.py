@@ -19,6 +19,7 @@ from targets import arguments, grids
 
 from ..probes.adapted import first_tensor
 from ..results import Result
+from . import forward_mode
 from .poles import Observed
 
 # Bytes of derivatives that are held at once.
@@ -200,6 +201,7 @@ class Derivatives:
 
     def columns(self, function: Callable[[Tensor], Tensor], size: int) -> Iterator[Tensor]:
         """The derivatives of a function of theta in some entries at a time, (k, *result); size: bytes of one result."""
+        forward_mode.load()
         count = self.theta.numel()
         for rows in torch.arange(count).split(max(1, _CHUNK_BYTES // max(size, 1))):
             basis = torch.zeros(len(rows), count).to(self.theta)

@@ -59,7 +59,8 @@ def pair_moments(z: Tensor, noise: Noise, time: Time, step: float = 1.0) -> Pair
     hh = B / D
     Sh = dF_a / D + B * D_a / D**2
     SS = (dF_a * D_b + dF_b * D_a + B * D_ab) / D**2 + 2 * B * D_a * D_b / D**3
-    return PairMoments(*(torch.where(stationary, moment, 0.0) for moment in (hh, Sh, SS)), stationary)
+    hh, Sh, SS = (torch.where(stationary, moment, 0.0) for moment in (hh, Sh, SS))
+    return PairMoments(hh, Sh, SS, stationary)
 
 
 @dataclass(frozen=True)

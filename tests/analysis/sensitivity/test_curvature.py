@@ -11,6 +11,9 @@ from odernn import ContinuousRNN, Data, DiscreteSSM, LeakyRNN, TorchDiffEq
 from odernn.losses import LOSSES
 from targets import inputs
 
+# PyTorch's own forward mode.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+
 T = torch.linspace(0, 1, 6, dtype=torch.float64)
 X = inputs.white_noise(T, 4, seed=0)
 Y = torch.randn(4, 6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -113,12 +116,10 @@ def test_on_much_white_noise_it_is_twice_the_exact_moments():
     torch.testing.assert_close(found.matrix, expected, rtol=0, atol=0.05 * float(expected.max()))
 
 
-def test_sequences_with_times_of_their_own_count_with_them():
-    model, solver = MODELS["rnn"][0](), STEPS
+def test_times_of_each_sequence_are_refused_in_a_line():
     times = torch.stack([T, 1.3 * T])
-    both = loss_curvature(model, Data(times, X[:2], Y[:2], X[:2], Y[:2], t_validation=times), solver=solver)
-    alone = [loss_curvature(model, Data(times[k], *([X[k : k + 1], Y[k : k + 1]] * 2)), solver=solver) for k in range(2)]
-    torch.testing.assert_close(both.matrix, (alone[0].matrix + alone[1].matrix) / 2, rtol=1e-8, atol=1e-10)
+    with pytest.raises(ValueError, match=r"give \(time,\)"):
+        loss_curvature(MODELS["rnn"][0](), Data(times, X[:2], Y[:2], X[:2], Y[:2], t_validation=times), solver=STEPS)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ from torch.func import jacfwd
 from analysis import Correlated, OrnsteinUhlenbeck, WhiteNoise, mode_moments
 from analysis.sensitivity.modes import pair_moments
 
+# PyTorch's own forward mode.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+
 Z = torch.tensor([0.3, -0.55, 0.93], dtype=torch.float64)
 COMPLEX = torch.polar(torch.tensor([0.35, 0.8, 0.95], dtype=torch.float64), torch.tensor([0.4, 2.1, 1.3], dtype=torch.float64))
 
@@ -33,7 +36,7 @@ def double_sum(z, R, count=700):
 
     h, S = torch.view_as_complex(response(z.abs())), torch.view_as_complex(jacfwd(response)(z.abs()))
     lags = (k[:, None] - k).abs().long()
-    covariance = torch.where(lags < len(R), torch.as_tensor(R)[lags.clamp(max=len(R) - 1)], 0.0).to(h)
+    covariance = torch.where(lags < len(R), torch.tensor(R, dtype=torch.float64)[lags.clamp(max=len(R) - 1)], 0.0).to(h)
     return tuple(float((a.conj() @ covariance @ a).real) for a in (h, S))
 
 
