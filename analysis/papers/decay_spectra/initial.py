@@ -194,8 +194,8 @@ def _claims(data: Data) -> list[Claim]:
     ratios = {m: (inv / legs, lin / legs) for m, (inv, lin, legs) in errors.items()}
     claims.append(
         Claim(
-            f"S4D-Inv stands for S4D-LegS on the power law, S4D-Lin does not (fails if at one m up to 32 the errors of the first "
-            f"two are more than {_NEAR:g} times apart, or at m = {widest} that of the third is less than {_NEAR:g} times as large)",
+            f"S4D-Inv stands for S4D-LegS on the power law, S4D-Lin does not (fails if at one m up to {_SURE} the errors of the "
+            f"first two are over {_NEAR:g} times apart, or at m = {widest} that of the third is under {_NEAR:g} times as large)",
             all(1 / _NEAR <= inv <= _NEAR for m, (inv, _) in ratios.items() if m <= _SURE) and ratios[widest][1] >= _NEAR,
             "; ".join(f"m = {m}: Inv {inv:.2f}, Lin {lin:.2f} times LegS" for m, (inv, lin) in ratios.items()),
         )
