@@ -96,8 +96,8 @@ def _gap(model: Model) -> float:
 
 def _rank(models: Sequence[Model]) -> float:
     """Spearman's coefficient of tau and the gap: the correlation of their ranks (no two are alike)."""
-    ranks = [np.argsort(np.argsort(values)) for values in ([one["tau"] for one in models], [_gap(one) for one in models])]
-    return float(np.corrcoef(*ranks)[0, 1])
+    taus, gaps = [one["tau"] for one in models], [_gap(one) for one in models]
+    return float(np.corrcoef(np.argsort(np.argsort(taus)), np.argsort(np.argsort(gaps)))[0, 1])
 
 
 def _relative_test(data: Data, target: str, correlation: float, weight: float) -> float:

@@ -47,12 +47,12 @@ def test_a_rescaled_readout_begins_with_tau_1_and_is_not_rescaled_again(tmp_path
     settings = {"model": "ssm", "activation": "linear", "recurrence": "diagonal", "solver": "exact", "training": training}
     experiment, run = start(tmp_path, rescale_readout=True, **settings)
     moments = InputMoments.measured(experiment.data.t, experiment.data.x)
-    assert float(generalization_measure(experiment.model, moments)) == pytest.approx(1, rel=1e-9)
+    assert generalization_measure(experiment.model, moments).item() == pytest.approx(1, rel=1e-9)
     drawn = Experiment(replace(experiment.config, rescale_readout=False)).model
     ratio = (experiment.model.c / drawn.c).detach()
     assert torch.allclose(ratio, ratio[..., :1].expand_as(ratio))
     summary = experiment.train(run, progress=False)
-    assert summary["tau"] == pytest.approx(float(generalization_measure(experiment.model, moments)), rel=1e-12)
+    assert summary["tau"] == pytest.approx(generalization_measure(experiment.model, moments).item(), rel=1e-12)
     again = resumed(run)
     assert torch.equal(again.trainer.best_weights["c"], experiment.model.c)
 
