@@ -71,7 +71,6 @@ autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 90
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_use_param = napoleon_use_rtype = False  # "input_size, hidden_size: as for ..." stays one entry
-autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike"}
 
 # Plain text, with the names in use alone: see inventories/README.md.
 intersphinx_mapping = {
