@@ -58,7 +58,7 @@ def stability_margin(model: SequenceModel) -> Tensor:
         >>> from odernn import ContinuousRNN
         >>> model = ContinuousRNN(1, 2, 1)
         >>> model.set_matrix(torch.tensor([[-1.0, 0.0], [0.0, -0.5]]))
-        >>> round(float(stability_margin(model)), 6)
+        >>> round(stability_margin(model).item(), 6)
         0.5
     """
     _require_model(model)

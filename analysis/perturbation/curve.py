@@ -51,7 +51,7 @@ class PerturbationCurve(Result):
         >>> rho = kernels.exponential()
         >>> E = perturbation_error(fit_kernel(rho, 2, horizon=30), rho, None, None, [0, 0.1, 0.5], error="kernel_l1", horizon=30)
         >>> E.hidden_size, E.horizon, E.block_choice
-        (2, 30.0, 'all')
+        (2, 30, 'all')
     """
 
     betas: Array

@@ -19,7 +19,7 @@ _SECTION = re.compile(r"(Args|Returns|Raises|Warns|Yields|Attributes|Examples?|S
 # Where the text within a section begins; what is indented further, after an empty line, is a block.
 _TEXT = {"Args": 8, "Attributes": 8, "Raises": 8, "Warns": 8, "Returns": 4, "Yields": 4, "Example": 0, "Examples": 0}
 _COLUMNS = re.compile(r"\S {3,}\S")
-_KEPT = re.compile(r"(`[^`]*`|(?<![\w*])\*[^\s*][^*]*\*(?![\w*]))")
+_KEPT = re.compile(r"(`[^`]*`|(?<![\w*])\*[A-Za-z][A-Za-z ]*[A-Za-z]\*(?![\w*]))")
 _PAPER = re.compile(r"\[(" + "|".join(PAPERS) + r")\]")
 
 

@@ -36,7 +36,7 @@ class Auto(Solver):
         >>> import torch
         >>> from odernn import Auto, ContinuousRNN
         >>> model = ContinuousRNN(1, 4, 1, seed=0)
-        >>> model(torch.zeros(2, 11, 1), torch.linspace(0, 1, 11), solver=Auto(1e-4)).shape
+        >>> model(torch.ones(2, 11, 1), torch.linspace(0, 1, 11), solver=Auto(1e-4)).shape
         torch.Size([2, 11, 1])
     """
 
