@@ -176,7 +176,7 @@ def memory_function(  # type: ignore[misc]  # the arguments in full stand here a
         input_size: d of a callable that does not tell; 1 by default.
         ascent_steps: of the gradient ascent (d > 1, nonlinear); 0 for none.
         seed: of the random starts.
-        progress: of the ascent: a bar on a terminal where it takes more than two seconds.
+        progress: a bar on a terminal, of what takes more than two seconds.
         background: in place of a probe an input, (batch, time, d) at `times`, along which the system is driven: the influence
             |dy_t/dx_s| over the lag, see `analysis.influence.background_memory`.
 
@@ -203,7 +203,7 @@ def memory_function(  # type: ignore[misc]  # the arguments in full stand here a
         given = [name for name, value in probing.items() if value is not None] + ["probe"] * (probe != "heaviside")
         if given := given + ["warmup"] * (warmup != 0):
             raise ValueError(f"{given[0]} is for the probes, which start from rest: leave it out, or the background")
-        return background_memory(system, times, background, solver=solver, input_size=input_size, seed=seed)
+        return background_memory(system, times, background, solver=solver, input_size=input_size, seed=seed, progress=progress)
     if not isinstance(probe, str) or probe not in PROBES:
         raise ValueError(f"unknown probe {probe!r}: choose one of {', '.join(PROBES)}")
     times = _checked_times(times)

@@ -9,6 +9,7 @@ from odernn.short_repr import shown
 from .capacity import MemoryCapacity
 from .decay.fit import DecayFit
 from .fixed_points import FixedPoints
+from .influence import BackgroundMemory, EffectiveStateSize
 from .lyapunov import LyapunovExponents
 from .memory import MemoryFunction
 from .perturbation.curve import PerturbationCurve
@@ -26,6 +27,25 @@ def _(M: MemoryFunction) -> str:
     return (
         f"MemoryFunction({M.system}, {M.probe}, {M.amplitudes_text}, {len(M.times)} times: {ends}, floor {shown(M.floor)}{rate})"
     )
+
+
+@line.register
+def _(M: BackgroundMemory) -> str:
+    exponent = "" if M.exponent is None else f", exponent {shown(M.exponent)}"
+    curve = M.geometric_mean
+    ends = f"{shown(curve[..., 0])} at lag 0, {shown(curve[..., -1])} at {M.times[-1]:.4g}"
+    return (
+        f"BackgroundMemory({M.system}, {M.influence.shape[-2]} sequences, {len(M.times)} lags: geometric mean per {M.per} "
+        f"{ends}{exponent})"
+    )
+
+
+@line.register
+def _(found: EffectiveStateSize) -> str:
+    rank, entropy = found.rank, found.entropy
+    ranks = f"{int(rank.min())}" if rank.min() == rank.max() else f"{int(rank.min())} to {int(rank.max())}"
+    mean = f"mean entropy {float(entropy.mean()):.4g}"
+    return f"EffectiveStateSize({found.system}, {len(found.times)} times: rank {ranks} above {found.tolerance:g}, {mean})"
 
 
 @line.register

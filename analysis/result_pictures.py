@@ -8,6 +8,8 @@ import numpy as np
 
 from .capacity import MemoryCapacity
 from .decay.fit import DecayFit
+from .influence import BackgroundMemory, EffectiveStateSize
+from .influence.picture import draw_background
 from .lyapunov import LyapunovExponents
 from .memory import MemoryFunction
 from .perturbation.curve import PerturbationCurve
@@ -29,6 +31,23 @@ def _(M: MemoryFunction, axes: Axes, **options: Any) -> None:
     if "label" in options:
         options["labels"] = [options.pop("label")]
     plot_memory(M, ax=axes, **options)
+
+
+@draw.register(BackgroundMemory)
+def _(M: BackgroundMemory, axes: Axes, **options: Any) -> None:
+    """Semilogarithmic, see `plot_background`; options are of the geometric mean."""
+    draw_background(axes, M, **options)
+
+
+@draw.register(EffectiveStateSize)
+def _(found: EffectiveStateSize, axes: Axes, **options: Any) -> None:
+    """Means over all sequences against the time."""
+    for name, values, style in (("rank", found.rank, "s:"), ("entropy", found.entropy, "o-")):
+        mean = values.double().flatten(0, -2).mean(0)
+        axes.plot(found.times.cpu(), mean.cpu(), style, **{"label": name} | options)
+    axes.set_ylim(bottom=0)
+    label(axes, x="time $t_i$ between past and future", y="effective state size")
+    axes.legend()
 
 
 @draw.register(DecayFit)

@@ -9,6 +9,7 @@ import torch
 from .capacity import MemoryCapacity
 from .decay.fit import DecayFit
 from .fixed_points import FixedPoints
+from .influence import BackgroundMemory, EffectiveStateSize
 from .lyapunov import LyapunovExponents
 from .memory import MemoryFunction
 from .perturbation.curve import PerturbationCurve
@@ -22,15 +23,31 @@ from .verdict import BlockVerdict, Verdict
 @columns.register
 def _(M: MemoryFunction) -> dict[str, Any]:
     """One row for each time; of an ensemble for each member and time, with its index in `member_0`, `member_1`, ..."""
-    found: dict[str, Any] = {}
-    for k, size in enumerate(M.values.shape[:-1]):
-        index = torch.arange(size).reshape(-1, *[1] * (M.values.ndim - k - 1))
-        found[f"member_{k}"] = index.expand(M.values.shape).flatten().numpy()
+    found = _indices(M.values, [f"member_{k}" for k in range(M.values.ndim - 1)])
     found["time"] = M.times.expand(M.values.shape).flatten().cpu().numpy()
     found["memory"] = M.values.flatten().cpu().numpy()
     found["above_floor"] = M.above_floor.flatten().cpu().numpy()
     x = M.maximizer.flatten(end_dim=-2).cpu().numpy()
     return found | {"maximizer" if x.shape[-1] == 1 else f"maximizer_{k}": x[:, k] for k in range(x.shape[-1])}
+
+
+@columns.register
+def _(M: BackgroundMemory) -> dict[str, Any]:
+    """One row for each lag, of an ensemble for each member and lag."""
+    found = _indices(M.values, [f"member_{k}" for k in range(M.values.ndim - 1)])
+    low, high = M.spread
+    curves = {"lag": M.times.expand(M.values.shape), "mean": M.mean, "geometric_mean": M.geometric_mean}
+    curves |= {"quantile_10": low, "quantile_90": high, "above_floor": M.above_floor}
+    return found | {name: values.flatten().cpu().numpy() for name, values in curves.items()}
+
+
+@columns.register
+def _(size: EffectiveStateSize) -> dict[str, Any]:
+    """One row for each sequence and time, of an ensemble for each member as well."""
+    members = size.rank.ndim - 2
+    found = _indices(size.rank, [*(f"member_{k}" for k in range(members)), "sequence"])
+    curves = {"time": size.times.expand(size.rank.shape), "rank": size.rank, "entropy": size.entropy}
+    return found | {name: values.flatten().cpu().numpy() for name, values in curves.items()}
 
 
 @columns.register
@@ -105,3 +122,12 @@ def _(found: Sensitivity) -> dict[str, Any]:
 def _(found: WeightMatrix) -> dict[str, Any]:
     """One row for each weight, with the sum over its entries of the diagonal."""
     return {"weight": list(found.names), "trace": [float(value.sum()) for value in found.by_name().values()]}
+
+
+def _indices(values: torch.Tensor, names: list[str]) -> dict[str, Any]:
+    """For each value its index along the leading axes, by the names of these."""
+    found = {}
+    for k, name in enumerate(names):
+        index = torch.arange(values.shape[k]).reshape(-1, *[1] * (values.ndim - k - 1))
+        found[name] = index.expand(values.shape).flatten().numpy()
+    return found

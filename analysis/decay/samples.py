@@ -12,6 +12,7 @@ from scipy.signal import find_peaks
 
 from targets import arguments, grids
 
+from ..influence import BackgroundMemory
 from ..memory import MemoryFunction
 from .laws import LawFit
 
@@ -40,7 +41,8 @@ def checked(M: MemoryFunction | tuple[ArrayLike, ArrayLike], floor: float | None
     elif isinstance(M, (tuple, list)) and len(M) == 2:
         times, raw = M
     else:
-        raise ValueError(f"M is a {type(M).__name__}, expected a memory function or (times, values)")
+        average = "; of memory around a background give (M.times, M.geometric_mean)" * isinstance(M, BackgroundMemory)
+        raise ValueError(f"M is a {type(M).__name__}, expected a memory function or (times, values){average}")
     t, values = (
         arguments.real_tensor(name, part, finite=False).detach().double().cpu().numpy()
         for name, part in (("times", times), ("values", raw))

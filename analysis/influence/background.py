@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ class BackgroundMemory(Result):
         exponents: (*ensemble, batch), 1/time, the conditional Lyapunov exponent along each sequence, at whose rate the geometric
             mean decays in the end; None where the system shows no state equation (a transformer, a callable), is a map of
             which there is an ensemble, or has fewer than eight steps in the middle half of the times.
-        floor: (*ensemble,), the level below which numbers of the system's precision end.
+        floor: (*ensemble,), the level below which rounding rules: where numbers of the system's precision end, or, of a system
+            that mixes its samples in rounding (a convolution by FFT), the largest derivative by an input after the output.
         per: what the input is counted in: "unit of time" (models in continuous time and functionals: the functional derivative)
             or "sample" (all others).
         ends: output times averaged over.
@@ -103,8 +105,10 @@ class BackgroundMemory(Result):
         """Where the mean may be trusted, (*ensemble, lag)."""
         return self.values > self.floor.unsqueeze(-1)
 
-    def __getitem__(self, member: int) -> BackgroundMemory:
-        """One member of an ensemble."""
+    def __getitem__(self, member: int | tuple[int, ...]) -> BackgroundMemory:
+        """One member of an ensemble; of one of several axes by a tuple."""
+        if isinstance(member, tuple):
+            return reduce(BackgroundMemory.__getitem__, member, self)
         if self.influence.ndim == 2:
             raise IndexError("this memory belongs to one system, not to an ensemble")
         size = self.influence.shape[0]
@@ -130,6 +134,7 @@ def background_memory(
     interpolation: Interpolation = "linear",
     input_size: int | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> BackgroundMemory:
     """The influence of the input on the output while the system is driven,
 
@@ -160,6 +165,7 @@ def background_memory(
         interpolation: of the background of a continuous model, 'linear' or 'hold'.
         input_size: d of a callable that does not tell; None for that of the background.
         seed: of the tangent for the exponent.
+        progress: of a model in continuous time: a bar on a terminal where it takes more than two seconds.
 
     Returns:
         A `BackgroundMemory`: .times (the lags), .values (the mean), .geometric_mean, .spread, .exponent, .influence.
@@ -189,7 +195,15 @@ def background_memory(
         raise ValueError("times are not evenly spaced, and ends > 1 averages at fixed lags: give evenly spaced ones, or ends=1")
     last = range(times.numel() - ends, times.numel())
     found = derivatives(
-        system, times, background, list(last), solver=solver, interpolation=interpolation, input_size=input_size, seed=seed
+        system,
+        times,
+        background,
+        list(last),
+        solver=solver,
+        interpolation=interpolation,
+        input_size=input_size,
+        seed=seed,
+        progress=progress,
     )
     lags = times.numel() - ends + 1
     by_lag = torch.stack([found.values[..., one, e + 1 - lags : e + 1, :, :].flip(-3) for one, e in enumerate(last)], -4)
@@ -198,6 +212,8 @@ def background_memory(
     exponents = None if found.exponents is None else found.exponents.to(found.dtype)
     limits = torch.finfo(found.dtype)
     floor = torch.full(norm.shape[:-2], limits.tiny / limits.eps, dtype=found.dtype, device=norm.device)
+    if found.noise is not None:
+        floor = floor.maximum(found.noise)
     elapsed = (times[-1].double() - times[times.numel() - lags :].double()).flip(0)
     return BackgroundMemory(
         elapsed, norm.to(found.dtype), kernel.to(found.dtype), exponents, floor, found.per, ends, found.system

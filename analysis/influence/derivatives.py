@@ -25,6 +25,7 @@ from torch import Tensor
 from odernn import SequenceModel, Solver
 from odernn.fields import VectorField
 from odernn.paths import Interpolation, Path, interpolate
+from odernn.progress import Progress
 from odernn.solvers import automatic, own_default
 from odernn.solvers.base import check_finite, check_start
 from targets import ConvolutionalFunctional, StepResponseFunctional, arguments, grids
@@ -44,6 +45,8 @@ _SAMPLES_AT_ONCE, _MOST_NUMBERS = 2**16, 2**28
 # Part of the grid at either end that an exponent leaves out: the start from rest, and the turning of a tangent to the slowest
 # direction. What is left must have so many steps.
 _TRANSIENT, _FEWEST_STEPS = 0.25, 8
+# A map whose outputs depend on later inputs by more than this many roundings is not causal (a convolution by FFT rounds).
+_ROUNDINGS = 1e4
 # Of 2, within the range of double precision.
 _LARGEST_POWER = 1000
 
@@ -60,6 +63,7 @@ class Derivatives:
         per: what the input is counted in.
         system: name.
         dtype: of the system.
+        noise: (*ensemble,), the size of derivatives by inputs after the output, which are rounding; None where there are none.
     """
 
     values: Tensor
@@ -67,6 +71,7 @@ class Derivatives:
     per: Per
     system: str
     dtype: torch.dtype
+    noise: Tensor | None = None
 
 
 def derivatives(
@@ -80,6 +85,7 @@ def derivatives(
     input_size: int | None = None,
     exponents: bool = True,
     seed: int = 0,
+    progress: bool = True,
 ) -> Derivatives:
     """The derivatives of the outputs at times[e], e in `ends`; arguments as in `background_memory`.
 
@@ -100,15 +106,15 @@ def derivatives(
         return _of_functional(system, system.innermost, times, _fitting(x, (), system.input_size), ends)
     found = differentiable(system, times, x, input_size)
     if isinstance(found, SequenceModel):
-        return _of_model(found, times, x, ends, solver, interpolation, generator)
+        return _of_model(found, times, x, ends, solver, interpolation, generator, progress)
     if solver is not None:
         raise ValueError(f"solver is for the continuous models of odernn, got a {type(system).__name__}: leave it out")
     dt, index = sample_index(times - times[0], None)
     if not (index.diff() == 1).all():
         raise ValueError("times are not evenly spaced, and this system moves one sample at a time: give evenly spaced ones")
-    values = _of_map(found, _fitting(x, found.ensemble, found.input_size).to(found.device, found.dtype), ends)
+    values, noise = _of_map(found, _fitting(x, found.ensemble, found.input_size).to(found.device, found.dtype), ends)
     rates = None if generator is None or found.ensemble else _map_exponents(system, dt, x, generator)
-    return Derivatives(values, rates, "sample", found.name, found.dtype)
+    return Derivatives(values, rates, "sample", found.name, found.dtype, noise)
 
 
 def _fitting(x: Tensor, ensemble: tuple[int, ...], input_size: int | None) -> Tensor:
@@ -141,6 +147,7 @@ def _of_model(
     solver: Solver | None,
     interpolation: Interpolation,
     generator: torch.Generator | None,
+    progress: bool,
 ) -> Derivatives:
     field = copy.deepcopy(model).double().requires_grad_(False).eval().field()
     t = times.to(model.c.device, torch.float64)
@@ -164,17 +171,19 @@ def _of_model(
     passed: list[int] = []
     growth = _Growth(h[..., 0, :], t, generator)
     last = max(ends) if generator is None else t.numel() - 1
-    for k in range(last, -1, -1):
-        if k < t.numel() - 1:
-            pulled = _pulled(field, solver, path.interval(k), t[k : k + 2], h[..., k, :], growth.beside(rows))
-            rows = growth.taken(pulled, k)
-        while waiting and ends[waiting[0]] == k:
-            passed.append(waiting.pop(0))
-            rows = torch.cat([rows, _readout_rows(field, h[..., k, :])], -3)
-        if passed:
-            drive = path.start[..., k, :] if k < t.numel() - 1 else path.end[..., -1, :]
-            moved = _by_input(field.at(t[k]), h[..., k, :], drive, rows).unflatten(-3, (len(passed), outputs))
-            values[..., passed, k, :, :] = moved.movedim(-2, -4)
+    with Progress("memory around a background", last, "intervals", shown=progress) as bar:
+        for k in range(last, -1, -1):
+            if k < t.numel() - 1:
+                pulled = _pulled(field, solver, path.interval(k), t[k : k + 2], h[..., k, :], growth.beside(rows))
+                rows = growth.taken(pulled, k)
+                bar.advance()
+            while waiting and ends[waiting[0]] == k:
+                passed.append(waiting.pop(0))
+                rows = torch.cat([rows, _readout_rows(field, h[..., k, :])], -3)
+            if passed:
+                drive = path.start[..., k, :] if k < t.numel() - 1 else path.end[..., -1, :]
+                moved = _by_input(field.at(t[k]), h[..., k, :], drive, rows).unflatten(-3, (len(passed), outputs))
+                values[..., passed, k, :, :] = moved.movedim(-2, -4)
     return Derivatives(values, growth.exponents(), "unit of time", type(model).__name__, model.c.dtype)
 
 
@@ -258,30 +267,40 @@ class _Growth:
 # --- maps between samples -----------------------------------------------------------------------------------
 
 
-def _of_map(system: SequenceMap, x: Tensor, ends: Sequence[int]) -> Tensor:
-    """The derivatives of a map; of one that is `delayed`, of the first output that has consumed the sample at the end."""
+def _of_map(system: SequenceMap, x: Tensor, ends: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The derivatives of a map; of one that is `delayed`, of the first output that has consumed the sample at the end. And the
+    size of those by later inputs, for which an output in the middle is looked at as well."""
     if system.delayed:
         x = torch.cat([x, torch.zeros_like(x[..., :1, :])], -2)
     batch, steps, d = x.shape[-3:]
     y = _outputs(system, x.detach().requires_grad_())
     outputs = y.shape[-1]
     length = steps - system.delayed
-    _refuse_large(*x.shape[:-2], len(ends), length, outputs, d)
-    wanted = [(e, one) for e in ends for one in range(outputs)]
+    middle = (length - 1) // 2
+    places = [*ends, middle]
+    _refuse_large(*x.shape[:-2], len(places), length, outputs, d)
+    wanted = [[(e, one) for e in some for one in range(outputs)] for some in (ends, [middle])]
     at_once = max(1, _SAMPLES_AT_ONCE // (batch * steps))
     found = []
-    for first in range(0, len(wanted), at_once):
-        part = wanted[first : first + at_once]
+    for part in [rows[first : first + at_once] for rows in wanted for first in range(0, len(rows), at_once)]:
         leaf = x.repeat(*[1] * (x.ndim - 3), len(part), 1, 1).requires_grad_()
         with torch.enable_grad():
             y = _outputs(system, leaf).unflatten(-3, (len(part), batch))
             picked = torch.stack([y[..., row, :, e + system.delayed, one].sum() for row, (e, one) in enumerate(part)]).sum()
         (back,) = torch.autograd.grad(picked, leaf)
         found.append(back[..., :length, :].unflatten(-3, (len(part), batch)))
-    values = torch.cat(found, -4).unflatten(-4, (len(ends), outputs)).movedim(-3, -5).movedim(-3, -2)
+    values = torch.cat(found, -4).unflatten(-4, (len(places), outputs)).movedim(-3, -5).movedim(-3, -2)
     if not values.any():
         _refuse_steps(system, x)
-    return values
+    later = (torch.arange(length) > torch.tensor(places).unsqueeze(-1)).to(values.device)
+    size = torch.linalg.vector_norm(values, dim=(-2, -1))
+    noise, largest = (one.amax((-3, -2, -1)) for one in (size.masked_fill(~later, 0), size))
+    if (noise > _ROUNDINGS * torch.finfo(values.dtype).eps * largest).any():
+        raise ValueError(
+            f"{system.name} is not causal: an output depends on inputs after it; give a transformer a causal mask, a convolution "
+            "its padding on the left"
+        )
+    return values.masked_fill(later[..., None, None], 0)[..., : len(ends), :, :, :], noise
 
 
 def _outputs(system: SequenceMap, x: Tensor) -> Tensor:

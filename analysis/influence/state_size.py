@@ -65,6 +65,7 @@ def effective_state_size(
     solver: Solver | str | None = None,
     interpolation: Interpolation = "linear",
     input_size: int | None = None,
+    progress: bool = True,
 ) -> EffectiveStateSize:
     """The effective state size along an input x: rank and entropy of the block
 
@@ -77,16 +78,26 @@ def effective_state_size(
     trapezoidal rule on future and past.
 
     Args:
-        system, times, background, solver, interpolation, input_size: as in `background_memory`. Every output time has its own
-            gradient: some hundred times are plenty.
+        system, times, background, solver, interpolation, input_size, progress: as in `background_memory`. Every output time has
+            its own gradient: some hundred times are plenty.
         at: the times t_i, among times[1:]; None for nine of them, evenly spread.
         tolerance: part of the largest singular value below which one counts as zero; None for 1e-6 (float64) or 1e-4.
+
+    Returns:
+        An `EffectiveStateSize`: .rank and .entropy, (*ensemble, batch, place), at .times.
 
     Raises:
         ValueError: as in `background_memory`; fewer than three times; times in `at` that are not among `times`.
 
     Source: [ESS] Parnichkun et al., Quantifying memory utilization with effective state-size, ICML 2025 (arXiv:2504.19561), with
     the derivative in place of the operator of a linear input-varying system.
+
+    Example:
+        >>> import torch
+        >>> from analysis import effective_state_size
+        >>> lstm, t = torch.nn.LSTM(1, 16, batch_first=True).double(), torch.arange(60.0, dtype=torch.float64)
+        >>> effective_state_size(lstm, t, torch.zeros(4, 60, 1, dtype=torch.float64), at=[30]).rank.shape
+        torch.Size([4, 1])
     """
     record(effective_state_size)
     times = grids.tensor(times, least=3).detach()
@@ -101,6 +112,7 @@ def effective_state_size(
         interpolation=interpolation,
         input_size=input_size,
         exponents=False,
+        progress=progress,
     )
     if tolerance is None:
         tolerance = _TOLERANCE.get(found.dtype, _TOLERANCE[torch.float32])

@@ -33,6 +33,8 @@ def results():
         "capacity": analysis.memory_capacity(model, T),
         "lyapunov": analysis.lyapunov_exponents(model, T),
         "target": analysis.target_memory(H, 20.0),
+        "background": analysis.memory_function(model, T, background=X),
+        "state size": analysis.effective_state_size(model, T, X, at=[5.0, 10.0]),
         "verdict": verdict,
         "block": verdict.blocks["all"],
         "fixed": analysis.fixed_points(model),

@@ -21,6 +21,7 @@ from targets import ConvolutionalFunctional, NonlinearFunctional, kernels
 
 F64 = torch.float64
 T = torch.linspace(0, 4, 21, dtype=F64)
+T120 = torch.arange(120.0)
 
 
 def noise(batch=3, channels=1, size=1.0, count=21):
@@ -241,6 +242,18 @@ def test_a_callable_takes_the_channels_of_the_background_and_gradients_may_be_sw
     assert (driven.influence > 0).all()
 
 
+def test_what_a_convolution_by_fft_leaves_of_rounding_is_below_the_floor():
+    kernel = torch.fft.rfft(0.5 ** torch.arange(120, dtype=F64), 240).unsqueeze(-1)
+
+    def convolved(x):
+        return torch.fft.irfft(torch.fft.rfft(x, 240, 1) * kernel, 240, 1)[:, : x.shape[1]]
+
+    M = background_memory(convolved, T120, noise(count=120))
+    assert M.above_floor[:40].all()
+    assert torch.allclose(M.values[:40], 0.5 ** T120[:40].double(), rtol=1e-2)
+    assert not M.above_floor[70:].any()
+
+
 def test_several_output_times_are_averaged_at_fixed_lags():
     module, x, t = nn.RNN(1, 4, batch_first=True).double(), noise(batch=2, count=12), torch.arange(12.0)
     M = background_memory(module, t, x, ends=3)
@@ -322,6 +335,8 @@ def test_influences_beyond_any_power_keep_their_geometric_mean():
         (lambda x: torch.from_numpy(x.numpy().cumsum(1)), {}, "cannot be differentiated in its input"),
         (lambda x: x.cumsum(1).round(), {}, "gradient 0 and yet depends on its input"),
         (lambda x: x.flip(1), {}, "is not causal"),
+        (lambda x: nn.functional.pad(x, (0, 0, 0, 9))[:, 9:], {}, "is not causal"),
+        (nn.GRU(1, 4, bidirectional=True), {}, "is not causal"),
         (None, {"background": noise(channels=2)}, "background has 2 channels, the system takes 1"),
         (None, {"background": noise(count=20)}, "background must be"),
         (None, {"background": noise()[0]}, "background must be"),
