@@ -18,10 +18,15 @@ from hypothesis import strategies as st
 import analysis
 from analysis import (
     ExponentialSum,
+    background_memory,
+    balanced_truncation,
+    best_readout,
+    effective_state_size,
     expected_gauss_newton,
     fit_decay,
     fit_minimax,
     fixed_points,
+    hankel_spectrum,
     judge_stable_approximation,
     kernel_distance,
     laplace_sum,
@@ -33,7 +38,9 @@ from analysis import (
     perturbation_error,
     stability_report,
     target_memory,
+    width_errors,
 )
+from analysis.hankel import state_space
 from analysis.linear.all_blocks import readout_bounds
 from analysis.results import Result
 from analysis.sweeps.results import Sweep
@@ -70,6 +77,13 @@ def examples():
         memory_capacity(stepped, TIMES[:5], samples=100),
         lyapunov_exponents(stepped, TIMES),
         fixed_points(flow, starts=3),
+        background_memory(flow, TIMES[:5], torch.ones(2, 5, 1, dtype=torch.float64)),
+        effective_state_size(stepped, TIMES[:5], torch.ones(2, 5, 1, dtype=torch.float64)),
+        best_readout(KERNEL, linear, 10.0),
+        hankel_spectrum(linear),
+        balanced_truncation(linear, 1),
+        state_space(linear),
+        width_errors(KERNEL, (1,), horizon=10.0),
         Sweep(("seed",), ({"seed": 0, "validation_error": 0.5}, {"seed": 1, "validation_error": None}), "sweeps/a"),
     ]
 
