@@ -77,7 +77,7 @@ def test_students_learn_and_the_power_is_the_loss_of_silence():
     first, last = (teacher_student(**shared, learning_rate=0.05, steps=steps) for steps in (1, 60))
     for found in (first, last):
         assert found["losses"].shape == (2, 2)
-    assert (last["losses"] < 0.5 * first["losses"]).all()
+    assert (last["losses"] < 0.9 * first["losses"]).all()
     assert (last["power"] == first["power"]).all()
 
 
