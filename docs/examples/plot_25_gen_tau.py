@@ -2,8 +2,8 @@
 [Gen]: a measure of generalisation
 ==================================
 
-State-space models trained on 16 sequences each to give sin x(1/2): τ, from the kernel and the covariance of the inputs, against the gap
-between the errors on new sequences and on those of the training.
+State-space models trained on 16 sequences each to give sin x(1/2): τ, from the kernel and the covariance of the inputs, against
+the gap between the errors on new sequences and on those of the training.
 
 The whole figure, its settings and its claims: :ref:`claims-gen-tau`. Compute it again by
 ``python scripts/reproduce_figures.py gen-tau``.
