@@ -109,6 +109,8 @@ def draw(result: Any, axes: Axes, **options: Any) -> None:
 
 def _written(value: Any) -> Any:
     """A field as a JSON value."""
+    if isinstance(value, Mapping) and any(isinstance(part, torch.Tensor) for part in value.values()):
+        return {key: _written(part) for key, part in value.items()}
     if not isinstance(value, torch.Tensor):
         return encode(value)
     values = torch.view_as_real(value) if value.is_complex() else value

@@ -12,12 +12,13 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import analysis
 from analysis import (
     ExponentialSum,
+    StateSpace,
     background_memory,
     balanced_truncation,
     best_readout,
@@ -150,7 +151,11 @@ def test_every_result_has_its_inverse_and_an_example_here(kind):
 def test_every_result_comes_back_from_its_text_whatever_its_numbers(result, data):
     names = [field.name for field in fields(result)]
     for name in data.draw(st.lists(st.sampled_from(names), unique=True)):
-        result = replace(result, **{name: changed(getattr(result, name), data.draw)})
+        try:
+            result = replace(result, **{name: changed(getattr(result, name), data.draw)})
+        except ValueError:  # a state space refuses what has no Gramians
+            assert type(result) is StateSpace
+            reject()
     with np.errstate(all="ignore"):  # numbers that are derived, such as inf / inf
         text = json.dumps(result.to_dict(), allow_nan=False)
     for values in (json.loads(text), json_values.loads(text)):  # as it stands there, and as files are read

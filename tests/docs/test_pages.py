@@ -66,7 +66,7 @@ def commands():
                     yield pytest.param(words[1], words[2:], id=f"{name}: {part.strip()}")
 
 
-@pytest.mark.parametrize(("command", "words"), commands())
+@pytest.mark.parametrize(("command", "words"), list(commands()))
 def test_commands_on_pages_have_these_flags(command, words):
     module = importlib.import_module(f"odernn_commands.{MODULES[command]}")
     _, rest = module.parser().parse_known_args(words)
