@@ -2,8 +2,8 @@
 [VEG]: sensitivity as memory grows
 ==================================
 
-E |dh/dw|² of one mode driven by white noise, against its rate r: directly it grows like 1/r³, with exp and softplus like 1/r,
-with the inverse parameterisation not at all.
+The mean square of dh/dw of one mode driven by white noise, against its rate r: directly it grows like 1/r³, with exp and
+softplus like 1/r, with the inverse parameterisation not at all.
 
 The whole figure, its settings and its claims: :ref:`claims-vanishing-gradients`. Compute it again by
 ``python scripts/reproduce_figures.py vanishing-gradients``.
