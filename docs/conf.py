@@ -29,6 +29,7 @@ extensions = [
     "mathml",
     "papers",
     "reproduction",
+    "small_pictures",
 ]
 # sphinx-gallery leaves a notebook and a script beside each of its pages.
 exclude_patterns = ["examples/*", "inventories/*", "_*", *(f"gallery/*.{kind}" for kind in ("ipynb", "py", "json", "md5", "zip"))]
