@@ -47,7 +47,7 @@ def mnist(tmp_path):
     generator = np.random.default_rng(0)
     for part, count in (("train", 12), ("t10k", 5)):
         pixels = generator.integers(0, 256, (count, 4, 4))
-        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pixels)))
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pixels), mtime=0))
         (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 10))
     return tmp_path
 
@@ -55,7 +55,7 @@ def mnist(tmp_path):
 def test_idx_files_are_read_plain_and_packed(tmp_path):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     (tmp_path / "plain").write_bytes(idx(array))
-    (tmp_path / "packed.gz").write_bytes(gzip.compress(idx(array)))
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(idx(array), mtime=0))
     assert np.array_equal(images.read_idx(tmp_path / "plain"), array)
     assert np.array_equal(images.read_idx(tmp_path / "packed.gz"), array)
 
