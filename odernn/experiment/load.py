@@ -106,7 +106,7 @@ def load_run(
     Example:
         >>> import torch
         >>> from odernn import ContinuousRNN, Data, TrainingConfig, load_run, train
-        >>> t, x = torch.linspace(0, 1, 11), torch.randn(10, 11, 1)
+        >>> t, x = torch.linspace(0, 1, 11), torch.randn(10, 11, 1, generator=torch.Generator().manual_seed(0))
         >>> model = ContinuousRNN(1, 2, 1, "linear", seed=0)
         >>> trainer = train(model, Data.split(t, x, x.cumsum(1)), TrainingConfig(epochs=1), out="runs/mine")
         >>> run = load_run("runs/mine")
