@@ -14,9 +14,9 @@ from . import spectra
 from .layer_weights import LayerWeights
 from .linear_recurrent_unit import LinearRecurrentUnit
 from .models import SequenceModel
-from .recurrences import RANGE_MARGIN, Pairs
+from .recurrences import Pairs
 from .spectra import SPECTRA, Spectrum
-from .warm_start import spread_rates
+from .warm_start import fastest_rate, spread_rates
 
 # Which recurrences hold a spectrum, for messages.
 _OF_PAIRS = "holds conjugate pairs, as recurrences 'complex', 'lru' and 'dense' do"
@@ -94,15 +94,8 @@ def _members(
             raise ValueError(f"the spectrum has {own.eigenvalues.size} modes, the model {m} states a layer: give one for each")
         return [own]
     count = math.prod(model.ensemble) if SPECTRA[spectrum].drawn else 1
-    options: dict[str, Any] = {"step": step, "fastest": _fastest(model, step), "pairs": isinstance(layer.recurrence, Pairs)}
+    options: dict[str, Any] = {"step": step, "fastest": fastest_rate(model, step), "pairs": isinstance(layer.recurrence, Pairs)}
     return [spectra.spectrum(spectrum, m, horizon, **options, seed=generator) for _ in range(count)]
-
-
-def _fastest(model: SequenceModel, step: float) -> float:
-    """1, or just before the fastest rate that the parameterisation reaches."""
-    low, _ = model.parameterization.range
-    limit = -low if model.time == "continuous" else -math.log(low) / step if low > 0 else math.inf
-    return min(1.0, RANGE_MARGIN * limit)
 
 
 def _require_stable(model: SequenceModel, name: str, eigenvalues: np.ndarray, step: float) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from targets import arguments
 
 from .citations import record
+from .state_matrices import DiagonalMatrix
 
 Array = NDArray[np.float64]
 
@@ -281,8 +282,8 @@ def _doubled(real: Spectrum) -> Spectrum:
 
 def _blocks(modes: NDArray[Any]) -> Array:
     """[[a, -w], [w, a]] on the diagonal for a + iw, (2 n, 2 n)."""
-    a, w = np.diag(modes.real), np.diag(modes.imag)
-    return np.asarray(np.kron(a, np.eye(2)) + np.kron(w, np.array([[0.0, -1.0], [1.0, 0.0]])), dtype=np.float64)
+    real, imag = (torch.from_numpy(np.array(part, dtype=np.float64)) for part in (modes.real, modes.imag))
+    return DiagonalMatrix(real, imag).to_dense().numpy()
 
 
 def _checked(seed: int) -> int:

@@ -65,10 +65,7 @@ def spread_rates(model: SequenceModel, horizon: float, step: float = 1.0) -> Non
     """
     arguments.instance("model", model, SequenceModel, "give a model of odernn")
     horizon, step = arguments.number("horizon", horizon, least=1), arguments.number("step", step, above=0)
-    low, _ = model.parameterization.range
-    discrete = model.time == "discrete"
-    limit = -low if not discrete else -math.log(low) / step if low > 0 else math.inf
-    fastest = min(1.0, RANGE_MARGIN * limit)
+    fastest, discrete = fastest_rate(model, step), model.time == "discrete"
     rates = torch.logspace(math.log10(fastest / horizon), math.log10(fastest), model.hidden_size, dtype=torch.float64)
     # Conjugate pairs share their rates; those that must turn do so as slowly as they decay.
     of_pairs = torch.diag(rates[::2])
@@ -82,6 +79,13 @@ def spread_rates(model: SequenceModel, horizon: float, step: float = 1.0) -> Non
             except ValueError:
                 if attempt == len(generators):
                     raise
+
+
+def fastest_rate(model: SequenceModel, step: float = 1.0) -> float:
+    """1, or just before the fastest rate that the parameterisation reaches; step as in `spread_rates`."""
+    low, _ = model.parameterization.range
+    limit = -low if model.time == "continuous" else -math.log(low) / step if low > 0 else math.inf
+    return min(1.0, RANGE_MARGIN * limit)
 
 
 def place(linear: SequenceModel, model: SequenceModel, scale: float = 1.0) -> None:

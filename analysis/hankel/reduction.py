@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from odernn.citations import record
 from odernn.models import ContinuousRNN, SequenceModel, StateSpaceModel
 from odernn.parameterizations import Parameterization
+from odernn.state_matrices import DiagonalMatrix
 from targets import Kernel, arguments
 
 from ..results import Result
@@ -212,7 +213,6 @@ def _modal(W: Array, U: Array, c: Array, recurrence: str) -> tuple[Array, Array,
     upper = np.flatnonzero(values.imag > 0)
     # the block [[a, -w], [w, a]] acts on the columns (Re v, -Im v) of an eigenvector v of a + iw
     T = np.stack([vectors[:, upper].real, -vectors[:, upper].imag], -1).reshape(len(W), -1)
-    W = np.zeros_like(W)
-    for k, value in enumerate(values[upper]):
-        W[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = [[value.real, -value.imag], [value.imag, value.real]]
+    pairs = torch.from_numpy(values[upper])
+    W = DiagonalMatrix(pairs.real, pairs.imag).to_dense().numpy()
     return W, np.linalg.solve(T, U), c @ T

@@ -100,7 +100,6 @@ def best_readout(
     Source: least squares on given exponentials: [IA] Fig 1; the basis: Heuberger, Van den Hof and Wahlberg (eds.), Modelling and
         Identification with Rational Orthogonal Basis Functions, Springer 2005.
     """
-    arguments.instance("kernel", kernel, Kernel, "wrap a function in kernels.from_callable")
     return best_readouts([kernel], modes, horizon, weight=weight)[0]
 
 

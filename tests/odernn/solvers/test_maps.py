@@ -210,6 +210,7 @@ def test_second_derivatives_are_refused_and_the_loop_has_them(cls):
     assert relative(gradient, central_difference(penalty, U)) < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of PyTorch's own forward mode
 @pytest.mark.parametrize("cls", MODELS)
 def test_transforms_of_functions_and_forward_mode_work(cls):
     model = perturb_bias(small(cls, 4, ("dense", "direct"), num_layers=2))
